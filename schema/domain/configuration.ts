@@ -1,0 +1,71 @@
+/**
+ * A site as its owner writes it (site.yaml), after validation: `engines/site` makes these from text.
+ * One machine in the embedded stack; several later. Folders and sockets are absolute.
+ */
+import type { DiskKey, HostId, JobId, MachineId, ProxyId, RepositoryId, SiteId, VmId } from './ids.ts';
+import type { Codec, ConsistencyPolicy } from './states.ts';
+
+export type QemuVmConfig = {
+  name: string;
+  /** Derived from host and name when not given. */
+  vmId: VmId;
+  /** QMP socket of our own (one client per monitor). */
+  qmp: string;
+  /** Guest agent socket; absent: no agent. */
+  agent?: string;
+  /** For backing the VM up while it is powered off; else only what was seen at the last inspection is known. */
+  disks?: { diskKey: DiskKey; file: string; format: 'qcow2' | 'raw' }[];
+};
+
+export type ImageVmConfig = {
+  name: string;
+  vmId: VmId;
+  disks: { diskKey: DiskKey; file: string; format: 'qcow2' | 'raw'; allowBacking: boolean }[];
+};
+
+export type SimulatedVmConfig = {
+  name: string;
+  vmId: VmId;
+  disks: { diskKey: DiskKey; sizeBytes: number; seed: number }[];
+};
+
+export type HostConfig = { hostId: HostId; slots: number } & (
+  | { provider: 'qemu'; scratch: { folder: string; maxBytes: number }; vms: QemuVmConfig[] }
+  | { provider: 'image'; vms: ImageVmConfig[] }
+  | { provider: 'simulated'; vms: SimulatedVmConfig[] }
+);
+
+export type ProxyConfig = { proxyId: ProxyId; slots: number; lanes: number; restoreFolders: string[] };
+export type RepositoryConfig = { repositoryId: RepositoryId; folder: string; slots: number; lanes: number };
+
+/** What one machine runs; the worker processes read it from their machine's file, never from the catalog. */
+export type MachineConfig = {
+  site: SiteId;
+  machineId: MachineId;
+  hosts: HostConfig[];
+  proxies: ProxyConfig[];
+  repositories: RepositoryConfig[];
+};
+
+export type JobConfig = {
+  jobId: JobId;
+  vms: { hostId: HostId; name: string; vmId: VmId; excludeDisks: DiskKey[] }[];
+  repositoryId: RepositoryId;
+  /** Empty: any proxy. */
+  proxies: ProxyId[];
+  consistency: ConsistencyPolicy;
+  codec: Codec;
+  blockSize: number;
+  /** VMs of one session in work at once. */
+  maxParallelVms: number;
+  hostWaitMs: number;
+};
+
+export type SiteConfig = { site: SiteId; machines: MachineConfig[]; jobs: JobConfig[] };
+
+/** Difference between two applied sites, for people and for `--json`. */
+export type SiteChange = {
+  kind: 'host' | 'proxy' | 'repository' | 'job' | 'vm' | 'machine';
+  id: string;
+  change: 'added' | 'changed' | 'removed';
+};

@@ -1,0 +1,171 @@
+/**
+ * Every error a person can meet, in one table: code, what to do about it, hint.
+ * `docs/errors.md` is the same table for users; a test fails when the two differ.
+ */
+
+export type Disposition = 'retry-here' | 'retry-elsewhere' | 'new-base' | 'operator' | 'damage' | 'bug';
+type Row = { disposition: Disposition; hint: string };
+const row = (disposition: Disposition, hint: string): Row => ({ disposition, hint });
+
+/** Hint: a full sentence a night operator can act on. */
+export const errorTable = {
+  // configuration and requests
+  BAD_CONFIG: row('operator', 'Correct the file at the line named and run the command again; nothing was changed.'),
+  BAD_REQUEST: row('operator', 'Correct the argument named; `tidemark <command> --help` shows what is expected.'),
+  NOT_FOUND: row('operator', 'List what there is with `tidemark <kind> list` and use a name from it.'),
+  JOB_NOT_FOUND: row('operator', 'List the jobs with `tidemark job list`, or add this one to site.yaml and apply it.'),
+  ALREADY_RUNNING: row('operator', 'Wait for the session named, or stop it with `tidemark session stop`.'),
+  RESOURCE_REMOVED: row('operator', 'Apply a site.yaml that has the resource again, or take it out of the job.'),
+  // waiting
+  NO_CAPACITY: row('retry-here', 'Nothing is to be done: it goes on when a slot is free.'),
+  LEASE_LOST: row('retry-here', 'Nothing is to be done: the session takes its resources again.'),
+  HOST_DRAINING: row(
+    'retry-elsewhere',
+    'Nothing is to be done: the machine is being shut down and the work moves or waits.',
+  ),
+  UNREACHABLE: row(
+    'retry-here',
+    'Check that the service at the address named runs and that its socket or port is right.',
+  ),
+  // virtual machines and hypervisors
+  VM_NOT_FOUND: row(
+    'operator',
+    'Check the name in site.yaml and the configuration of the host; `tidemark host list` shows its VMs.',
+  ),
+  VM_MOVED: row('retry-elsewhere', 'Nothing is to be done: the session follows the VM to its new host.'),
+  VM_OFF: row(
+    'operator',
+    'Start the VM, or name its disks in the host configuration so that it can be backed up powered off.',
+  ),
+  PLATFORM_BUSY: row(
+    'retry-here',
+    'Another operation holds the VM (a job, an NBD server, a migration); wait for it or end it.',
+  ),
+  HYPERVISOR_ERROR: row('retry-here', 'Read the hypervisor message; the session has undone what it did.'),
+  TRACKING_LOST: row(
+    'new-base',
+    'Nothing is to be done: the disk is compared with its last restore point, or read in full.',
+  ),
+  CHECKPOINT_LOST: row(
+    'operator',
+    'The VM was stopped or killed while it was read; run the job again: the next session compares digests.',
+  ),
+  BACKING_FILE: row(
+    'operator',
+    'Back up the flattened image, or set `allowBacking: true` for this image if its backing file is fixed.',
+  ),
+  BAD_DISK: row('operator', 'The disk cannot be backed up as it is; the message says why and of which disk it speaks.'),
+  IMAGE_IN_USE: row(
+    'operator',
+    'A running VM holds the image; shut it down, or back the VM up through the `qemu` provider.',
+  ),
+  SCRATCH_FULL: row(
+    'operator',
+    'Give the scratch folder of the host more room (up to the disk size in the worst case); the guest was let go on.',
+  ),
+  NOT_OURS: row('bug', 'Tidemark refused to touch something that it did not make; report this with the session log.'),
+  FENCED: row('bug', 'A newer attempt owns this work; this one stopped. Nothing is to be done unless it repeats.'),
+  // guests
+  GUEST_UNREACHABLE: row(
+    'operator',
+    'Check that the guest agent is installed and runs in the guest, and the agent socket in the host configuration.',
+  ),
+  GUEST_FREEZE_FAILED: row(
+    'operator',
+    'Look into the guest agent log in the guest; policy `prefer` would have taken a crash-consistent restore point.',
+  ),
+  GUEST_REQUIRED: row(
+    'operator',
+    'The job requires a consistent guest and this was not reached; mend the guest agent, or set policy `prefer`.',
+  ),
+  GUEST_THAWED_EARLY: row(
+    'retry-here',
+    'The guest was thawed at the deadline before the checkpoint was complete; look for a slow hypervisor or storage.',
+  ),
+  // transfer and repository
+  REPOSITORY_NOT_ONE: row('operator', 'Name an empty folder, or one that has a repository.json of this repository.'),
+  REPOSITORY_IN_USE: row('operator', 'Another process owns the repository; stop it, or use that one.'),
+  REPOSITORY_FULL: row(
+    'operator',
+    'Free space on the repository disk, or add some; then run the job again: blocks already stored are kept.',
+  ),
+  REPOSITORY_NEWER: row('operator', 'The repository was written by a newer version; use that version or a newer one.'),
+  REPOSITORY_CORRUPT: row(
+    'damage',
+    'A file of the repository is damaged; the message names it. Do not delete anything; see docs/operations.md.',
+  ),
+  RESTORE_POINT_SEALED: row('operator', 'This run key is sealed already; nothing is to be done.'),
+  RESTORE_POINT_ABORTED: row('retry-here', 'This run key was aborted; a new session makes a new restore point.'),
+  RESTORE_POINT_NOT_FOUND: row('operator', 'List the restore points with `tidemark restore-point list`.'),
+  NOT_CONSERVED: row(
+    'bug',
+    'Source and target disagree on what was transferred, so nothing was sealed; report this with the session log.',
+  ),
+  DAMAGED_BLOCK: row(
+    'damage',
+    'A block in the repository does not match its digest; restore another restore point, and keep the repository as it is.',
+  ),
+  BAD_PAYLOAD: row(
+    'retry-here',
+    'A block arrived damaged and was asked for again; if it repeats, test the memory and the network of the machines named.',
+  ),
+  PROTOCOL_ERROR: row(
+    'bug',
+    'The other end sent what the protocol does not allow; check that both machines run the same version.',
+  ),
+  TRANSFER_FAILED: row(
+    'retry-elsewhere',
+    'Nothing is to be done: the transfer goes on from its cursor, on another proxy if need be.',
+  ),
+  STORAGE_ERROR: row('operator', 'The operating system refused a file operation; the message names file and cause.'),
+  // restore
+  TARGET_EXISTS: row('operator', 'Choose another name, or move the existing file away: a restore never overwrites.'),
+  TARGET_NOT_ALLOWED: row(
+    'operator',
+    'Restore into a folder listed under `restoreFolders` of the proxy in the machine configuration.',
+  ),
+  // stack
+  STACK_RUNNING: row(
+    'operator',
+    'The stack of this folder runs already; `tidemark status` shows it, `tidemark down` ends it.',
+  ),
+  STACK_NOT_RUNNING: row('operator', 'Start it with `tidemark up`.'),
+  MISSING_TOOL: row('operator', 'Run the set-up (`npm run setup`), which installs it or says the exact command.'),
+  DATABASE_ERROR: row('retry-here', 'Check that the database runs: `tidemark doctor`.'),
+  STOPPED: row('operator', 'Somebody stopped the session; run the job again when wanted.'),
+  BUG: row('bug', 'This should not happen; report it with the log of the process named.'),
+} as const satisfies Record<string, Row>;
+
+export type ErrorCode = keyof typeof errorTable;
+export const isErrorCode = (text: string): text is ErrorCode => Object.hasOwn(errorTable, text);
+
+/** What engines throw. Message: lower case, what failed, with which id. `details` is JSON. */
+export class TidemarkError extends Error {
+  override readonly name = 'TidemarkError';
+  readonly code: ErrorCode;
+  readonly details: Record<string, unknown>;
+
+  constructor(code: ErrorCode, message: string, details: Record<string, unknown> = {}, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.code = code;
+    this.details = details;
+  }
+
+  get disposition(): Disposition {
+    return errorTable[this.code].disposition;
+  }
+
+  get hint(): string {
+    return errorTable[this.code].hint;
+  }
+}
+
+/** The code of an error of ours, else undefined. Works across threads, where classes do not survive. */
+export function errorCodeOf(error: unknown): ErrorCode | undefined {
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === 'string' && isErrorCode(code) ? code : undefined;
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

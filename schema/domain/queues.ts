@@ -1,0 +1,17 @@
+/** Names of the Temporal task queues (control-plane decisions). Clean-up never queues behind work. */
+import type { HostId, ProxyId, RepositoryId } from './ids.ts';
+
+export const controlQueue = 'control';
+/** Holds the waiters for resources: its slots are many and idle. */
+export const controlWaitQueue = 'control.wait';
+/** Block transfer; slots = 2 x lease limit + 4. */
+export const proxyQueue = (id: ProxyId): string => `proxy.${id}`;
+export const proxyCtlQueue = (id: ProxyId): string => `proxy.${id}.ctl`;
+/** Scripts in guests: long, and never in the way of a thaw. */
+export const hostGuestQueue = (id: HostId): string => `host.${id}.guest`;
+/** Inspect, checkpoint, release, reference points. */
+export const hostCtlQueue = (id: HostId): string => `host.${id}.ctl`;
+/** Undo verbs. */
+export const hostUndoQueue = (id: HostId): string => `host.${id}.undo`;
+export const repositoryQueue = (id: RepositoryId): string => `repository.${id}`;
+export const repositoryCtlQueue = (id: RepositoryId): string => `repository.${id}.ctl`;

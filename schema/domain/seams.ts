@@ -1,0 +1,154 @@
+/**
+ * Types of what engines are handed at construction. Implementations come from `workers/runtime`;
+ * in lane threads, from ones that post to the parent. Types only: nothing here runs.
+ */
+import type { AllocatedExtent, Extent } from './extents.ts';
+import type { DiskKey, RestorePointId, RunKey } from './ids.ts';
+import type { Codec } from './states.ts';
+
+export type Clock = {
+  /** Milliseconds since the epoch. */
+  now(): number;
+  /** Milliseconds, monotonic, of no fixed origin. */
+  monotonic(): number;
+  /** Rejects with the signal's reason when aborted. */
+  sleep(durationMs: number, signal?: AbortSignal): Promise<void>;
+};
+
+export type LogFields = Record<string, unknown>;
+export type Log = {
+  debug(message: string, fields?: LogFields): void;
+  info(message: string, fields?: LogFields): void;
+  warn(message: string, fields?: LogFields): void;
+  error(message: string, fields?: LogFields): void;
+  child(fields: LogFields): Log;
+};
+
+export type Random = { bytes(count: number): Uint8Array };
+export type Meter = { add(name: string, amount: number, labels?: Record<string, string>): void };
+
+export type Seams = { clock: Clock; log: Log; random: Random; meter: Meter };
+
+/** A disk opened for reading, in whichever thread opened it. Not shared between threads. */
+export type DiskReader = {
+  readonly sizeBytes: number;
+  /** Covers `of` whole, in order, without gaps. */
+  allocatedExtents(of: Extent): AsyncIterable<AllocatedExtent>;
+  /** Only with `access.changes`; else throws TRACKING_LOST. In order. */
+  changedExtents(of: Extent): AsyncIterable<Extent>;
+  /** Fills `into` (length `of.length`). Several reads may be in flight. */
+  read(of: Extent, into: Uint8Array, signal: AbortSignal): Promise<void>;
+  close(): Promise<void>;
+};
+
+/** A restore target opened for writing. `zero` leaves a hole where the target is fresh. */
+export type DiskWriter = {
+  readonly sizeBytes: number;
+  write(offset: number, data: Uint8Array, signal: AbortSignal): Promise<void>;
+  zero(of: Extent, signal: AbortSignal): Promise<void>;
+  /** Durable when it returns. */
+  flush(): Promise<void>;
+  close(): Promise<void>;
+};
+
+// ---- between mover target and repository -------------------------------------------------------
+
+/** Where a record lies. `pack`: 32 hex digits. Bytes. */
+export type RecordPlace = { pack: string; offset: number; storedLength: number; rawLength: number; codec: Codec };
+
+/** What a connection says it is for (first frame). */
+export type TransferHello = {
+  purpose: 'backup';
+  restorePointId: RestorePointId;
+  run: RunKey;
+  diskKey: DiskKey;
+  fence: number;
+  sizeBytes: number;
+  blockSize: number;
+};
+
+/** Windows durably transferred: all below `lowWater`, and those above it that are listed. */
+export type TransferCursor = { lowWater: number; above: number[]; windowCount: number };
+
+/** Per block of an offer. `pending` is never answered in wire version 0 from another transfer for longer than it lives. */
+export type OfferAnswer = 'want' | 'have' | 'pending' | 'unchanged';
+
+/** How the source classed a block. */
+export type SourceClass = 'not-read' | 'unallocated' | 'zero' | 'data';
+
+/**
+ * One finished window as a lane hands it to the registrar. `classes[i]` and `digests` (32 bytes each,
+ * zero for what is not 'data') cover the window's blocks in order.
+ */
+export type FinishedWindow = {
+  windowIndex: number;
+  classes: SourceClass[];
+  digests: Uint8Array;
+  /** New records this lane wrote and synced for this window. */
+  records: { id: Uint8Array; place: RecordPlace }[];
+  /** The source's own byte sums of this window, checked against `classes`. */
+  declared: { notReadBytes: number; unallocatedBytes: number; zeroBytes: number; dataBytes: number };
+};
+
+/**
+ * The one thread of a repository process that answers offers and makes windows durable. A lane reaches it by
+ * message port; calls of one connection are answered in order. `connection` identifies promises: they end with it.
+ */
+export type TransferRegistrar = {
+  /** FENCED for a lower fence than the highest given, also after a restart. */
+  begin(connection: string, hello: TransferHello): Promise<TransferCursor>;
+  /** `digests`: 32 bytes each, for blocks `firstBlock...` in order; answers in the same order. */
+  offer(connection: string, firstBlock: number, digests: Uint8Array): Promise<OfferAnswer[]>;
+  /** Appends to the ledger and syncs it before it resolves: then the window may be acknowledged. */
+  commit(connection: string, window: FinishedWindow): Promise<void>;
+  /** A run of windows of which nothing is in the read set; one ledger record. */
+  commitUntouched(connection: string, firstWindow: number, windowCount: number): Promise<void>;
+  end(connection: string): Promise<void>;
+};
+
+/** In the lane's thread: appends records to this lane's own open pack. Synchronous writes of at most 1 MiB. */
+export type RecordSink = {
+  append(record: {
+    id: Uint8Array;
+    codec: Codec;
+    rawLength: number;
+    payload: Uint8Array;
+    restorePointId: RestorePointId;
+  }): RecordPlace;
+  /** Resolves when everything appended is durable; after a failure the pack is abandoned (never synced again). */
+  sync(): Promise<void>;
+  /** Writes the footer and closes; called when idle and at shutdown. */
+  close(): Promise<void>;
+};
+
+/** Restore: a disk of a sealed restore point, resolved window by window. */
+export type RestoreHello = { purpose: 'restore'; restorePointId: RestorePointId; diskKey: DiskKey };
+
+export type RestoreSource = {
+  /** Pins the restore point for as long as the connection lives. */
+  begin(connection: string, hello: RestoreHello): Promise<{ sizeBytes: number; blockSize: number }>;
+  /** Entry per block of the window: 32 zero bytes = zero block, and where the others lie (null for zero). */
+  resolve(connection: string, windowIndex: number): Promise<{ digests: Uint8Array; places: (RecordPlace | null)[] }>;
+  end(connection: string): Promise<void>;
+};
+
+/** In the lane's thread: reads a stored payload and checks its sum (DAMAGED_BLOCK otherwise). */
+export type RecordSource = {
+  read(place: RecordPlace, id: Uint8Array): Promise<Uint8Array>;
+  close(): Promise<void>;
+};
+
+// ---- between hypervisor provider and guest keeper ------------------------------------------------
+
+export type MonitorEvent = { event: string; data: Record<string, unknown>; atMs: number };
+
+/**
+ * A VM's QMP monitor. One client per monitor socket is all QEMU allows, so the guest keeper owns it and
+ * activities reach it through the keeper (invariant 7).
+ */
+export type Monitor = {
+  /** VM_OFF when nobody listens on the socket; HYPERVISOR_ERROR with details {class, desc} for a QMP error. */
+  execute<T = unknown>(command: string, args?: Record<string, unknown>): Promise<T>;
+  /** Events from the call on; ends when the monitor closes or the signal aborts. */
+  events(signal: AbortSignal): AsyncIterable<MonitorEvent>;
+};
