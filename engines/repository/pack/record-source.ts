@@ -1,0 +1,120 @@
+/** Reads stored payloads, wherever their pack is by now: open, closed, or moved between two looks. */
+import { open, type FileHandle } from 'node:fs/promises';
+import { TidemarkError } from '../../../schema/domain/errors.ts';
+import type { RecordPlace, RecordSource } from '../../../schema/domain/seams.ts';
+import { sumOf } from '../../../schema/repository/digest.ts';
+import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
+import { decodeRecordHeader, isSoundShape } from '../../../schema/repository/record.ts';
+import { errnoOf, storageError } from '../storage/files.ts';
+import { layoutOf, type Layout } from '../storage/layout.ts';
+
+const MAX_OPEN_PACKS = 32;
+
+/** Bounded: at most 32 packs open. Reads may run side by side. `read` gives the payload as stored, its sum checked. */
+export function openRecordSource(options: { folder: string }): RecordSource {
+  const handles = createHandleCache(layoutOf(options.folder));
+  return {
+    read: async (place, id) => {
+      if (!isSoundShape(place)) throw damaged(place, id, 'impossible lengths');
+      const bytes = Buffer.allocUnsafe(RECORD_HEADER_BYTES + place.storedLength);
+      const got = await handles.read(place.pack, bytes, place.offset);
+      if (got === null) throw damaged(place, id, 'its pack is missing');
+      return checkedPayload(bytes.subarray(0, got), place, id);
+    },
+    close: () => handles.close(),
+  };
+}
+
+function damaged(place: RecordPlace, id: Uint8Array, why: string): TidemarkError {
+  const digest = Buffer.from(id).toString('hex');
+  return new TidemarkError('DAMAGED_BLOCK', `block ${digest} in pack ${place.pack} at ${place.offset}: ${why}`, {
+    digest,
+    pack: place.pack,
+    offset: place.offset,
+  });
+}
+
+function checkedPayload(bytes: Buffer, place: RecordPlace, id: Uint8Array): Uint8Array {
+  const header = decodeRecordHeader(bytes);
+  if (!header) throw damaged(place, id, 'its header is damaged');
+  if (Buffer.compare(header.id, id) !== 0) throw damaged(place, id, 'another block lies there');
+  const same = header.storedLength === place.storedLength && header.rawLength === place.rawLength;
+  if (!same || header.codec !== place.codec) throw damaged(place, id, 'its header differs from the index');
+  const payload = bytes.subarray(RECORD_HEADER_BYTES);
+  if (payload.byteLength !== place.storedLength) throw damaged(place, id, 'it is cut short');
+  if (Buffer.compare(sumOf(payload), header.payloadSum) !== 0) throw damaged(place, id, 'its payload is damaged');
+  return payload;
+}
+
+/** Least recently used packs are closed; a pack in use is closed after its last read. */
+function createHandleCache(layout: Layout) {
+  type Entry = { handle: Promise<FileHandle | null>; users: number; evicted: boolean };
+  const entries = new Map<string, Entry>();
+
+  const shut = async (entry: Entry): Promise<void> => {
+    await (await entry.handle)?.close();
+  };
+
+  function evict(): void {
+    for (const [pack, entry] of entries) {
+      if (entries.size <= MAX_OPEN_PACKS) return;
+      entries.delete(pack);
+      entry.evicted = true;
+      if (entry.users === 0) shut(entry).catch(() => undefined);
+    }
+  }
+
+  async function use<T>(pack: string, work: (handle: FileHandle | null) => Promise<T>): Promise<T> {
+    const entry: Entry = entries.get(pack) ?? { handle: openPack(layout, pack), users: 0, evicted: false };
+    entries.delete(pack);
+    entries.set(pack, entry);
+    entry.users += 1;
+    evict();
+    try {
+      return await work(await entry.handle);
+    } finally {
+      entry.users -= 1;
+      if ((await entry.handle.catch(() => null)) === null && entries.get(pack) === entry) entries.delete(pack);
+      if (entry.evicted && entry.users === 0) await shut(entry).catch(() => undefined);
+    }
+  }
+
+  return {
+    /** Bytes read (fewer only at the end of the file), or null when there is no such pack. */
+    read: (pack: string, into: Buffer, position: number): Promise<number | null> =>
+      use(pack, async (handle) => (handle ? readFully(handle, into, position, pack) : null)),
+    close: async (): Promise<void> => {
+      const all = [...entries.values()];
+      entries.clear();
+      await Promise.all(all.map(shut));
+    },
+  };
+}
+
+/** Reads until `into` is full or the file ends. */
+export async function readFully(handle: FileHandle, into: Buffer, position: number, path: string): Promise<number> {
+  try {
+    let at = 0;
+    while (at < into.length) {
+      const { bytesRead } = await handle.read(into, at, into.length - at, position + at);
+      if (bytesRead === 0) break;
+      at += bytesRead;
+    }
+    return at;
+  } catch (error) {
+    throw storageError(error, path);
+  }
+}
+
+/** Looks twice: a pack that moves from open to closed while we look is met at the second look. */
+async function openPack(layout: Layout, pack: string): Promise<FileHandle | null> {
+  const places = layout.packPlaces(pack);
+  for (const path of [...places, ...places]) {
+    try {
+      return await open(path, 'r');
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw storageError(error, path);
+    }
+  }
+  return null;
+}

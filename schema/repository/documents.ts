@@ -1,0 +1,223 @@
+/**
+ * The JSON documents of a repository: repository.json, manifest, head of an open restore point, tombstone.
+ * Each `parse...` throws REPOSITORY_CORRUPT naming the file; unknown members are ignored (FORMAT.md).
+ */
+import { z } from 'zod';
+import { TidemarkError } from '../domain/errors.ts';
+import type { DiskKey, RepositoryId, RestorePointId, RunKey } from '../domain/ids.ts';
+import type { DiskPlan, Manifest, RestorePointSpec } from '../domain/restore-point.ts';
+import { blockSizes, codecs } from '../domain/states.ts';
+import { canonicalJson, decodeChecked } from './checked-json.ts';
+import { isId128 } from './digest.ts';
+import { FORMAT_VERSION, MAX_DISK_BYTES, MAX_DISKS, MAX_HEIGHT, MAX_REPOSITORY_FILE_BYTES } from './limits.ts';
+
+const text = z.string().max(4096);
+const id128 = z.string().refine(isId128, '32 hex digits');
+const digest = z.string().regex(/^[0-9a-f]{64}$/);
+const count = z.int().nonnegative();
+const diskBytes = count.max(MAX_DISK_BYTES);
+const blockSize = z.int().refine((value) => (blockSizes as readonly number[]).includes(value), 'a block size');
+const reason = z.object({ code: text, message: text });
+const vmRef = z.object({ vmId: text, hostId: text });
+const mode = z.enum(['full', 'cbt', 'comparison']);
+const finding = z.object({ level: z.enum(['info', 'warning']), code: text, message: text });
+
+// ---- repository.json ---------------------------------------------------------------------------
+
+const repositoryFile = z.object({
+  format: count,
+  repository: text,
+  uuid: id128,
+  createdAt: text,
+  generation: count,
+  features: z.object({ must: z.array(text), may: z.array(text) }),
+  blockSizes: z.array(blockSize),
+  keySlots: z.array(z.unknown()),
+  keyCheck: z.unknown(),
+});
+export type RepositoryFile = Omit<z.infer<typeof repositoryFile>, 'repository'> & { repository: RepositoryId };
+
+export const newRepositoryFile = (repository: RepositoryId, uuid: string, createdAt: string): RepositoryFile => ({
+  format: FORMAT_VERSION,
+  repository,
+  uuid,
+  createdAt,
+  generation: 0,
+  features: { must: [], may: [] },
+  blockSizes: [...blockSizes],
+  keySlots: [],
+  keyCheck: null,
+});
+
+export const encodeRepositoryFile = (file: RepositoryFile): string => `${canonicalJson(file)}\n`;
+
+/** REPOSITORY_NEWER for a higher format or an unknown must-understand feature, REPOSITORY_CORRUPT when unreadable. */
+export function parseRepositoryFile(json: string, file: string): RepositoryFile {
+  const value = json.length <= MAX_REPOSITORY_FILE_BYTES ? parseJson(json) : undefined;
+  const head = z.object({ format: count, features: z.object({ must: z.array(text) }) }).safeParse(value);
+  if (head.success && (head.data.format > FORMAT_VERSION || head.data.features.must.length > 0))
+    throw new TidemarkError(
+      'REPOSITORY_NEWER',
+      `${file} needs format ${head.data.format} with features [${head.data.features.must.join(', ')}]`,
+      {
+        file,
+        ...head.data,
+      },
+    );
+  return checkShape(repositoryFile, value, file) as RepositoryFile;
+}
+
+function parseJson(json: string): unknown {
+  try {
+    return JSON.parse(json);
+  } catch {
+    return undefined;
+  }
+}
+
+function checkShape<S extends z.ZodType>(schema: S, value: unknown, file: string): z.infer<S> {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  const field = issue?.path.join('.') ?? '';
+  throw new TidemarkError('REPOSITORY_CORRUPT', `${file}: ${field} ${issue?.message ?? 'is not understood'}`, {
+    file,
+    field,
+  });
+}
+
+// ---- manifest ----------------------------------------------------------------------------------
+
+const referencePoint = z.object({
+  run: text,
+  lineage: text,
+  platformId: text,
+  disks: z.array(z.object({ diskKey: text, trackingId: text, identity: text, sizeBytes: diskBytes })).max(MAX_DISKS),
+});
+
+const conservation = z.object({
+  sizeBytes: diskBytes,
+  unallocatedBytes: diskBytes,
+  zeroBytes: diskBytes,
+  filteredBytes: diskBytes,
+  unchangedBytes: diskBytes,
+  deduplicatedBytes: diskBytes,
+  storedBytes: diskBytes,
+});
+
+const manifestDisk = z.object({
+  diskKey: text,
+  identity: text,
+  sizeBytes: diskBytes,
+  blockSize,
+  root: digest,
+  height: count.max(MAX_HEIGHT),
+  filterDigest: digest.nullable(),
+  baseRoot: digest.nullable(),
+  mode,
+  reason,
+  audit: z.object({ sampled: count, mismatched: count }),
+  conservation,
+  readBytes: count,
+  sentBytes: count,
+});
+
+const policy = z.enum(['require', 'prefer', 'none']);
+const reached = z.enum(['application', 'filesystem', 'crash']);
+const manifest = z.object({
+  format: count.max(FORMAT_VERSION),
+  repository: text,
+  restorePointId: id128,
+  run: text,
+  lineage: text,
+  vm: z.object({ vmId: text, hostId: text, name: text }),
+  jobId: text,
+  sessionId: text,
+  nominalTime: text,
+  takenAt: text,
+  sealedAt: text,
+  writer: text,
+  baseRestorePointId: id128.nullable(),
+  consistency: z.object({ asked: policy, reached, frozenMs: z.number().nullable(), why: reason.optional() }),
+  warnings: z.array(finding),
+  leftOut: z.array(z.object({ diskKey: text, why: reason })).max(MAX_DISKS),
+  referencePoint: referencePoint.nullable(),
+  disks: z.array(manifestDisk).max(MAX_DISKS),
+  configurationRoot: digest.nullable(),
+  ledgerDigest: digest,
+  suspect: z.boolean(),
+});
+
+/** A manifest file's text to the manifest and the digest of its canonical JSON. */
+export function parseManifest(source: string, file: string): { manifest: Manifest; digest: string } {
+  const { value, digest } = decodeChecked(source, file);
+  return { manifest: checkShape(manifest, value, file) as Manifest, digest };
+}
+
+// ---- open restore point --------------------------------------------------------------------------
+
+const diskPlan = z.object({
+  diskKey: text,
+  sizeBytes: diskBytes,
+  identity: text,
+  mode,
+  reason,
+  baseRestorePointId: id128.nullable(),
+});
+const declaredDisk = z.object({ diskKey: text, sizeBytes: diskBytes, identity: text });
+const baseMap = z.object({ restorePointId: id128, root: digest, height: count.max(MAX_HEIGHT), sizeBytes: diskBytes });
+const headDisk = z.object({
+  number: count,
+  binding: count,
+  fence: count,
+  assignment: count,
+  checkpoint: text,
+  plan: diskPlan,
+  blockSize,
+  base: baseMap.nullable(),
+  filterDigest: digest.nullable(),
+});
+const spec = z.object({
+  run: text,
+  lineage: text,
+  vm: vmRef,
+  vmName: text,
+  jobId: text,
+  sessionId: text,
+  nominalTime: text,
+  blockSize,
+  codec: z.enum(codecs),
+});
+const head = z.object({
+  format: count.max(FORMAT_VERSION),
+  restorePointId: id128,
+  openedAt: text,
+  spec,
+  baseRestorePointId: id128.nullable(),
+  declared: z.array(declaredDisk).max(MAX_DISKS),
+  disks: z.array(headDisk).max(MAX_DISKS),
+});
+
+/** Disk as declared before the checkpoint. */
+export type DeclaredDisk = { diskKey: DiskKey; sizeBytes: number; identity: string };
+/** The map unchanged blocks come from. */
+export type BaseMap = { restorePointId: RestorePointId; root: string; height: number; sizeBytes: number };
+export type HeadDisk = Omit<z.infer<typeof headDisk>, 'plan' | 'base'> & { plan: DiskPlan; base: BaseMap | null };
+export type Head = {
+  format: number;
+  restorePointId: RestorePointId;
+  openedAt: string;
+  spec: RestorePointSpec;
+  baseRestorePointId: RestorePointId | null;
+  declared: DeclaredDisk[];
+  disks: HeadDisk[];
+};
+
+export const parseHead = (source: string, file: string): Head =>
+  checkShape(head, decodeChecked(source, file).value, file) as Head;
+
+const tombstone = z.object({ format: count, restorePointId: id128, run: text, abortedAt: text });
+export type Tombstone = { format: number; restorePointId: RestorePointId; run: RunKey; abortedAt: string };
+
+export const parseTombstone = (source: string, file: string): Tombstone =>
+  checkShape(tombstone, decodeChecked(source, file).value, file) as Tombstone;
