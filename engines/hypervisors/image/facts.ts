@@ -1,0 +1,83 @@
+/** What is known of an image without reading its data: `qemu-img info` and the file system. */
+import { execFile } from 'node:child_process';
+import { type BigIntStats } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { promisify } from 'node:util';
+import type { ImageVmConfig } from '../../../schema/domain/configuration.ts';
+import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import { imageLockedIn, stderrOf } from '../storage-daemon.ts';
+
+const run = promisify(execFile);
+const INFO_TIMEOUT_MS = 30_000;
+const INFO_BYTES = 4 * 1024 * 1024;
+
+export type ImageDisk = ImageVmConfig['disks'][number];
+
+export type ImageFacts = {
+  /** True length: for a raw file not rounded to sectors. */
+  sizeBytes: number;
+  identity: string;
+  isBlockDevice: boolean;
+  /** Another process has it open for writing. */
+  inUse: boolean;
+  internalSnapshots: number;
+};
+
+type QemuImgInfo = { 'virtual-size': number; 'backing-filename'?: string; snapshots?: unknown[] };
+
+/**
+ * BAD_DISK: there is no such file, or it is not of the format named. BACKING_FILE: it stands on another image and this
+ * was not allowed.
+ */
+export async function inspectImage(disk: ImageDisk): Promise<ImageFacts> {
+  const file = await stat(disk.file, { bigint: true }).catch((error: unknown) => {
+    throw badDisk(disk, `cannot be opened: ${messageOf(error)}`, error);
+  });
+  if (!file.isFile() && !file.isBlockDevice()) throw badDisk(disk, 'is neither a file nor a block device');
+  const { info, inUse } = await qemuImgInfo(disk);
+  const backing = info['backing-filename'];
+  if (backing !== undefined && !disk.allowBacking)
+    throw new TidemarkError('BACKING_FILE', `image ${disk.file} of disk ${disk.diskKey} stands on ${backing}`, {
+      diskKey: disk.diskKey,
+      file: disk.file,
+      backing,
+    });
+  const isRawFile = disk.format === 'raw' && file.isFile();
+  return {
+    sizeBytes: isRawFile ? Number(file.size) : info['virtual-size'],
+    identity: identityOf(disk, file),
+    isBlockDevice: file.isBlockDevice(),
+    inUse,
+    internalSnapshots: info.snapshots?.length ?? 0,
+  };
+}
+
+/** Stays over reboots (no device number) and over growth; a file put in this one's place has another one. */
+function identityOf(disk: ImageDisk, file: BigIntStats): string {
+  return file.isBlockDevice() ? `${disk.format}:${disk.file}` : `${disk.format}:${file.ino}:${file.birthtimeNs}`;
+}
+
+async function qemuImgInfo(disk: ImageDisk): Promise<{ info: QemuImgInfo; inUse: boolean }> {
+  try {
+    return { info: await askQemuImg(disk, []), inUse: false };
+  } catch (error) {
+    const said = stderrOf(error);
+    // -U is good enough for facts; data is only ever read under the lock.
+    if (imageLockedIn(said) !== null) return { info: await askQemuImg(disk, ['-U']), inUse: true };
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT')
+      throw new TidemarkError('MISSING_TOOL', 'qemu-img is not installed', { tool: 'qemu-img' });
+    throw badDisk(disk, `cannot be opened as ${disk.format}: ${said || messageOf(error)}`, error);
+  }
+}
+
+/** The format is always named: a guest could write another one's header into a raw disk. */
+async function askQemuImg(disk: ImageDisk, options: string[]): Promise<QemuImgInfo> {
+  const words = ['info', '--output=json', '-f', disk.format, ...options, '--', disk.file];
+  const { stdout } = await run('qemu-img', words, { timeout: INFO_TIMEOUT_MS, maxBuffer: INFO_BYTES });
+  return JSON.parse(stdout) as QemuImgInfo;
+}
+
+function badDisk(disk: ImageDisk, what: string, cause?: unknown): TidemarkError {
+  const details = { diskKey: disk.diskKey, file: disk.file };
+  return new TidemarkError('BAD_DISK', `image ${disk.file} of disk ${disk.diskKey} ${what}`, details, cause);
+}
