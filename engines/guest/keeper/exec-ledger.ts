@@ -1,0 +1,100 @@
+/**
+ * Programs run in guests, by key: scripts are not idempotent, and the agent tells the end of one only once. So the
+ * start and the result are written down, and a key that is asked for again is answered from there.
+ */
+import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import type { VmId } from '../../../schema/domain/ids.ts';
+import type { Seams } from '../../../schema/domain/seams.ts';
+import type { GuestAgent } from '../agent/guest-agent.ts';
+import { durableFile } from './durable-file.ts';
+import type { ExecResult } from './protocol.ts';
+
+export type ExecOrder = { vmId: VmId; key: string; path: string; args: string[]; timeoutMs: number };
+type Entry = { vmId: VmId; key: string; path: string; pid: number | null; result: ExecResult | null };
+
+/** Entries kept, oldest dropped first; and the output kept of each, bytes of base64. */
+const maxEntries = 200;
+const maxOutput = 64 * 1024;
+const pollMs = 200;
+
+export function createExecLedger(stateFolder: string, seams: Seams) {
+  const file = durableFile(`${stateFolder}/scripts.json`);
+  const running = new Map<string, Promise<ExecResult>>();
+  let entries = new Map<string, Entry>();
+  const save = (): Promise<void> => file.write(() => ({ version: 1, scripts: [...entries.values()] }));
+  const keyOf = (order: { vmId: VmId; key: string }): string => `${order.vmId}/${order.key}`;
+
+  const enter = (entry: Entry): void => {
+    entries.set(keyOf(entry), entry);
+    for (const key of entries.keys()) {
+      if (entries.size <= maxEntries) break;
+      if (!running.has(key)) entries.delete(key);
+    }
+  };
+
+  const perform = async (order: ExecOrder, agent: GuestAgent): Promise<ExecResult> => {
+    const end = seams.clock.monotonic() + order.timeoutMs;
+    const known = entries.get(keyOf(order));
+    if (known?.result) return known.result;
+    const entry = known ?? { vmId: order.vmId, key: order.key, path: order.path, pid: null, result: null };
+    // Entered before it starts: if we die now, whether it ran is not known, and it is not run a second time.
+    if (known?.pid === null) throw unknownEnd(order, 'it was being started when the guest keeper ended');
+    if (!known) {
+      enter(entry);
+      await save();
+      entry.pid = await agent.start({ path: order.path, args: order.args, capture: true });
+      await save();
+    }
+    while (seams.clock.monotonic() < end) {
+      const ended = await agent.result(entry.pid!);
+      if (ended) {
+        entry.result = asResult(ended);
+        await save();
+        return entry.result;
+      }
+      await seams.clock.sleep(pollMs);
+    }
+    throw unknownEnd(order, `it still runs after ${order.timeoutMs} ms`);
+  };
+
+  return {
+    start: async (): Promise<void> => {
+      const content = await file.read().catch((error: unknown) => {
+        seams.log.error('the ledger of guest scripts is damaged: it begins anew', { error: messageOf(error) });
+      });
+      const scripts = (content as { scripts?: Entry[] } | undefined)?.scripts ?? [];
+      entries = new Map(scripts.map((entry) => [keyOf(entry), entry]));
+    },
+    /** GUEST_UNREACHABLE also when the result is not known or not yet there; then nothing is run again under this key. */
+    run: (order: ExecOrder, agent: GuestAgent): Promise<ExecResult> => {
+      const key = keyOf(order);
+      const already = running.get(key);
+      if (already) return already;
+      const run = perform(order, agent).finally(() => running.delete(key));
+      running.set(key, run);
+      return run;
+    },
+  };
+}
+
+const unknownEnd = (order: ExecOrder, why: string): TidemarkError =>
+  new TidemarkError(
+    'GUEST_UNREACHABLE',
+    `end of ${order.path} (${order.key}) in vm ${order.vmId} is not known: ${why}`,
+    {
+      vm: order.vmId,
+      key: order.key,
+    },
+  );
+
+function asResult(ended: NonNullable<Awaited<ReturnType<GuestAgent['result']>>>): ExecResult {
+  const keep = (output: Buffer): string => output.subarray(0, (maxOutput / 4) * 3).toString('base64');
+  const cut = Math.max(ended.stdout.length, ended.stderr.length) > (maxOutput / 4) * 3;
+  return {
+    exitCode: ended.exitCode,
+    signal: ended.signal,
+    stdout: keep(ended.stdout),
+    stderr: keep(ended.stderr),
+    truncated: ended.truncated || cut,
+  };
+}
