@@ -9,6 +9,7 @@ import { createExecLedger } from './exec-ledger.ts';
 import { FreezeKeeper } from './freeze-keeper.ts';
 import { createKeptVms } from './kept-vms.ts';
 import type { OpenMonitor } from './monitor-link.ts';
+import { openQmpMonitor } from './open-monitor.ts';
 import type { KeptVm } from './protocol.ts';
 import { createRescuer } from './rescuer.ts';
 import { listen, type Handle } from './server.ts';
@@ -21,7 +22,7 @@ export type GuestKeeperOptions = {
   /** Asked at the start, on `reload`, and when a VM is named that is not known. */
   loadVms: () => Promise<KeptVm[]>;
   seams: Seams;
-  openMonitor: OpenMonitor;
+  openMonitor?: OpenMonitor;
 };
 export type GuestKeeper = {
   reload(): Promise<void>;
@@ -31,7 +32,7 @@ export type GuestKeeper = {
 
 /** Listens when it resolves; guests found frozen in the ledger are being thawed by then. PLATFORM_BUSY: another one lives. */
 export async function startGuestKeeper(options: GuestKeeperOptions): Promise<GuestKeeper> {
-  const { socket, stateFolder, loadVms, seams, openMonitor } = options;
+  const { socket, stateFolder, loadVms, seams, openMonitor = openQmpMonitor(options.seams) } = options;
   const rescuer = createRescuer(stateFolder, seams);
   const scripts = createExecLedger(stateFolder, seams);
   const vms = createKeptVms(loadVms, openMonitor, rescuer, seams);
