@@ -1,0 +1,248 @@
+import { describe, expect, it } from 'vitest';
+import { hostId, proxyId, repositoryId, runKeyOf, vmId } from '../../schema/domain/ids.ts';
+import { requestOrders } from '../../schema/domain/scheduling.ts';
+import type {
+  ResourceDecision,
+  ResourceRequest,
+  ResourceState,
+  ResourceWants,
+} from '../../schema/domain/scheduling.ts';
+import { decide, starvationMs } from './decide.ts';
+
+const resource = (kind: ResourceState['kind'], id: string, limit: number, more: Partial<ResourceState> = {}) =>
+  ({ kind, id, limit, used: 0, reachable: true, machineId: 'm1', ...more }) satisfies ResourceState;
+const site = (): ResourceState[] => [
+  resource('host', 'h1', 4),
+  resource('proxy', 'p1', 4),
+  resource('repository', 'main', 4),
+];
+function request(name: string, wants: Partial<ResourceWants> = {}, more: Partial<ResourceRequest> = {}) {
+  const all: ResourceWants = {
+    vmId: vmId(name),
+    hostId: hostId('h1'),
+    proxies: [],
+    excludedProxies: [],
+    repositoryId: repositoryId('main'),
+    pairs: 1,
+    ...wants,
+  };
+  return {
+    workflowId: name,
+    requestNumber: 0,
+    runKey: runKeyOf(name),
+    order: requestOrders.backup,
+    manual: false,
+    arrivedAt: 0,
+    wants: all,
+    ...more,
+  } satisfies ResourceRequest;
+}
+const run = (resources: ResourceState[], requests: ResourceRequest[], nowMs = 1000): ResourceDecision =>
+  decide({ nowMs, resources, requests });
+const winners = (decision: ResourceDecision): string[] => decision.grants.map((grant) => grant.workflowId);
+const proxiesOf = (decision: ResourceDecision): string[] =>
+  decision.grants.flatMap((grant) => grant.leases.filter((lease) => lease.kind === 'proxy').map((lease) => lease.id));
+
+describe('order', () => {
+  it('serves by type, then scheduled before manual, then age', () => {
+    const requests = [
+      request('manual-old', {}, { manual: true, arrivedAt: 1 }),
+      request('young', {}, { arrivedAt: 5 }),
+      request('old', {}, { arrivedAt: 2 }),
+      request('restore', {}, { order: requestOrders.restore, arrivedAt: 9 }),
+    ];
+    expect(winners(run(site(), requests))).toEqual(['restore', 'old', 'young', 'manual-old']);
+  });
+
+  it('tells each waiter its position and what it waits for', () => {
+    const resources = [
+      resource('host', 'h1', 9),
+      resource('proxy', 'p1', 9),
+      resource('repository', 'main', 4, { used: 4 }),
+    ];
+    const decision = run(resources, [request('a', {}, { arrivedAt: 1 }), request('b', {}, { arrivedAt: 2 })]);
+    expect(decision.grants).toEqual([]);
+    expect(decision.reasons.map((each) => each.reason.message)).toEqual([
+      'position 1: repository main has 4 of 4 tasks',
+      'position 2: repository main has 4 of 4 tasks',
+    ]);
+  });
+});
+
+describe('all or nothing', () => {
+  it('takes the lock, a host slot and up to n pairs', () => {
+    const decision = run(site(), [request('a', { pairs: 6 })]);
+    const count = (kind: string) => decision.grants[0]!.leases.filter((lease) => lease.kind === kind).length;
+    expect([count('vm'), count('host'), count('proxy'), count('repository')]).toEqual([1, 1, 4, 4]);
+  });
+
+  it('gives every request its first pair before any gets a second', () => {
+    const decision = run(site(), [request('a', { pairs: 4 }), request('b', { pairs: 4 }), request('c', { pairs: 4 })]);
+    const count = decision.grants.map((grant) => grant.leases.filter((lease) => lease.kind === 'proxy').length);
+    expect(count).toEqual([2, 1, 1]);
+  });
+
+  it('grants one of two requests for the same VM', () => {
+    const decision = run(site(), [request('a', { vmId: vmId('v') }), request('b', { vmId: vmId('v') })]);
+    expect(winners(decision)).toEqual(['a']);
+    expect(decision.reasons[0]!.reason).toEqual({
+      code: 'vm-locked',
+      message: 'position 1: VM v is in another session',
+    });
+  });
+
+  it('gives nothing of a drained, silent or unknown resource', () => {
+    const drained = [resource('host', 'h1', 4), resource('proxy', 'p1', 0), resource('repository', 'main', 4)];
+    expect(run(drained, [request('a')]).reasons[0]!.reason.code).toBe('drained');
+    const silent = [resource('host', 'h1', 4, { reachable: false }), ...site().slice(1)];
+    expect(run(silent, [request('a')]).reasons[0]!.reason.code).toBe('unreachable');
+    expect(run(site(), [request('a', { repositoryId: repositoryId('other') })]).reasons[0]!.reason.code).toBe(
+      'unknown',
+    );
+  });
+
+  it('takes a repository slot alone when no proxy is wanted', () => {
+    const decision = run(site(), [request('m', { vmId: null, hostId: null, proxies: null })]);
+    expect(decision.grants[0]!.leases).toEqual([{ kind: 'repository', id: 'main', pair: 0 }]);
+  });
+});
+
+describe('placement', () => {
+  const three = (): ResourceState[] => [
+    resource('host', 'h1', 4),
+    resource('proxy', 'far', 4, { machineId: 'm2' }),
+    resource('proxy', 'home', 4, { used: 2 }),
+    resource('proxy', 'busy', 4, { machineId: 'm3', used: 3 }),
+    resource('repository', 'main', 9),
+  ];
+
+  it('prefers the proxy on the machine of the host, however loaded', () => {
+    const decision = run(three(), [request('a')]);
+    expect(proxiesOf(decision)).toEqual(['home']);
+    expect(decision.grants[0]!.reason).toEqual({ code: 'on-host', message: 'proxy home: on the machine of host h1' });
+  });
+
+  it('else takes the least loaded of those named, never an excluded one', () => {
+    const named = { proxies: [proxyId('far'), proxyId('busy')] };
+    expect(proxiesOf(run(three(), [request('a', named)]))).toEqual(['far']);
+    expect(proxiesOf(run(three(), [request('a', { ...named, excludedProxies: [proxyId('far')] })]))).toEqual(['busy']);
+    const none = run(three(), [request('a', { ...named, excludedProxies: [proxyId('far'), proxyId('busy')] })]);
+    expect(none.reasons[0]!.reason.message).toBe('position 1: every proxy was excluded');
+  });
+
+  it('stays near the host for a further pair', () => {
+    const more = request('a', { vmId: null, hostId: null, nearHostId: hostId('h1') }, { requestNumber: 1 });
+    expect(proxiesOf(run(three(), [more]))).toEqual(['home']);
+  });
+});
+
+describe('no starvation', () => {
+  it('keeps a free slot for the first waiter against those behind it', () => {
+    const resources = [
+      resource('host', 'h1', 1),
+      resource('proxy', 'p1', 9),
+      resource('repository', 'full', 1, { used: 1 }),
+      resource('repository', 'main', 9),
+    ];
+    const first = request('first', { repositoryId: repositoryId('full') }, { arrivedAt: 1 });
+    const decision = run(resources, [first, request('second', {}, { arrivedAt: 2 })]);
+    expect(decision.grants).toEqual([]);
+    expect(decision.reasons[1]!.reason.message).toBe(
+      'position 2: host h1 has 0 of 1 tasks, the rest is kept for an earlier request',
+    );
+  });
+
+  it('keeps nothing for a waiter whose VM is locked', () => {
+    const resources = [...site().map((each) => ({ ...each, limit: 1 })), resource('vm', 'v', 1, { used: 1 })];
+    const decision = run(resources, [request('locked', { vmId: vmId('v') }), request('other', {}, { arrivedAt: 5 })]);
+    expect(winners(decision)).toEqual(['other']);
+  });
+
+  it('serves a backup that waited long enough before restores that keep coming', () => {
+    const resources = [resource('host', 'h1', 9), resource('proxy', 'p1', 9), resource('repository', 'main', 1)];
+    const requests = [
+      request('backup'),
+      request('restore', {}, { order: requestOrders.restore, arrivedAt: starvationMs }),
+    ];
+    expect(winners(run(resources, requests, starvationMs - 1))).toEqual(['restore']);
+    expect(winners(run(resources, requests, starvationMs))).toEqual(['backup']);
+  });
+});
+
+/** Deterministic numbers in [0, 1) from a seed. */
+function numbers(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+describe('over random histories', () => {
+  const seed = Number(process.env['TIDEMARK_TEST_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+
+  it(`never grants more than there is, grants whole, and serves everyone (seed ${seed})`, () => {
+    const next = numbers(seed);
+    const pick = (count: number): number => Math.floor(next() * count);
+    for (let history = 0; history < 40; history += 1) {
+      const resources = [
+        ...[0, 1].map((n) => resource('host', `h${n}`, 1 + pick(3), { machineId: `m${n}` })),
+        ...[0, 1, 2].map((n) => resource('proxy', `p${n}`, 1 + pick(3), { machineId: `m${n}` })),
+        ...[0, 1].map((n) => resource('repository', `r${n}`, 1 + pick(3), { machineId: 'm9' })),
+      ];
+      const requests = Array.from({ length: 30 }, (_, n) =>
+        request(
+          `w${n}`,
+          {
+            vmId: vmId(`v${pick(12)}`),
+            hostId: hostId(`h${pick(2)}`),
+            repositoryId: repositoryId(`r${pick(2)}`),
+            pairs: 1 + pick(4),
+            excludedProxies: pick(3) === 0 ? [proxyId(`p${pick(3)}`)] : [],
+          },
+          { order: [800, 300, 100][pick(3)]!, manual: pick(2) === 0, arrivedAt: pick(1000) },
+        ),
+      );
+      let waiting = requests;
+      let running: ResourceDecision['grants'] = [];
+      for (let pass = 0; waiting.length > 0; pass += 1) {
+        expect(pass, `seed ${seed}: still waiting ${waiting.map((each) => each.workflowId).join()}`).toBeLessThan(300);
+        const inUse = running.flatMap((grant) => grant.leases);
+        const usedOf = (kind: string, id: string): number =>
+          inUse.filter((lease) => lease.kind === kind && lease.id === id).length;
+        const locks = [...new Set(inUse.filter((lease) => lease.kind === 'vm').map((lease) => lease.id))];
+        const now = [
+          ...resources.map((each) => ({ ...each, used: usedOf(each.kind, each.id) })),
+          ...locks.map((id) => resource('vm', id, 1, { used: 1 })),
+        ];
+        const decision = decide({ nowMs: 2000 + pass, resources: now, requests: waiting });
+        running = [...running, ...decision.grants];
+        const all = running.flatMap((grant) => grant.leases);
+        for (const each of resources)
+          expect(all.filter((lease) => lease.kind === each.kind && lease.id === each.id).length).toBeLessThanOrEqual(
+            each.limit,
+          );
+        const vms = all.filter((lease) => lease.kind === 'vm').map((lease) => lease.id);
+        expect(new Set(vms).size, `seed ${seed}: a VM locked twice`).toBe(vms.length);
+        for (const grant of decision.grants) checkWhole(grant, requests);
+        expect(decision.grants.length + decision.reasons.length).toBe(waiting.length);
+        const won = new Set(winners(decision));
+        waiting = waiting.filter((each) => !won.has(each.workflowId));
+        // Somebody ends in each pass, so that there is always progress to be made.
+        running = running.filter((_, index) => index !== 0 && next() > 0.3);
+      }
+    }
+  });
+});
+
+function checkWhole(grant: ResourceDecision['grants'][number], requests: ResourceRequest[]): void {
+  const { wants } = requests.find((each) => each.workflowId === grant.workflowId)!;
+  const of = (kind: string): (typeof grant)['leases'] => grant.leases.filter((lease) => lease.kind === kind);
+  expect(of('vm').map((lease) => lease.id)).toEqual([wants.vmId]);
+  expect(of('host').map((lease) => lease.id)).toEqual([wants.hostId]);
+  expect(of('proxy').length).toBe(of('repository').length);
+  expect(of('proxy').length).toBeGreaterThan(0);
+  expect(of('proxy').length).toBeLessThanOrEqual(wants.pairs);
+  for (const lease of of('proxy')) expect(wants.excludedProxies).not.toContain(lease.id);
+  for (const lease of of('repository')) expect(lease.id).toBe(wants.repositoryId);
+}

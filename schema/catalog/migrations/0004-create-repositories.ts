@@ -1,0 +1,17 @@
+import type { Migration } from './migration.ts';
+
+export const migration: Migration = {
+  name: '0004-create-repositories',
+  statement: `
+create table repositories (
+  repository_id varchar(32) not null primary key,
+  free_bytes bigint null,
+  machine_id varchar(32) not null,
+  slots int not null,
+  state varchar(16) not null,
+  reachable tinyint(1) not null default 1,
+  seen_at datetime(3) null,
+  config json not null,
+  updated_at datetime(3) not null
+) engine = innodb default character set utf8mb4 collate utf8mb4_bin`,
+};
