@@ -19,6 +19,8 @@ export type FakeAgent = {
   done: string[];
   /** What guest-exec-status gives in turn for any pid. */
   execStatuses: Record<string, unknown>[];
+  /** Cuts the present client off; what it asked for goes on. */
+  dropClient(): void;
   close(): Promise<void>;
 };
 
@@ -66,6 +68,7 @@ export async function startFakeAgent(socketPath: string): Promise<FakeAgent> {
     loseSyncs: 0,
     done: [],
     execStatuses: [{ exited: true, exitcode: 0 }],
+    dropClient: () => void current?.destroy(),
     close: async () => {
       agent.silent = false;
       const closed = new Promise((resolve) => server.close(resolve));

@@ -2,7 +2,7 @@
  * Client of one VM's QEMU guest agent: calls are served one after another over a connection that is opened at need
  * and kept. Every call has its own time limit; one that runs over it costs the connection, since its reply may come later.
  */
-import { errorCodeOf, TidemarkError, type ErrorCode } from '../../../schema/domain/errors.ts';
+import { errorCodeOf, messageOf, TidemarkError, type ErrorCode } from '../../../schema/domain/errors.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import { openAgentConnection, unreachable, type AgentAddress, type AgentConnection } from './agent-connection.ts';
 
@@ -23,11 +23,11 @@ export type GuestCommandResult = {
   truncated: boolean;
 };
 
-/** All throw GUEST_UNREACHABLE; those about freezing GUEST_FREEZE_FAILED when the agent answered, and refused. */
+/** All throw GUEST_UNREACHABLE; those about freezing GUEST_FREEZE_FAILED once the agent was asked. */
 export type GuestAgent = {
   readonly connected: boolean;
   sync(timeoutMs?: number): Promise<void>;
-  /** Number of file systems frozen. Also GUEST_FREEZE_FAILED when the agent went silent in the freeze: then thaw. */
+  /** Number of file systems frozen. GUEST_FREEZE_FAILED: it was asked, some may be frozen, thaw; GUEST_UNREACHABLE: it was not. */
   freeze(timeoutMs: number): Promise<number>;
   /** Number of file systems thawed; 0 when none was frozen. */
   thaw(timeoutMs?: number): Promise<number>;
@@ -104,7 +104,10 @@ function createCaller(at: AgentAddress, seams: Seams) {
     if (!connection?.open) connection = await openAgentConnection(at, seams, timeoutMs);
     await connection.synchronize(end - seams.clock.monotonic());
     if (name === null) return undefined;
-    const reply = await connection.command(name, args, end - seams.clock.monotonic());
+    // From here on it was asked, and may be done: an error has the code of a refusal, whatever went wrong.
+    const reply = await connection.command(name, args, end - seams.clock.monotonic()).catch((error: unknown) => {
+      throw new TidemarkError(refusal, messageOf(error), { vm: at.vmId, socket: at.socket, command: name }, error);
+    });
     if (reply?.error === undefined && reply) return reply.return;
     if (!reply) drop();
     const said = reply?.error ? `refused ${name}: ${reply.error.desc ?? reply.error.class ?? 'no reason given'}` : null;

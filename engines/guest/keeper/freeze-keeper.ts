@@ -28,6 +28,8 @@ type Options = { stateFolder: string; seams: Seams; agentOf: (vm: Guest) => Gues
 
 /** One attempt to thaw; a guest needs 50 ms. */
 const thawAttemptMs = 3_000;
+/** For the agent to answer at all before it is asked to freeze, at most. */
+const reachMs = 4_000;
 const retryMs = { first: 200, most: 5_000 };
 /** How long a caller waits for a thaw; it goes on after that without the caller. */
 const thawWaitMs = 15_000;
@@ -71,8 +73,9 @@ export class FreezeKeeper {
     try {
       return await this.#freezeNow(freeze, boundMs);
     } catch (error) {
-      // Whatever the agent said or did not say: some of the guest's file systems may be frozen.
-      void this.#end(freeze, 'freeze failed');
+      // Asked, and whatever was answered, some of the guest's file systems may be frozen; never asked, none is.
+      if (errorCodeOf(error) === 'GUEST_UNREACHABLE' && !freeze.ending) await this.#forget(freeze);
+      else void this.#end(freeze, 'freeze failed');
       throw errorCodeOf(error) ? error : freezeFailed(vm, run, messageOf(error), error);
     }
   }
@@ -133,14 +136,27 @@ export class FreezeKeeper {
     const { entry } = freeze;
     const { clock } = this.#seams;
     await this.#save();
-    const leftMs = deadlineMs - (clock.monotonic() - freeze.startedMs);
-    if (freeze.ending || leftMs <= 0) throw freezeFailed(entry, entry.run, 'the time was over before it began');
-    const fileSystems = await this.#agentOf(entry).freeze(leftMs);
+    const left = (): number => deadlineMs - (clock.monotonic() - freeze.startedMs);
+    const agent = this.#agentOf(entry);
+    // An agent that is not there is told from one that hangs in the freeze: the first leaves nothing to thaw.
+    await agent.sync(Math.max(1, Math.min(reachMs, left() / 2)));
+    if (freeze.ending || left() <= 0) throw freezeFailed(entry, entry.run, 'the time was over before it began');
+    const fileSystems = await agent.freeze(left());
     freeze.fileSystems = fileSystems;
     freeze.frozenAtMs = clock.monotonic();
     const ending = endingOf(freeze);
     if (ending) throw freezeFailed(entry, entry.run, `it is thawed again already (${ending.why})`);
     return fileSystems;
+  }
+
+  async #forget(freeze: Freeze): Promise<void> {
+    const { vmId, run } = freeze.entry;
+    if (freeze.timer) clearTimeout(freeze.timer);
+    this.#freezes.delete(vmId);
+    const fields = { vm: vmId, run };
+    await this.#save().catch((error: unknown) =>
+      this.#seams.log.error('cannot strike a guest out that was not frozen', { ...fields, error: messageOf(error) }),
+    );
   }
 
   /** Begins to thaw, once; the promise is for whoever wants to wait. */
@@ -183,7 +199,8 @@ export class FreezeKeeper {
         const status = await agent.status(thawAttemptMs).catch(() => 'unknown');
         if (status === 'thawed') return 0;
         const what = { ...fields, attempt, error: messageOf(error) };
-        log.error('GUEST MAY STILL BE FROZEN: thaw failed, will be tried again', what);
+        const loud = attempt <= 3 || attempt % 10 === 0;
+        log[loud ? 'error' : 'debug']('GUEST MAY STILL BE FROZEN: thaw failed, will be tried again', what);
       }
       await clock.sleep(waitMs, this.#closed.signal);
     }

@@ -118,6 +118,24 @@ test('a refused freeze leaves nothing in the ledger', async () => {
   await client.freezer.freeze(vm, other, 2000);
 });
 
+test('an agent that never answered was not frozen: nothing is left in the ledger', async () => {
+  fake.silent = true;
+  await expect(client.freezer.freeze(vm, run, 300)).rejects.toMatchObject({ code: 'GUEST_UNREACHABLE' });
+  expect((await ledger()).frozen).toEqual([]);
+  fake.silent = false;
+  await client.freezer.freeze(vm, other, 5000);
+});
+
+test('the guest that cuts the connection in the freeze is thawed', async () => {
+  fake.freezeDelayMs = 300;
+  const freezing = client.freezer.freeze(vm, run, 5000);
+  await vi.waitFor(() => expect(fake.done).toContain('guest-fsfreeze-freeze'));
+  fake.dropClient();
+  await expect(freezing).rejects.toMatchObject({ code: 'GUEST_FREEZE_FAILED' });
+  await vi.waitFor(() => expect(fake.done).toContain('guest-fsfreeze-thaw'), { timeout: 5000 });
+  await thawed();
+});
+
 test('thaws when the caller is killed', async () => {
   const caller = await freezeInAnotherProcess(10_000);
   expect(fake.frozen).toBe(true);

@@ -2,7 +2,7 @@
  * A full scratch disk stops the guest, not the backup. So: cancel our backup jobs, let the guest go on (invariant 7).
  * Jobs of others, and guests that stopped for want of space in their own storage, are left alone.
  */
-import { messageOf } from '../../../schema/domain/errors.ts';
+import { errorCodeOf, messageOf } from '../../../schema/domain/errors.ts';
 import { parseArtifactName, type RunKey } from '../../../schema/domain/ids.ts';
 import type { Clock, MonitorEvent, Seams } from '../../../schema/domain/seams.ts';
 import { durableFile } from './durable-file.ts';
@@ -63,10 +63,10 @@ export function createRescuer(stateFolder: string, seams: Seams): Rescuer {
   /** One after another per VM: events come in bundles. */
   const inTurn = (vm: KeptVm, act: () => Promise<Rescue | null>): Promise<Rescue | null> => {
     const turn = (last.get(vm.vmId) ?? Promise.resolve()).then(act).catch((error: unknown) => {
-      log.error('GUEST MAY BE STOPPED: rescue from full scratch space failed', {
-        vm: vm.vmId,
-        error: messageOf(error),
-      });
+      const fields = { vm: vm.vmId, error: messageOf(error) };
+      // A monitor that went away is looked at again when it is back.
+      if (errorCodeOf(error) === 'UNREACHABLE') log.info('monitor was lost while the guest was looked at', fields);
+      else log.error('GUEST MAY BE STOPPED: rescue from full scratch space failed', fields);
       return null;
     });
     last.set(vm.vmId, turn);
