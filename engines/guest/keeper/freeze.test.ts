@@ -37,8 +37,8 @@ const keep = async (): Promise<GuestKeeper> =>
     openMonitor: off,
   });
 const thawed = async (): Promise<void> => {
-  await vi.waitFor(() => expect(fake.frozen).toBe(false), { timeout: 10_000 });
-  await vi.waitFor(async () => expect((await ledger()).frozen).toEqual([]), { timeout: 10_000 });
+  await vi.waitFor(() => expect(fake.frozen).toBe(false), { timeout: 5000 });
+  await vi.waitFor(async () => expect((await ledger()).frozen).toEqual([]), { timeout: 5000 });
 };
 
 beforeEach(async () => {
