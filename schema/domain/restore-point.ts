@@ -166,3 +166,13 @@ export type Manifest = {
 
 export type SealOutcome = { restorePointId: RestorePointId; manifestDigest: string; manifest: Manifest };
 export type AbortOutcome = { outcome: 'aborted' } | { outcome: 'sealed'; sealed: SealOutcome };
+
+/** How a restore lane, on any thread, opens a prepared restore target for writing. Plain data. */
+export type TargetAccess = {
+  run: RunKey;
+  diskKey: DiskKey;
+  sizeBytes: number;
+  /** Where the restore keeps how far it durably came; removed with the state of the run. */
+  cursorFile: string;
+  data: { via: 'file'; path: string } | { via: 'nbd'; at: Endpoint; export: string };
+};

@@ -1,0 +1,409 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
+import { blake3 } from '@napi-rs/blake-hash';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
+import { restorePointId, runKey } from '../../schema/domain/ids.ts';
+import { FrameDecoder } from '../../schema/wire/frame.ts';
+import { decodeMessage, encodeMessage, type Message } from '../../schema/wire/messages.ts';
+import { testSeams } from '../../tests/fixtures/seams.ts';
+import { rehearse } from './rehearse.ts';
+import { createRestorePool } from './restore-client/pool.ts';
+import { createSourcePool, type SourcePool, type TransferProgress } from './source/pool.ts';
+import { type MoverTarget, startMoverTarget } from './target/mover-target.ts';
+import { orderOf, seeded, TEST_DISK, writeRandomDisk } from './testing/disks.ts';
+import { MemoryRepository } from './testing/memory-repository.ts';
+
+const MIB = 1024 * 1024;
+let folder: string;
+let pool: SourcePool;
+let target: MoverTarget | null;
+let child: ChildProcess | null;
+let repository: MemoryRepository;
+
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(os.tmpdir(), 'td-mover-'));
+  repository = new MemoryRepository(path.join(folder, 'ledger'));
+  target = null;
+  child = null;
+  pool = createSourcePool({
+    laneCount: 2,
+    laneEntry: new URL('./testing/source-lane.ts', import.meta.url),
+    seams: testSeams(),
+  });
+});
+
+afterEach(async () => {
+  await pool.close();
+  await target?.close();
+  child?.kill('SIGKILL');
+  await rm(folder, { recursive: true, force: true });
+});
+
+const start = async (of: { sizeBytes?: number; blockSize?: number; tcp?: boolean } = {}): Promise<MoverTarget> => {
+  target = await startMoverTarget({
+    listen: of.tcp ? { host: '127.0.0.1', port: 0 } : { unix: path.join(folder, 'sock', 'mover') },
+    laneCount: 2,
+    laneEntry: new URL('./testing/target-lane.ts', import.meta.url),
+    laneData: { folder },
+    registrar: repository,
+    restoreSource: repository.restoreSource(of.sizeBytes ?? 0, of.blockSize ?? MIB),
+    timeouts: { helloMs: 200, frameMs: 200 },
+    seams: testSeams(),
+  });
+  return target;
+};
+
+async function expectedMap(file: string, blockSize: number): Promise<string[]> {
+  const disk = await readFile(file);
+  return Array.from({ length: Math.ceil(disk.length / blockSize) }, (_, i) => {
+    const block = disk.subarray(i * blockSize, (i + 1) * blockSize);
+    return block.every((byte) => byte === 0) ? '0'.repeat(64) : blake3(block).toString('hex');
+  });
+}
+
+async function restoreInto(file: string, sizeBytes: number) {
+  await writeFile(file, '', { flag: 'a' });
+  await truncate(file, sizeBytes);
+  const restores = createRestorePool({
+    laneCount: 1,
+    laneEntry: new URL('./testing/restore-lane.ts', import.meta.url),
+    seams: testSeams(),
+  });
+  const run = runKey('restore00000');
+  try {
+    return await restores.restoreDisk({
+      run,
+      restorePointId: restorePointId('0123456789abcdef0123456789abcdef'),
+      diskKey: TEST_DISK,
+      endpoint: target!.endpoint,
+      target: { run, diskKey: TEST_DISK, sizeBytes, cursorFile: `${file}.cursor`, data: { via: 'file', path: file } },
+      signal: new AbortController().signal,
+    });
+  } finally {
+    await restores.close();
+  }
+}
+
+describe('full', () => {
+  test.each([
+    { codec: 'none', blockSize: 256 * 1024, sizeBytes: 66 * MIB + 1000, tcp: false },
+    { codec: 'lz4', blockSize: MIB, sizeBytes: 130 * MIB + 511, tcp: true },
+    { codec: 'zstd', blockSize: 4 * MIB, sizeBytes: 65 * MIB, tcp: false },
+    { codec: 'zstd', blockSize: MIB, sizeBytes: 0, tcp: false },
+    { codec: 'zstd', blockSize: MIB, sizeBytes: 1, tcp: false },
+  ] as const)(
+    'comes back byte for byte: $codec, blocks of $blockSize, disk of $sizeBytes',
+    async ({ codec, blockSize, sizeBytes, tcp }) => {
+      const { next } = seeded();
+      const file = path.join(folder, 'disk');
+      await writeRandomDisk(file, sizeBytes, next);
+      const { endpoint } = await start({ sizeBytes, blockSize, tcp });
+      let last: TransferProgress | null = null;
+      const order = orderOf({ disk: { file }, sizeBytes, blockSize, codec, endpoint });
+      const summary = await pool.transfer({ ...order, onProgress: (p) => (last = p) });
+      expect(summary).toMatchObject({
+        windowCount: Math.ceil(sizeBytes / WINDOW_BYTES),
+        readBytes: sizeBytes,
+        reconnects: 0,
+      });
+      expect(repository.map(sizeBytes, blockSize)).toEqual(await expectedMap(file, blockSize));
+      expect(last).toMatchObject({ bytesDone: sizeBytes, bytesTotal: sizeBytes });
+      await restoreInto(path.join(folder, 'restored'), sizeBytes);
+      expect((await readFile(path.join(folder, 'restored'))).equals(await readFile(file))).toBe(true);
+    },
+  );
+
+  test('several disks share the lanes, and blocks already there are not sent again', async () => {
+    const { next } = seeded();
+    const file = path.join(folder, 'disk');
+    const sizeBytes = 70 * MIB;
+    await writeRandomDisk(file, sizeBytes, next, 1);
+    const { endpoint } = await start();
+    const order = orderOf({ disk: { file }, sizeBytes, blockSize: MIB, codec: 'none', endpoint });
+    const first = await pool.transfer(order);
+    expect(first.sentBytes).toBe(sizeBytes);
+    repository.windows.clear();
+    const again = await Promise.all([pool.transfer(order), pool.transfer(order)]);
+    expect(again.map((summary) => summary.sentBytes)).toEqual([0, 0]);
+  });
+});
+
+test('cbt reads changes and alsoRead only, widened to blocks; untouched windows are one frame', async () => {
+  const { next } = seeded();
+  const file = path.join(folder, 'disk');
+  const sizeBytes = 5 * WINDOW_BYTES;
+  await writeFile(file, '');
+  await truncate(file, sizeBytes);
+  const { endpoint } = await start();
+  const at = WINDOW_BYTES + next(30) * MIB + 5;
+  const changed = [{ offset: at, length: 10 }];
+  const alsoRead = [{ offset: 4 * WINDOW_BYTES, length: MIB }];
+  const allocated = [
+    { offset: 0, length: 4 * WINDOW_BYTES, state: 'data' as const },
+    { offset: 4 * WINDOW_BYTES, length: WINDOW_BYTES, state: 'unallocated' as const },
+  ];
+  const order = orderOf({
+    disk: { file, changed, allocated },
+    sizeBytes,
+    blockSize: MIB,
+    mode: 'cbt',
+    alsoRead,
+    endpoint,
+  });
+  const summary = await pool.transfer(order);
+  expect(summary).toMatchObject({ readBytes: MIB, sentBytes: 0, windowCount: 5, windowsSent: 5 });
+  const map = repository.map(sizeBytes, MIB);
+  const read = [...map.keys()].filter((block) => map[block] !== '');
+  expect(read).toEqual([Math.floor(at / MIB), 256]);
+  expect(repository.windows.get(2)).toMatchObject({ window: 2, count: 2, classes: null });
+  expect(repository.windows.get(4)!.classes!.slice(0, 2)).toEqual(['unallocated', 'not-read']);
+});
+
+test('comparison reads everything and sends what differs', async () => {
+  const { next } = seeded();
+  const file = path.join(folder, 'disk');
+  const sizeBytes = 40 * MIB + 7;
+  await writeRandomDisk(file, sizeBytes, next, 1);
+  repository.base = new Map((await expectedMap(file, MIB)).entries());
+  const disk = await readFile(file);
+  disk.fill(7, 3 * MIB + 1, 3 * MIB + 2);
+  await writeFile(file, disk);
+  const { endpoint } = await start();
+  const summary = await pool.transfer(
+    orderOf({ disk: { file }, sizeBytes, blockSize: MIB, mode: 'comparison', codec: 'none', endpoint }),
+  );
+  expect(summary).toMatchObject({ readBytes: sizeBytes, sentBytes: MIB });
+});
+
+test('a block another transfer is sending is wanted after all when it does not come', async () => {
+  const { next } = seeded();
+  const file = path.join(folder, 'disk');
+  const sizeBytes = 3 * MIB;
+  await writeRandomDisk(file, sizeBytes, next, 1);
+  const { endpoint } = await start();
+  repository.pendingAnswers = 5;
+  await pool.transfer(orderOf({ disk: { file }, sizeBytes, blockSize: MIB, endpoint }));
+  expect(repository.map(sizeBytes, MIB)).toEqual(await expectedMap(file, MIB));
+  expect(repository.places.size).toBe(3);
+});
+
+test('a target killed in mid-window: the same call ends well, at most lanes x window is sent twice', async () => {
+  const { next } = seeded();
+  const file = path.join(folder, 'disk');
+  const sizeBytes = 5 * WINDOW_BYTES;
+  await writeRandomDisk(file, sizeBytes, next, 1);
+  await startChild();
+  const endpoint = { unix: path.join(folder, 'sock', 'mover') };
+  let killed = false;
+  const order = orderOf({ disk: { file }, sizeBytes, blockSize: MIB, codec: 'none', endpoint });
+  const summary = await pool.transfer({
+    ...order,
+    onProgress: (p) => {
+      const inMidWindow = p.windowsAcked >= 1 && p.windowOpen && p.sentBytes > p.windowsAcked * WINDOW_BYTES + 8 * MIB;
+      if (killed || !inMidWindow) return;
+      killed = true;
+      child!.kill('SIGKILL');
+      void once(child!, 'exit').then(startChild);
+    },
+  });
+  expect(killed).toBe(true);
+  expect(summary.reconnects).toBeGreaterThan(0);
+  expect(summary.sentBytes).toBeGreaterThanOrEqual(sizeBytes);
+  expect(summary.sentBytes - sizeBytes).toBeLessThanOrEqual(2 * WINDOW_BYTES);
+  const reread = new MemoryRepository(path.join(folder, 'ledger'));
+  expect(reread.map(sizeBytes, MIB)).toEqual(await expectedMap(file, MIB));
+});
+
+async function startChild(): Promise<void> {
+  const entry = new URL('./testing/target-process.ts', import.meta.url).pathname;
+  child = spawn(process.execPath, [entry, folder], { stdio: ['ignore', 'pipe', 'inherit'] });
+  await once(child.stdout!, 'data');
+}
+
+test('a second call goes on from the cursor', async () => {
+  const { next } = seeded();
+  const file = path.join(folder, 'disk');
+  const sizeBytes = 3 * WINDOW_BYTES;
+  await writeRandomDisk(file, sizeBytes, next, 1);
+  const { endpoint } = await start();
+  const order = orderOf({ disk: { file, delayMs: 5 }, sizeBytes, blockSize: MIB, codec: 'none', endpoint });
+  const stop = new AbortController();
+  const reason = new Error('stopped by the test');
+  const first = pool.transfer({
+    ...order,
+    signal: stop.signal,
+    onProgress: (p) => p.windowsAcked >= 1 && stop.abort(reason),
+  });
+  await expect(first).rejects.toBe(reason);
+  const done = repository.windows.size;
+  const second = await pool.transfer(order);
+  expect(second.windowsSent).toBeLessThanOrEqual(3 - done);
+  expect(repository.map(sizeBytes, MIB)).toEqual(await expectedMap(file, MIB));
+});
+
+test('a lane thread that crashes is replaced and its window sent again', async () => {
+  const { next } = seeded();
+  const file = path.join(folder, 'disk');
+  const sizeBytes = 2 * WINDOW_BYTES;
+  await writeRandomDisk(file, sizeBytes, next, 1);
+  const { endpoint } = await start();
+  const crashOnce = { offset: WINDOW_BYTES + 9 * MIB, marker: path.join(folder, 'crashed') };
+  const summary = await pool.transfer(orderOf({ disk: { file, crashOnce }, sizeBytes, blockSize: MIB, endpoint }));
+  await stat(crashOnce.marker);
+  expect(summary.reconnects).toBe(1);
+  expect(repository.map(sizeBytes, MIB)).toEqual(await expectedMap(file, MIB));
+});
+
+test('refusals end the transfer with their code; a target that never comes with TRANSFER_FAILED', async () => {
+  const file = path.join(folder, 'disk');
+  await writeFile(file, Buffer.alloc(MIB, 1));
+  const { endpoint } = await start();
+  repository.lowestFence = 9;
+  const of = { disk: { file }, sizeBytes: MIB, blockSize: MIB };
+  await expect(pool.transfer(orderOf({ ...of, endpoint }))).rejects.toMatchObject({ code: 'FENCED' });
+  const nobody = orderOf({ ...of, endpoint: { unix: path.join(folder, 'nobody') } });
+  await expect(pool.transfer({ ...nobody, patienceMs: 200 })).rejects.toMatchObject({ code: 'TRANSFER_FAILED' });
+});
+
+test('a restore goes on from its cursor file', async () => {
+  const { next } = seeded();
+  const file = path.join(folder, 'disk');
+  const sizeBytes = 2 * WINDOW_BYTES + 12_345;
+  await writeRandomDisk(file, sizeBytes, next);
+  const { endpoint } = await start({ sizeBytes, blockSize: MIB });
+  await pool.transfer(orderOf({ disk: { file }, sizeBytes, blockSize: MIB, endpoint }));
+  const restored = path.join(folder, 'restored');
+  await writeFile(restored, (await readFile(file)).subarray(0, WINDOW_BYTES));
+  const cursor = { restorePointId: '0123456789abcdef0123456789abcdef', diskKey: TEST_DISK, sizeBytes, windowsDone: 1 };
+  await writeFile(`${restored}.cursor`, JSON.stringify(cursor));
+  const summary = await restoreInto(restored, sizeBytes);
+  expect(summary.windowsRestored).toBe(2);
+  expect((await readFile(restored)).equals(await readFile(file))).toBe(true);
+});
+
+/** Speaks to the target byte by byte: past the door, to a lane. */
+async function rawClient(): Promise<{
+  send(bytes: Uint8Array): void;
+  heard: Message[];
+  next(type: Message['type']): Promise<Message>;
+  closed: Promise<unknown>;
+}> {
+  const lane = path.join(folder, 'sock', 'mover.0');
+  const socket = connect(lane);
+  const heard: Message[] = [];
+  let wake = (): void => undefined;
+  const decoder = new FrameDecoder((frame) => {
+    heard.push(decodeMessage(frame));
+    wake();
+  });
+  socket.on('data', (bytes) => decoder.push(bytes));
+  socket.on('error', () => undefined);
+  await once(socket, 'connect');
+  const next = async (type: Message['type']): Promise<Message> => {
+    for (;;) {
+      const found = heard.findIndex((message) => message.type === type);
+      if (found >= 0) return heard.splice(found, 1)[0]!;
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+  };
+  return { send: (bytes) => void socket.write(bytes), heard, next, closed: once(socket, 'close') };
+}
+
+const helloBytes = (): Buffer => {
+  const { assignment } = orderOf({ disk: { file: '' }, sizeBytes: MIB, blockSize: MIB, endpoint: { unix: '' } });
+  const { restorePointId: point, run, diskKey, fence, sizeBytes, blockSize } = assignment;
+  const versions = { lowestVersion: 0, highestVersion: 0, software: 'test' };
+  return encodeMessage({
+    type: 'hello',
+    purpose: 'backup',
+    ...versions,
+    restorePointId: point,
+    run,
+    diskKey,
+    fence,
+    sizeBytes,
+    blockSize,
+    creditBytes: 0,
+  });
+};
+
+test('a damaged payload is asked for three times, then BAD_PAYLOAD; a good one in between is taken', async () => {
+  await start();
+  const block = Buffer.alloc(MIB, 'sound');
+  for (const damaged of [2, 4]) {
+    repository.windows.clear();
+    repository.places.clear();
+    const client = await rawClient();
+    client.send(helloBytes());
+    await client.next('welcome');
+    client.send(encodeMessage({ type: 'offer', window: 0, firstBlock: 0, classes: ['data'], digests: blake3(block) }));
+    expect(await client.next('answer')).toMatchObject({ answers: ['want'] });
+    const head = { type: 'data', window: 0, block: 0, codec: 'none', rawLength: MIB } as const;
+    for (let attempt = 1; attempt <= damaged; attempt += 1) {
+      client.send(Buffer.concat([encodeMessage(head, MIB), Buffer.alloc(MIB, 'damaged')]));
+      if (attempt <= 3) expect(await client.next('want')).toMatchObject({ reason: 'damaged', attempt });
+    }
+    if (damaged > 3) {
+      expect(await client.next('error')).toMatchObject({ code: 'BAD_PAYLOAD' });
+      await client.closed;
+      continue;
+    }
+    client.send(Buffer.concat([encodeMessage(head, MIB), block]));
+    const sums = { notReadBytes: 0, unallocatedBytes: 0, zeroBytes: 0, dataBytes: MIB };
+    client.send(encodeMessage({ type: 'windowEnd', window: 0, sums }));
+    expect(await client.next('ack')).toMatchObject({ firstWindow: 0, count: 1 });
+    client.send(encodeMessage({ type: 'bye' }));
+    await client.closed;
+  }
+});
+
+test('slow, cut, oversized and misplaced frames end in errors that name the field', async () => {
+  await start();
+  const silent = await rawClient();
+  expect(await silent.next('error')).toMatchObject({
+    code: 'PROTOCOL_ERROR',
+    message: expect.stringContaining('HELLO'),
+  });
+  const slow = await rawClient();
+  slow.send(helloBytes().subarray(0, 30));
+  expect(await slow.next('error')).toMatchObject({ message: expect.stringContaining('frame did not come in time') });
+  const early = await rawClient();
+  early.send(encodeMessage({ type: 'get', window: 0 }));
+  expect(await early.next('error')).toMatchObject({ message: expect.stringContaining('allowed is HELLO') });
+  const wrong = await rawClient();
+  wrong.send(helloBytes());
+  await wrong.next('welcome');
+  wrong.send(encodeMessage({ type: 'offer', window: 1, firstBlock: 0, classes: ['zero'], digests: Buffer.alloc(0) }));
+  expect(await wrong.next('error')).toMatchObject({ message: expect.stringContaining('OFFER window') });
+  const lying = await rawClient();
+  lying.send(helloBytes());
+  await lying.next('welcome');
+  lying.send(encodeMessage({ type: 'offer', window: 0, firstBlock: 0, classes: ['zero'], digests: Buffer.alloc(0) }));
+  const sums = { notReadBytes: 0, unallocatedBytes: 0, zeroBytes: 1, dataBytes: MIB - 1 };
+  lying.send(encodeMessage({ type: 'windowEnd', window: 0, sums }));
+  expect(await lying.next('error')).toMatchObject({ message: expect.stringContaining('WINDOW_END zeroBytes') });
+  expect(repository.windows.size).toBe(0);
+});
+
+test('rehearsal shakes hands; sockets are private', async () => {
+  const { endpoint } = await start();
+  const of = {
+    endpoint,
+    restorePointId: restorePointId('0123456789abcdef0123456789abcdef'),
+    run: runKey('abcdef012345'),
+  };
+  expect(await rehearse(of)).toEqual({ protocolVersion: 0, laneCount: 2 });
+  const socket = path.join(folder, 'sock', 'mover');
+  expect((await stat(socket)).mode & 0o777).toBe(0o600);
+  expect((await stat(path.dirname(socket))).mode & 0o777).toBe(0o700);
+  await expect(rehearse({ ...of, endpoint: { unix: `${socket}.none` } })).rejects.toMatchObject({
+    code: 'UNREACHABLE',
+  });
+});

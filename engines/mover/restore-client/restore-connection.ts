@@ -1,0 +1,239 @@
+/** The client's side of one restore connection: a window at a time, each digest checked before its block is handed on. */
+import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { windowExtent } from '../../../schema/domain/extents.ts';
+import { refuse } from '../../../schema/wire/frame.ts';
+import type { BlockHead, Message, Welcome } from '../../../schema/wire/messages.ts';
+import { decodeBlock, DIGEST_BYTES, digestOf } from '../block-codec.ts';
+import { deferred, type Deferred } from '../waiting.ts';
+import { openWire, versions } from '../wire-session/open-wire.ts';
+import type { Wire } from '../wire-session/wire.ts';
+import type { RestoreSpec } from './lane.ts';
+
+const CREDIT_BYTES = 16 * 1024 * 1024;
+const MAX_WANTS = 3;
+
+/** What a window is made of, in the order of the disk, as far as it is there. Offsets of the disk. */
+export type BlockSink = {
+  zero(offset: number, length: number): Promise<void>;
+  write(offset: number, bytes: Buffer): Promise<void>;
+};
+
+export class RestoreConnection {
+  #wire!: Wire;
+  #welcome!: Welcome;
+  #failure: Error | null = null;
+  #window: WindowInWork | null = null;
+
+  /** UNREACHABLE with details.lost: try again later; RESTORE_POINT_NOT_FOUND and others are the target's refusal. */
+  static async open(spec: RestoreSpec): Promise<RestoreConnection> {
+    const connection = new RestoreConnection();
+    const { restorePointId, run, diskKey } = spec;
+    const none = { fence: 0, sizeBytes: 0, blockSize: 0 };
+    const opened = await openWire(
+      spec.endpoint,
+      {
+        type: 'hello',
+        purpose: 'restore',
+        ...versions,
+        ...none,
+        restorePointId,
+        run,
+        diskKey,
+        creditBytes: CREDIT_BYTES,
+      },
+      {
+        onMessage: (message, payload) => connection.#receive(message, payload),
+        onEnd: (error) => connection.#end(error),
+      },
+    );
+    connection.#wire = opened.wire;
+    connection.#welcome = opened.welcome;
+    return connection;
+  }
+
+  get welcome(): Welcome {
+    return this.#welcome;
+  }
+
+  /** Resolves with the payload bytes received, once every block of the window is written. */
+  async getWindow(window: number, sink: BlockSink): Promise<number> {
+    if (this.#failure) throw this.#failure;
+    const { sizeBytes, blockSize } = this.#welcome;
+    const work = new WindowInWork(window, { sizeBytes, blockSize }, this.#wire, sink);
+    this.#window = work;
+    this.#wire.send({ type: 'get', window });
+    try {
+      return await work.finished;
+    } finally {
+      this.#window = null;
+      await work.settled;
+    }
+  }
+
+  close(): void {
+    this.#wire.send({ type: 'bye' });
+    this.#wire.close();
+  }
+
+  destroy(reason: Error): void {
+    this.#wire.destroy(reason);
+  }
+
+  #receive(message: Message, payload: Buffer): void {
+    if (!this.#window) throw refuse('type', message.type, 'nothing before GET');
+    this.#window.receive(message, payload);
+  }
+
+  #end(error: Error | null): void {
+    this.#failure = error ?? new TidemarkError('UNREACHABLE', 'the target closed the connection', { lost: true });
+    this.#window?.fail(this.#failure);
+  }
+}
+
+/** Memory: what the credit lets be on its way, decoded; a block's credit goes back once it is written. */
+class WindowInWork {
+  readonly #window: number;
+  readonly #disk: { sizeBytes: number; blockSize: number };
+  readonly #wire: Wire;
+  readonly #sink: BlockSink;
+  readonly #result: Deferred<number> = deferred<number>();
+  #digests: Uint8Array | null = null;
+  readonly #missing = new Set<number>();
+  readonly #wants = new Map<number, number>();
+  readonly #toAsk: number[] = [];
+  #asked = false;
+  #sent = false;
+  #receivedBytes = 0;
+  #failed = false;
+  #writes = Promise.resolve();
+
+  constructor(window: number, disk: { sizeBytes: number; blockSize: number }, wire: Wire, sink: BlockSink) {
+    this.#window = window;
+    this.#disk = disk;
+    this.#wire = wire;
+    this.#sink = sink;
+  }
+
+  get finished(): Promise<number> {
+    return this.#result.promise;
+  }
+
+  /** When no write of this window is in work any more. */
+  get settled(): Promise<void> {
+    return this.#writes;
+  }
+
+  fail(error: unknown): void {
+    this.#failed = true;
+    this.#result.reject(error);
+  }
+
+  receive(message: Message, payload: Buffer): void {
+    switch (message.type) {
+      case 'entries':
+        return this.#takeEntries(message.window, message.digests);
+      case 'block':
+        return this.#takeBlock(message, payload);
+      case 'windowDone':
+        this.#sent = true;
+        return this.#next();
+      default:
+        throw refuse('type', message.type, 'ENTRIES, BLOCK or WINDOW_DONE');
+    }
+  }
+
+  #extentOf(block: number): { offset: number; length: number } {
+    const extent = windowExtent(this.#window, this.#disk.sizeBytes);
+    const start = block * this.#disk.blockSize;
+    return { offset: extent.offset + start, length: Math.min(this.#disk.blockSize, extent.length - start) };
+  }
+
+  #takeEntries(window: number, digests: Uint8Array): void {
+    const count = Math.ceil(windowExtent(this.#window, this.#disk.sizeBytes).length / this.#disk.blockSize);
+    if (this.#digests || window !== this.#window || digests.length !== count * DIGEST_BYTES)
+      throw refuse(
+        'ENTRIES',
+        `window ${window}, ${digests.length / DIGEST_BYTES} blocks`,
+        `window ${this.#window}, ${count} blocks, once`,
+      );
+    this.#digests = digests;
+    for (let block = 0; block < count; block += 1) {
+      if (this.#digestOf(block).some((byte) => byte !== 0)) this.#missing.add(block);
+      else this.#zero(block);
+    }
+  }
+
+  #zero(block: number): void {
+    const { offset, length } = this.#extentOf(block);
+    this.#write(() => this.#sink.zero(offset, length));
+  }
+
+  #digestOf(block: number): Uint8Array {
+    return this.#digests!.subarray(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES);
+  }
+
+  #takeBlock(head: BlockHead, payload: Buffer): void {
+    if (head.window !== this.#window || !this.#missing.has(head.block))
+      throw refuse('BLOCK block', `${head.block} of window ${head.window}`, 'a block that is missing');
+    const { offset, length } = this.#extentOf(head.block);
+    if (head.rawLength !== length) throw refuse('BLOCK raw length', head.rawLength, String(length));
+    this.#receivedBytes += payload.length;
+    const credit = payload.length;
+    const block = decodeBlock(head.codec, payload, length);
+    if (!block || !digestOf(block).equals(this.#digestOf(head.block))) {
+      this.#wire.send({ type: 'credit', bytes: credit });
+      return this.#askAgain(head.block);
+    }
+    this.#missing.delete(head.block);
+    // With codec none the block is the decoder's memory, which the next frame overwrites.
+    const bytes = head.codec === 'none' ? Buffer.from(block) : block;
+    this.#write(async () => {
+      await this.#sink.write(offset, bytes);
+      this.#wire.send({ type: 'credit', bytes: credit });
+    });
+    if (this.#sent) this.#next();
+  }
+
+  #askAgain(block: number): void {
+    const wants = (this.#wants.get(block) ?? 0) + 1;
+    this.#wants.set(block, wants);
+    const { offset } = this.#extentOf(block);
+    if (wants > MAX_WANTS)
+      throw new TidemarkError('BAD_PAYLOAD', `block at byte ${offset} arrived damaged ${wants} times`, { offset });
+    this.#toAsk.push(block);
+    this.#asked = false;
+    if (this.#sent) this.#next();
+  }
+
+  /** After the target has sent all: ask for what was damaged, one at a time, then wait for the writes. */
+  #next(): void {
+    const block = this.#toAsk[0];
+    if (block === undefined) return this.#finish();
+    if (this.#asked && this.#missing.has(block)) return;
+    if (!this.#missing.has(block)) {
+      this.#toAsk.shift();
+      this.#asked = false;
+      return this.#next();
+    }
+    this.#asked = true;
+    this.#wire.send({ type: 'want', window: this.#window, block, reason: 'damaged', attempt: this.#wants.get(block)! });
+  }
+
+  #finish(): void {
+    if (!this.#digests || this.#missing.size > 0)
+      throw refuse('WINDOW_DONE window', this.#window, 'all blocks of its ENTRIES sent');
+    this.#writes = this.#writes.then(() => this.#result.resolve(this.#receivedBytes));
+  }
+
+  /** One write at a time, in the order of the disk. */
+  #write(work: () => Promise<void>): void {
+    this.#writes = this.#writes.then(async () => {
+      if (this.#failed) return;
+      try {
+        await work();
+      } catch (error) {
+        this.fail(error);
+      }
+    });
+  }
+}

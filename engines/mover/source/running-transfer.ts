@@ -1,0 +1,154 @@
+/** One disk on its way, as the pool's main thread sees it: its queue, its figures, its patience. */
+import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import type { TransferSummary } from '../../../schema/domain/restore-point.ts';
+import type { Clock } from '../../../schema/domain/seams.ts';
+import { windowCountOf } from '../../../schema/domain/extents.ts';
+import { deferred } from '../waiting.ts';
+import { describeEndpoint } from '../wire-session/open-wire.ts';
+import type { ItemDone, LaneItem, LaneProgress, TransferSpec } from './lane.ts';
+import type { TransferOrder } from './pool.ts';
+import { WindowQueue } from './window-queue.ts';
+
+const PATIENCE_MS = 10 * 60_000;
+const FIRST_BACK_OFF_MS = 100;
+const LONGEST_BACK_OFF_MS = 10_000;
+
+export class RunningTransfer {
+  readonly id: number;
+  readonly #order: TransferOrder;
+  readonly #clock: Clock;
+  readonly #startedMs: number;
+  readonly #result = deferred<TransferSummary>();
+  #queue: WindowQueue | null = null;
+  #opening = false;
+  #inWork = 0;
+  #failed = false;
+  /** Bytes done of windows in work, per lane: they count once acknowledged, and go back when lost. */
+  readonly #partBytes = new Map<number, number>();
+  #readBytes = 0;
+  #sentBytes = 0;
+  #windowsSent = 0;
+  #reconnects = 0;
+  #waitsFor: string | null = null;
+  /** Since when nothing got through, and when it is worth trying again; null while all is well. */
+  #trouble: { sinceMs: number; backOffMs: number; retryAtMs: number } | null = null;
+
+  constructor(id: number, order: TransferOrder, clock: Clock) {
+    this.id = id;
+    this.#order = order;
+    this.#clock = clock;
+    this.#startedMs = clock.monotonic();
+  }
+
+  get finished(): Promise<TransferSummary> {
+    return this.#result.promise;
+  }
+
+  get failed(): boolean {
+    return this.#failed;
+  }
+
+  get spec(): TransferSpec {
+    return { transferId: this.id, access: this.#order.access, assignment: this.#order.assignment };
+  }
+
+  /** 0: now, as far as back-off goes. While in trouble one lane at a time tries. */
+  readyInMs(): number {
+    if (!this.#trouble) return 0;
+    return this.#inWork > 0 ? Infinity : Math.max(0, Math.ceil(this.#trouble.retryAtMs - this.#clock.monotonic()));
+  }
+
+  take(): LaneItem | null {
+    if (this.#failed) return null;
+    const item = this.#queue ? this.#queue.take() : this.#opening ? null : ({ kind: 'open' } as const);
+    if (!item) return null;
+    if (item.kind === 'open') this.#opening = true;
+    this.#inWork += 1;
+    return item;
+  }
+
+  progress(p: LaneProgress, lane: number): void {
+    this.#readBytes += p.readBytes;
+    this.#sentBytes += p.sentBytes;
+    this.#partBytes.set(lane, (this.#partBytes.get(lane) ?? 0) + p.doneBytes);
+    this.#waitsFor = p.waitsFor;
+    this.#report();
+  }
+
+  done(item: LaneItem, result: ItemDone, lane: number): void {
+    this.#leaveWork(lane);
+    this.#trouble = null;
+    const { assignment } = this.#order;
+    if (item.kind === 'open')
+      this.#queue = new WindowQueue(assignment.sizeBytes, windowCountOf(assignment.sizeBytes), result.touched);
+    const queue = this.#queue!;
+    if (result.cursor) queue.markCursor(result.cursor);
+    if (item.kind === 'window') queue.mark(item.window);
+    if (item.kind === 'untouched') for (let i = 0; i < item.count; i += 1) queue.mark(item.firstWindow + i);
+    if (result.sent) this.#windowsSent += item.kind === 'untouched' ? item.count : 1;
+    this.#report();
+    if (queue.isDone && this.#inWork === 0) this.#result.resolve(this.#summary());
+  }
+
+  /** What was lost comes back; what the target or the reader refused ends the transfer. */
+  lost(item: LaneItem, error: unknown, lane: number): void {
+    this.#leaveWork(lane);
+    if (item.kind === 'open') this.#opening = false;
+    else this.#queue?.putBack(item);
+    const again = error instanceof TidemarkError && error.details['lost'] === true;
+    if (!again) return this.fail(error);
+    this.#reconnects += 1;
+    const now = this.#clock.monotonic();
+    const sinceMs = this.#trouble?.sinceMs ?? now;
+    if (now - sinceMs > (this.#order.patienceMs ?? PATIENCE_MS)) return this.fail(this.#givenUp(now - sinceMs, error));
+    const backOffMs = this.#trouble ? Math.min(this.#trouble.backOffMs * 2, LONGEST_BACK_OFF_MS) : FIRST_BACK_OFF_MS;
+    this.#trouble = { sinceMs, backOffMs, retryAtMs: now + backOffMs };
+    this.#waitsFor = `repository at ${describeEndpoint(this.#order.assignment.endpoint)}: ${messageOf(error)}`;
+    this.#report();
+  }
+
+  fail(error: unknown): void {
+    this.#failed = true;
+    this.#result.reject(error);
+  }
+
+  #givenUp(durationMs: number, cause: Error): TidemarkError {
+    const { diskKey, endpoint } = this.#order.assignment;
+    const seconds = Math.round(durationMs / 1000);
+    const message = `disk ${diskKey}: no way to repository at ${describeEndpoint(endpoint)} for ${seconds} s: ${cause.message}`;
+    return new TidemarkError('TRANSFER_FAILED', message, { diskKey }, cause);
+  }
+
+  #leaveWork(lane: number): void {
+    this.#inWork -= 1;
+    this.#partBytes.delete(lane);
+  }
+
+  #report(): void {
+    const { sizeBytes } = this.#order.assignment;
+    const parts = [...this.#partBytes.values()].reduce((sum, bytes) => sum + bytes, 0);
+    this.#order.onProgress?.({
+      bytesDone: Math.min(sizeBytes, (this.#queue?.doneBytes ?? 0) + parts),
+      bytesTotal: sizeBytes,
+      readBytes: this.#readBytes,
+      sentBytes: this.#sentBytes,
+      windowsAcked: this.#queue?.doneCount ?? 0,
+      windowCount: windowCountOf(sizeBytes),
+      windowOpen: this.#queue !== null && this.#inWork > 0,
+      waitsFor: this.#waitsFor,
+    });
+  }
+
+  #summary(): TransferSummary {
+    return {
+      diskKey: this.#order.assignment.diskKey,
+      fence: this.#order.assignment.fence,
+      windowCount: this.#queue!.windowCount,
+      windowsSent: this.#windowsSent,
+      readBytes: this.#readBytes,
+      sentBytes: this.#sentBytes,
+      reconnects: this.#reconnects,
+      durationMs: Math.round(this.#clock.monotonic() - this.#startedMs),
+    };
+  }
+}

@@ -1,0 +1,190 @@
+/** A target lane: one thread that accepts connections, writes blocks to its own open pack, and asks the registrar. */
+import { chmodSync, rmSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
+import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { windowCountOf } from '../../../schema/domain/extents.ts';
+import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
+import type {
+  RecordSink,
+  RecordSource,
+  RestoreSource,
+  Seams,
+  TransferCursor,
+  TransferRegistrar,
+} from '../../../schema/domain/seams.ts';
+import { refuse } from '../../../schema/wire/frame.ts';
+import { type Hello, type Message, PROTOCOL_VERSION, type Welcome } from '../../../schema/wire/messages.ts';
+import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
+import { Wire } from '../wire-session/wire.ts';
+import { BackupSession } from './backup-session.ts';
+import { RestoreSession } from './restore-session.ts';
+
+export const HELLO_TIMEOUT_MS = 10_000;
+/** Payload bytes a connection may have on their way. */
+const CREDIT_BYTES = 16 * 1024 * 1024;
+const MAX_CONNECTIONS = 256;
+
+/** `workerData` of a target lane's thread; `laneData` is what the composition root gave. */
+export type TargetLaneData = { laneIndex: number; laneCount: number; timeouts?: WireTimeouts; laneData: unknown };
+export type WireTimeouts = { helloMs: number; frameMs: number };
+export type TargetLaneOptions = {
+  port: Port;
+  data: TargetLaneData;
+  sink: RecordSink;
+  records: RecordSource;
+  seams: Seams;
+};
+type Session = { receive(message: Message, payload: Buffer): void; stop(error: Error): void };
+
+/** Serves until the thread's owner calls `close`. */
+export function runTargetLane(options: TargetLaneOptions): void {
+  const lane = new TargetLane(options);
+  lane.serve();
+}
+
+class TargetLane {
+  readonly #options: TargetLaneOptions;
+  readonly #wires = new Set<Wire>();
+  #calls!: PortCalls;
+  #server: Server | null = null;
+  #count = 0;
+  /** A lane that took the place of another must not take up its connections' names. */
+  readonly #life: string;
+
+  constructor(options: TargetLaneOptions) {
+    this.#options = options;
+    this.#life = Buffer.from(options.seams.random.bytes(6)).toString('hex');
+  }
+
+  serve(): void {
+    this.#calls = openPortCalls(this.#options.port, {
+      listen: (at: Endpoint) => this.#listen(at),
+      close: () => this.#close(),
+    });
+  }
+
+  /** The address bound: with port 0 the one the system chose. */
+  async #listen(at: Endpoint): Promise<Endpoint> {
+    const server = createServer((socket) => this.#accept(socket));
+    server.maxConnections = MAX_CONNECTIONS;
+    this.#server = server;
+    if ('unix' in at) rmSync(at.unix, { force: true });
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      if ('unix' in at) server.listen(at.unix, resolve);
+      // All lanes share one port; the system spreads the connections.
+      else server.listen({ host: at.host, port: at.port, reusePort: true }, resolve);
+    });
+    if (!('unix' in at)) return { host: at.host, port: (server.address() as { port: number }).port };
+    chmodSync(at.unix, 0o600);
+    return at;
+  }
+
+  async #close(): Promise<void> {
+    const closed = new Promise((resolve) => (this.#server ? this.#server.close(resolve) : resolve(null)));
+    for (const wire of this.#wires)
+      wire.fail(new TidemarkError('HOST_DRAINING', 'the repository worker is shutting down'));
+    await closed;
+    await this.#options.sink.close();
+    await this.#options.records.close();
+  }
+
+  #accept(socket: Socket): void {
+    const { data } = this.#options;
+    const connection = `${data.laneIndex}-${(this.#count += 1)}-${this.#life}`;
+    let session: Session | null = null;
+    let greeted = false;
+    const wire = new Wire({
+      socket,
+      what: `connection ${connection}`,
+      ...(data.timeouts ? { frameTimeoutMs: data.timeouts.frameMs } : {}),
+      onMessage: (message, payload) => {
+        if (message.type === 'bye') return wire.close();
+        if (message.type === 'error') return wire.destroy(new TidemarkError(message.code, message.message));
+        if (session) return session.receive(message, payload);
+        if (greeted) throw refuse('type', message.type, 'nothing before WELCOME');
+        greeted = true;
+        clearTimeout(timer);
+        void this.#greet(connection, wire, message).then((made) => {
+          session = made;
+        });
+      },
+      onEnd: (error) => {
+        clearTimeout(timer);
+        this.#wires.delete(wire);
+        session?.stop(error ?? new TidemarkError('UNREACHABLE', 'the client left'));
+        if (greeted) void this.#calls.call('end', connection).catch(() => undefined);
+        if (error) this.#options.seams.log.info('mover connection ended', { connection, error: error.message });
+      },
+    });
+    this.#wires.add(wire);
+    const late = new TidemarkError('PROTOCOL_ERROR', 'no HELLO came in time', { field: 'HELLO' });
+    const timer = setTimeout(() => wire.fail(late), data.timeouts?.helloMs ?? HELLO_TIMEOUT_MS);
+  }
+
+  async #greet(connection: string, wire: Wire, message: Message): Promise<Session | null> {
+    try {
+      if (message.type !== 'hello') throw refuse('type', message.type, 'HELLO');
+      if (message.lowestVersion > PROTOCOL_VERSION)
+        throw refuse('HELLO lowest version', message.lowestVersion, `${PROTOCOL_VERSION} or lower`);
+      const { session, welcome } = await this.#open(connection, wire, message);
+      // Nothing the client sends now can arrive before the session is set: both happen in this turn.
+      wire.send(welcome);
+      return session;
+    } catch (error) {
+      wire.fail(error);
+      return null;
+    }
+  }
+
+  async #open(connection: string, wire: Wire, hello: Hello): Promise<{ session: Session | null; welcome: Welcome }> {
+    if (hello.purpose === 'backup') return this.#openBackup(connection, wire, hello);
+    if (hello.purpose === 'restore') return this.#openRestore(connection, wire, hello);
+    await this.#calls.call('rehearse', hello.restorePointId, hello.run);
+    return { session: null, welcome: this.#welcome({}) };
+  }
+
+  async #openBackup(connection: string, wire: Wire, hello: Hello) {
+    const { restorePointId, run, diskKey, fence, sizeBytes, blockSize } = hello;
+    const transfer = { purpose: 'backup' as const, restorePointId, run, diskKey, fence, sizeBytes, blockSize };
+    const { lowWater, above, windowCount } = await this.#calls.call<TransferCursor>('begin', connection, transfer);
+    const { sink, seams } = this.#options;
+    const session = new BackupSession({ connection, hello: transfer, wire, registrar: this.#registrar(), sink, seams });
+    const welcome = this.#welcome({ creditBytes: CREDIT_BYTES, sizeBytes, blockSize, windowCount, lowWater, above });
+    return { session, welcome };
+  }
+
+  async #openRestore(connection: string, wire: Wire, hello: Hello) {
+    const { restorePointId, diskKey, creditBytes } = hello;
+    const source = this.#restoreSource();
+    const disk = await source.begin(connection, { purpose: 'restore', restorePointId, diskKey });
+    const { records } = this.#options;
+    const session = new RestoreSession({ connection, wire, source, records, disk, creditBytes });
+    return { session, welcome: this.#welcome({ ...disk, windowCount: windowCountOf(disk.sizeBytes) }) };
+  }
+
+  #welcome(of: Partial<Welcome>): Welcome {
+    const none = { creditBytes: 0, sizeBytes: 0, blockSize: 0, windowCount: 0, lowWater: 0, above: [] };
+    return { type: 'welcome', version: PROTOCOL_VERSION, laneCount: this.#options.data.laneCount, ...none, ...of };
+  }
+
+  #registrar(): TransferRegistrar {
+    const calls = this.#calls;
+    return {
+      begin: (...args) => calls.call('begin', ...args),
+      offer: (...args) => calls.call('offer', ...args),
+      commit: (...args) => calls.call('commit', ...args),
+      commitUntouched: (...args) => calls.call('commitUntouched', ...args),
+      end: (...args) => calls.call('end', ...args),
+    };
+  }
+
+  #restoreSource(): RestoreSource {
+    const calls = this.#calls;
+    return {
+      begin: (...args) => calls.call('beginRestore', ...args),
+      resolve: (...args) => calls.call('resolve', ...args),
+      end: (...args) => calls.call('end', ...args),
+    };
+  }
+}

@@ -1,0 +1,112 @@
+/** The target's side of one restore connection: windows in the order asked, stored payloads as they lie. */
+import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { windowCountOf, windowExtent } from '../../../schema/domain/extents.ts';
+import type { RecordPlace, RecordSource, RestoreSource } from '../../../schema/domain/seams.ts';
+import { refuse } from '../../../schema/wire/frame.ts';
+import type { Message } from '../../../schema/wire/messages.ts';
+import { DIGEST_BYTES } from '../block-codec.ts';
+import { ByteBudget } from '../waiting.ts';
+import type { Wire } from '../wire-session/wire.ts';
+
+const MAX_WANTS_PER_BLOCK = 3;
+/** Reads begun ahead of the socket. */
+const READS_AHEAD = 4;
+
+export type RestoreSessionOptions = {
+  connection: string;
+  wire: Wire;
+  source: RestoreSource;
+  records: RecordSource;
+  disk: { sizeBytes: number; blockSize: number };
+  creditBytes: number;
+};
+type Resolved = { window: number; digests: Uint8Array; places: (RecordPlace | null)[]; wants: Map<number, number> };
+
+export class RestoreSession {
+  readonly #options: RestoreSessionOptions;
+  readonly #credit: ByteBudget;
+  #resolved: Resolved | null = null;
+  #busy = false;
+
+  constructor(options: RestoreSessionOptions) {
+    this.#options = options;
+    this.#credit = new ByteBudget(options.creditBytes);
+  }
+
+  receive(message: Message): void {
+    switch (message.type) {
+      case 'get':
+        return this.#start(() => this.#sendWindow(message.window));
+      case 'want':
+        return this.#start(() => this.#sendAgain(message.window, message.block));
+      case 'credit':
+        return this.#credit.give(message.bytes);
+      default:
+        throw refuse('type', message.type, 'GET, WANT, CREDIT or BYE');
+    }
+  }
+
+  stop(error: Error): void {
+    this.#credit.fail(error);
+  }
+
+  #start(work: () => Promise<void>): void {
+    if (this.#busy) throw refuse('type', 'GET or WANT', 'one of them at a time');
+    this.#busy = true;
+    const run = async (): Promise<void> => {
+      try {
+        await work();
+      } catch (error) {
+        this.#options.wire.fail(error);
+      }
+    };
+    void run();
+  }
+
+  async #sendWindow(window: number): Promise<void> {
+    const { source, connection, wire, disk } = this.#options;
+    const windowCount = windowCountOf(disk.sizeBytes);
+    if (window >= windowCount) throw refuse('GET window', window, `below ${windowCount}`);
+    const { digests, places } = await source.resolve(connection, window);
+    const resolved = { window, digests, places, wants: new Map<number, number>() };
+    this.#resolved = resolved;
+    wire.send({ type: 'entries', window, digests });
+    const blocks = [...places.keys()].filter((block) => places[block] !== null);
+    const reads: Promise<Uint8Array>[] = [];
+    for (const [i, block] of blocks.entries()) {
+      for (let ahead = reads.length; ahead < Math.min(blocks.length, i + READS_AHEAD); ahead += 1)
+        reads.push(this.#read(resolved, blocks[ahead]!));
+      await this.#send(resolved, block, await reads[i]!);
+      reads[i] = Promise.resolve(new Uint8Array());
+    }
+    this.#busy = false;
+    wire.send({ type: 'windowDone', window });
+  }
+
+  #read(resolved: Resolved, block: number): Promise<Uint8Array> {
+    const id = resolved.digests.subarray(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES);
+    const reading = this.#options.records.read(resolved.places[block]!, id);
+    reading.catch(() => undefined);
+    return reading;
+  }
+
+  async #send(resolved: Resolved, block: number, payload: Uint8Array): Promise<void> {
+    const { codec, rawLength } = resolved.places[block]!;
+    await this.#credit.take(payload.length);
+    const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.length);
+    await this.#options.wire.sendBlock({ type: 'block', window: resolved.window, block, codec, rawLength }, bytes);
+  }
+
+  async #sendAgain(window: number, block: number): Promise<void> {
+    const resolved = this.#resolved;
+    if (resolved?.window !== window || !resolved.places[block])
+      throw refuse('WANT block', `${block} of window ${window}`, 'a block of the last window');
+    const wants = (resolved.wants.get(block) ?? 0) + 1;
+    resolved.wants.set(block, wants);
+    const at = windowExtent(window, this.#options.disk.sizeBytes).offset + block * this.#options.disk.blockSize;
+    if (wants > MAX_WANTS_PER_BLOCK)
+      throw new TidemarkError('BAD_PAYLOAD', `block at byte ${at} was asked for ${wants} times`, { at });
+    await this.#send(resolved, block, await this.#read(resolved, block));
+    this.#busy = false;
+  }
+}

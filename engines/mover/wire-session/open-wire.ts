@@ -1,0 +1,79 @@
+/** The client's side of greeting: connect, HELLO, follow one GO_TO, WELCOME. */
+import { connect, type Socket } from 'node:net';
+import path from 'node:path';
+import { TidemarkError } from '../../../schema/domain/errors.ts';
+import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
+import { type Hello, type Message, PROTOCOL_VERSION, type Welcome } from '../../../schema/wire/messages.ts';
+import { Wire } from './wire.ts';
+
+const GREETING_TIMEOUT_MS = 20_000;
+export const SOFTWARE = 'tidemark';
+export const versions = { lowestVersion: PROTOCOL_VERSION, highestVersion: PROTOCOL_VERSION, software: SOFTWARE };
+
+export type ClientHandlers = {
+  onMessage(message: Message, payload: Buffer): void;
+  onEnd(error: Error | null): void;
+};
+export type OpenedWire = { wire: Wire; welcome: Welcome };
+
+export const describeEndpoint = (at: Endpoint): string => ('unix' in at ? at.unix : `${at.host}:${at.port}`);
+
+/**
+ * UNREACHABLE (details.lost): nobody listens, no answer, or the connection was lost; worth trying again. Any other
+ * code is the target's refusal. `handlers` hear everything after WELCOME.
+ */
+export async function openWire(endpoint: Endpoint, hello: Hello, handlers: ClientHandlers): Promise<OpenedWire> {
+  const first = await greet(endpoint, hello, handlers);
+  if ('welcome' in first) return first;
+  const second = await greet(checkedDetour(endpoint, first.goTo), hello, handlers);
+  if ('welcome' in second) return second;
+  throw new TidemarkError('PROTOCOL_ERROR', `target at ${describeEndpoint(endpoint)} sends from door to door`, {
+    field: 'GO_TO',
+  });
+}
+
+/** A target may only point into its own folder: whoever speaks for it must not choose where we connect. */
+function checkedDetour(endpoint: Endpoint, goTo: string): Endpoint {
+  if ('unix' in endpoint && path.dirname(goTo) === path.dirname(endpoint.unix)) return { unix: goTo };
+  throw new TidemarkError(
+    'PROTOCOL_ERROR',
+    `frame refused: GO_TO path is ${goTo}, allowed is the folder of ${describeEndpoint(endpoint)}`,
+    { field: 'GO_TO path' },
+  );
+}
+
+/** The error that an ERROR frame stands for; `lost` for those that invite to come again. */
+export function errorOfPeer(message: Extract<Message, { type: 'error' }>, what: string): TidemarkError {
+  const again = ['UNREACHABLE', 'HOST_DRAINING', 'TRANSFER_FAILED'].includes(message.code);
+  return new TidemarkError(message.code, message.message, { from: what, ...(again ? { lost: true } : {}) });
+}
+
+function greet(endpoint: Endpoint, hello: Hello, handlers: ClientHandlers): Promise<OpenedWire | { goTo: string }> {
+  const what = `target ${describeEndpoint(endpoint)}`;
+  return new Promise((resolve, reject) => {
+    let greeted = false;
+    const socket: Socket = 'unix' in endpoint ? connect(endpoint.unix) : connect(endpoint.port, endpoint.host);
+    const wire = new Wire({
+      socket,
+      what,
+      onMessage: (message, payload) => {
+        if (message.type === 'error') return wire.destroy(errorOfPeer(message, what));
+        if (greeted) return handlers.onMessage(message, payload);
+        greeted = true;
+        clearTimeout(timer);
+        if (message.type === 'welcome') return resolve({ wire, welcome: message });
+        wire.close();
+        if (message.type === 'goTo') return resolve({ goTo: message.path });
+        reject(new TidemarkError('PROTOCOL_ERROR', `${what} answered HELLO with ${message.type}`, { field: 'type' }));
+      },
+      onEnd: (error) => {
+        clearTimeout(timer);
+        if (!greeted) reject(error ?? new TidemarkError('UNREACHABLE', `${what} closed`, { lost: true }));
+        else handlers.onEnd(error);
+      },
+    });
+    const late = new TidemarkError('UNREACHABLE', `${what} did not answer HELLO in time`, { lost: true });
+    const timer = setTimeout(() => wire.destroy(late), GREETING_TIMEOUT_MS);
+    wire.send(hello);
+  });
+}
