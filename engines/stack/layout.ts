@@ -1,0 +1,71 @@
+/**
+ * The state folder of an embedded stack: every path below it, in one place.
+ *
+ *   stack.json             what runs: written by the supervisor, read by everybody
+ *   stack.lock             who supervises
+ *   ports.json             ports, kept over restarts
+ *   config/                machine.json (what this machine runs), database-password; only the owner may read it
+ *   run/                   sockets
+ *   logs/                  one per child, and stack.log of a detached supervisor
+ *   temporal.sqlite        Temporal's database
+ *   database/              MariaDB's files
+ *   host.<id>/             ledgers of a hypervisor host
+ *   repository-index.<id>/ rebuildable index of a repository
+ */
+import path from 'node:path';
+import { TidemarkError } from '../../schema/domain/errors.ts';
+
+/** `sun_path` of Linux holds 108 bytes, the closing zero among them. */
+const MAX_SOCKET_PATH_BYTES = 107;
+
+export type StackLayout = {
+  folder: string;
+  stackFile: string;
+  lockFile: string;
+  portsFile: string;
+  configFolder: string;
+  machineFile: string;
+  databasePasswordFile: string;
+  runFolder: string;
+  databaseSocket: string;
+  logFolder: string;
+  temporalDatabase: string;
+  databaseFolder: string;
+  logFile(child: string): string;
+  hostFolder(hostId: string): string;
+  repositoryIndexFolder(repositoryId: string): string;
+};
+
+export function stackLayout(stateFolder: string): StackLayout {
+  const folder = path.resolve(stateFolder);
+  const at = (...names: string[]): string => path.join(folder, ...names);
+  return {
+    folder,
+    stackFile: at('stack.json'),
+    lockFile: at('stack.lock'),
+    portsFile: at('ports.json'),
+    configFolder: at('config'),
+    machineFile: at('config', 'machine.json'),
+    databasePasswordFile: at('config', 'database-password'),
+    runFolder: at('run'),
+    databaseSocket: at('run', 'database.sock'),
+    logFolder: at('logs'),
+    temporalDatabase: at('temporal.sqlite'),
+    databaseFolder: at('database'),
+    logFile: (child) => at('logs', `${child}.log`),
+    hostFolder: (hostId) => at(`host.${hostId}`),
+    repositoryIndexFolder: (repositoryId) => at(`repository-index.${repositoryId}`),
+  };
+}
+
+/** A name of 32 characters in the run folder still has to fit: BAD_CONFIG says by how much the folder is too long. */
+export function assertSocketPathsFit(layout: StackLayout): void {
+  const longest = Buffer.byteLength(path.join(layout.runFolder, `${'x'.repeat(32)}.sock`));
+  if (longest <= MAX_SOCKET_PATH_BYTES) return;
+  const excessBytes = longest - MAX_SOCKET_PATH_BYTES;
+  throw new TidemarkError(
+    'BAD_CONFIG',
+    `state folder ${layout.folder} is ${excessBytes} bytes too long for the Unix sockets in it (limit 107 bytes); choose a shorter one`,
+    { folder: layout.folder, excessBytes },
+  );
+}

@@ -1,0 +1,198 @@
+/** Starts the children in order, keeps them running, follows the configuration, records every change in stack.json. */
+import { TidemarkError } from '../../schema/domain/errors.ts';
+import type { Clock, Log } from '../../schema/domain/seams.ts';
+import { Child, type ChildSpec } from './child.ts';
+import { configurationDigest, watchConfiguration } from './configuration-watch.ts';
+import { databaseChild } from './database.ts';
+import type { StackLayout } from './layout.ts';
+import type { StackPorts } from './ports.ts';
+import { identityOf } from './process-identity.ts';
+import { type ChildStatus, type StackConnections, type StackFile, writeStackFile } from './stack-file.ts';
+import { temporalChild } from './temporal-server.ts';
+import type { StackTools } from './tools.ts';
+import { configuredWorkers, workerChild, type WorkerName, workerNames } from './worker-child.ts';
+
+export type StackOptions = {
+  stateFolder: string;
+  tools: StackTools;
+  /** Absolute paths of the workers' entry files. */
+  workers: Record<WorkerName, string>;
+  /** Ports asked for; the others are free ones, kept over restarts. */
+  ports: Partial<StackPorts>;
+  /** Brings the catalog's tables up to date; the database answers when it is called. */
+  migrate(database: StackConnections['database']): Promise<void>;
+  clock: Clock;
+  log: Log;
+  /** Each change of a child, for whoever shows it. */
+  onChange?(child: ChildStatus): void;
+};
+
+export type Stack = {
+  readonly layout: StackLayout;
+  readonly connections: StackConnections;
+  /** Copy of what stack.json says. */
+  describe(): StackFile;
+  /** False when not all children became ready in time; they are still being restarted. */
+  whenReady(limitMs: number): Promise<boolean>;
+  /** Ends all children, workers first, and gives the folder free. No process is left. */
+  stop(): Promise<void>;
+};
+
+const SERVER_LIMIT_MS = 60_000;
+const KEEPER_LIMIT_MS = 15_000;
+
+const isServer = (name: string): boolean => name === 'database' || name === 'temporal';
+
+export class Supervisor implements Stack {
+  readonly layout: StackLayout;
+  readonly connections: StackConnections;
+  readonly #options: StackOptions;
+  readonly #ports: StackPorts;
+  readonly #unlock: () => void;
+  readonly #children = new Map<string, Child>();
+  readonly #stopping = new AbortController();
+  readonly #head: Pick<StackFile, 'pid' | 'startTicks' | 'startedAt' | 'state' | 'configuration'>;
+  #watching: Promise<void> = Promise.resolve();
+  #workersStarted: Promise<void> = Promise.resolve();
+  #stopped: Promise<void> | null = null;
+
+  constructor(
+    options: StackOptions,
+    layout: StackLayout,
+    ports: StackPorts,
+    connections: StackConnections,
+    unlock: () => void,
+  ) {
+    this.#options = options;
+    this.layout = layout;
+    this.#ports = ports;
+    this.connections = connections;
+    this.#unlock = unlock;
+    const startedAt = new Date(options.clock.now()).toISOString();
+    const configuration = { digest: null, state: 'applying' } as const;
+    this.#head = { ...identityOf(process.pid)!, startedAt, state: 'starting', configuration };
+  }
+
+  describe(): StackFile {
+    const children = [...this.#children.values()].map((child) => child.status());
+    return { ...this.#head, ...this.connections, children };
+  }
+
+  /** Returns when servers run and the catalog is current; the workers come up behind it (`whenReady`). */
+  async start(): Promise<void> {
+    try {
+      this.#record();
+      await this.#startServers();
+      await this.#options.migrate(this.connections.database);
+    } catch (error) {
+      await this.stop();
+      throw error;
+    }
+    const { tools, workers } = this.#options;
+    for (const name of workerNames) {
+      this.#add(workerChild(name, tools.node, workers[name], this.layout, this.connections));
+    }
+    const digest = await configurationDigest(this.layout.machineFile);
+    this.#workersStarted = this.#startWorkers(workerNames);
+    this.#watching = this.#watch(digest).catch((error: unknown) =>
+      this.#options.log.error('watching the configuration ended', { error: String(error) }),
+    );
+  }
+
+  async whenReady(limitMs: number): Promise<boolean> {
+    const { clock } = this.#options;
+    const deadline = clock.monotonic() + limitMs;
+    await this.#workersStarted;
+    const leftMs = Math.max(1, deadline - clock.monotonic());
+    const all = await Promise.all([...this.#children.values()].map((child) => child.whenReady(leftMs)));
+    return all.every(Boolean);
+  }
+
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stopAll();
+    return this.#stopped;
+  }
+
+  #record(): void {
+    writeStackFile(this.layout.stackFile, this.describe());
+  }
+
+  #add(spec: ChildSpec): Child {
+    const child: Child = new Child(spec, this.layout.logFile(spec.name), this.#options.clock, () => {
+      if (this.#head.state === 'starting' && this.#isAllReady()) this.#head.state = 'running';
+      this.#record();
+      this.#options.onChange?.(child.status());
+    });
+    this.#children.set(spec.name, child);
+    return child;
+  }
+
+  #isAllReady(): boolean {
+    const states = [...this.#children.values()].map((child) => child.status().state);
+    return states.length === workerNames.length + 2 && states.every((state) => state === 'ready');
+  }
+
+  #named(names: readonly string[]): Child[] {
+    return names.map((name) => this.#children.get(name)!);
+  }
+
+  async #startServers(): Promise<void> {
+    const { tools } = this.#options;
+    const specs = [databaseChild(this.layout, tools), temporalChild(this.layout, tools, this.#ports)];
+    const servers = specs.map((spec) => this.#add(spec));
+    for (const server of servers) server.start();
+    for (const server of servers) {
+      if (await server.whenReady(SERVER_LIMIT_MS)) continue;
+      const { lastExit } = server.status();
+      const logFile = this.layout.logFile(server.name);
+      const message = `${server.name} did not come up (${lastExit ?? 'no answer'}); its log is ${logFile}`;
+      throw new TidemarkError('UNREACHABLE', message, { child: server.name, lastExit, logFile });
+    }
+  }
+
+  /** The keeper first: hosts reach their monitors through it. One that hangs does not keep the others from starting. */
+  async #startWorkers(names: readonly WorkerName[]): Promise<void> {
+    const [keeper, ...others] = this.#named(names);
+    keeper!.start();
+    await keeper!.whenReady(KEEPER_LIMIT_MS);
+    if (this.#stopping.signal.aborted) return;
+    for (const child of others) child.start();
+  }
+
+  async #watch(digest: string | null): Promise<void> {
+    await this.#workersStarted;
+    const { signal } = this.#stopping;
+    if (signal.aborted) return;
+    this.#head.configuration = { digest, state: 'applied' };
+    this.#record();
+    const apply = (changed: string | null): Promise<void> => this.#applyConfiguration(changed);
+    await watchConfiguration(this.layout.machineFile, digest, this.#options.clock, signal, apply);
+  }
+
+  async #applyConfiguration(digest: string | null): Promise<void> {
+    this.#options.log.info('the configuration of this machine changed; restarting what uses it');
+    this.#head.configuration = { digest, state: 'applying' };
+    this.#record();
+    const children = this.#named(configuredWorkers);
+    await Promise.all(children.map((child) => child.stop()));
+    if (this.#stopping.signal.aborted) return;
+    await this.#startWorkers(configuredWorkers);
+    await Promise.all(children.map((child) => child.whenReady(SERVER_LIMIT_MS)));
+    this.#head.configuration = { digest, state: 'applied' };
+    this.#record();
+  }
+
+  async #stopAll(): Promise<void> {
+    this.#head.state = 'stopping';
+    this.#stopping.abort();
+    const all = [...this.#children.values()];
+    const workers = all.filter((child) => !isServer(child.name) && child.name !== 'keeper');
+    await Promise.all(workers.map((child) => child.stop()));
+    // The keeper outlives the workers: it thaws what they leave.
+    await this.#children.get('keeper')?.stop();
+    await this.#watching;
+    await Promise.all(all.filter((child) => isServer(child.name)).map((child) => child.stop()));
+    this.#record();
+    this.#unlock();
+  }
+}

@@ -1,0 +1,49 @@
+/** The keeper and the workers: Node processes that report over IPC and end by themselves when it closes. */
+import type { ChildSpec } from './child.ts';
+import type { StackLayout } from './layout.ts';
+import type { StackConnections } from './stack-file.ts';
+
+export const workerNames = ['keeper', 'control', 'host', 'proxy', 'repository'] as const;
+export type WorkerName = (typeof workerNames)[number];
+
+/** Those that read machine.json, and are started anew when it changes. */
+export const configuredWorkers: readonly WorkerName[] = ['keeper', 'host', 'proxy', 'repository'];
+
+/** Longer than the bound from freeze to thaw, so that a worker can end what it has begun. */
+const WORKER_GRACE_MS = 20_000;
+
+/** Only `control` learns where the catalog is: the others have no business with it. */
+function environmentOf(name: WorkerName, layout: StackLayout, connections: StackConnections): Record<string, string> {
+  const { temporal, database } = connections;
+  const common = {
+    TIDEMARK_STATE: layout.folder,
+    TIDEMARK_TEMPORAL_ADDRESS: temporal.address,
+    TIDEMARK_TEMPORAL_NAMESPACE: temporal.namespace,
+  };
+  if (name !== 'control') return common;
+  return {
+    ...common,
+    TIDEMARK_DATABASE_SOCKET: database.socket,
+    TIDEMARK_DATABASE_USER: database.user,
+    TIDEMARK_DATABASE_PASSWORD_FILE: database.passwordFile,
+    TIDEMARK_DATABASE_NAME: database.name,
+  };
+}
+
+/** `entry`: absolute path of the worker's TypeScript file. */
+export function workerChild(
+  name: WorkerName,
+  node: string,
+  entry: string,
+  layout: StackLayout,
+  connections: StackConnections,
+): ChildSpec {
+  return {
+    name,
+    command: node,
+    args: [entry],
+    environment: environmentOf(name, layout, connections),
+    readiness: { kind: 'message' },
+    graceMs: WORKER_GRACE_MS,
+  };
+}
