@@ -72,10 +72,21 @@ async function qemuImgInfo(disk: ImageDisk): Promise<{ info: QemuImgInfo; inUse:
 
 /** The format is always named: a guest could write another one's header into a raw disk. */
 async function askQemuImg(disk: ImageDisk, options: string[]): Promise<QemuImgInfo> {
-  const words = ['info', '--output=json', '-f', disk.format, ...options, '--', disk.file];
+  const file = options.includes('-U')
+    ? ['-f', disk.format, '--', disk.file]
+    : ['--', `json:${JSON.stringify(exclusive(disk))}`];
+  const words = ['info', '--output=json', ...options, ...file];
   const { stdout } = await run('qemu-img', words, { timeout: INFO_TIMEOUT_MS, maxBuffer: INFO_BYTES });
   return JSON.parse(stdout) as QemuImgInfo;
 }
+
+/** A raw image is opened beside a running writer without a word; the filter below refuses that, as qcow2 does by itself. */
+export const noOtherWriter = { driver: 'blkdebug', 'unshare-child-perms': ['write', 'resize'] };
+
+const exclusive = ({ file: filename, format }: ImageDisk): Record<string, unknown> =>
+  format === 'raw'
+    ? { driver: format, file: { ...noOtherWriter, image: { driver: 'file', filename } } }
+    : { driver: format, file: { driver: 'file', filename } };
 
 function badDisk(disk: ImageDisk, what: string, cause?: unknown): TidemarkError {
   const details = { diskKey: disk.diskKey, file: disk.file };

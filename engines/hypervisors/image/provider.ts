@@ -39,7 +39,7 @@ import { type ArtifactLedger, createArtifactLedger } from '../ledger.ts';
 import { oneAtATime } from '../one-at-a-time.ts';
 import type { Freezer, HypervisorProvider } from '../provider.ts';
 import { endStorageDaemon, findStorageDaemon, startStorageDaemon } from '../storage-daemon.ts';
-import { type ImageDisk, type ImageFacts, inspectImage } from './facts.ts';
+import { type ImageDisk, type ImageFacts, inspectImage, noOtherWriter } from './facts.ts';
 
 export type ImageProviderOptions = {
   host: Extract<HostConfig, { provider: 'image' }>;
@@ -363,10 +363,11 @@ function daemonSpec(folder: string, chosen: readonly ChosenDisk[]): Parameters<t
       'read-only': true,
       locking: 'on',
     },
+    { ...noOtherWriter, 'node-name': `lock${index}`, image: `file${index}`, 'read-only': true },
     {
       driver: disk.format,
       'node-name': `disk${index}`,
-      file: `file${index}`,
+      file: `lock${index}`,
       'read-only': true,
       // Not even a backing file named since the inspection is followed.
       ...(disk.format === 'qcow2' && !disk.allowBacking ? { backing: null } : {}),
