@@ -1,0 +1,54 @@
+import { spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { rootFolder } from '../../setup/locate.mjs';
+
+type Outcome = { exitCode: number | null; output: string; errors: string };
+let state: string;
+
+beforeAll(async () => {
+  state = await mkdtemp(path.join(tmpdir(), 'tm-cli-'));
+});
+afterAll(() => rm(state, { recursive: true, force: true }));
+
+/** As a person's shell runs it. */
+function tidemark(...args: string[]): Promise<Outcome> {
+  return new Promise((resolve, reject) => {
+    const environment = { ...process.env, TIDEMARK_STATE: state };
+    const child = spawn(path.join(rootFolder, 'cli/tidemark.mjs'), args, { env: environment });
+    const outcome: Outcome = { exitCode: null, output: '', errors: '' };
+    child.stdout.on('data', (data: Buffer) => (outcome.output += data.toString()));
+    child.stderr.on('data', (data: Buffer) => (outcome.errors += data.toString()));
+    child.once('error', reject);
+    child.once('close', (exitCode) => resolve({ ...outcome, exitCode }));
+  });
+}
+
+test('where nothing runs: status says so with a way out, down has nothing to do', async () => {
+  const status = await tidemark('status');
+  expect(status).toMatchObject({ exitCode: 4, output: '' });
+  expect(status.errors).toMatch(/^error: no stack runs in .*\nhint: Start it with `tidemark up`\.\n$/);
+  const json = await tidemark('status', '--json');
+  expect(json.exitCode).toBe(4);
+  expect(JSON.parse(json.output)).toMatchObject({ error: { code: 'STACK_NOT_RUNNING' } });
+  expect(await tidemark('down')).toMatchObject({ exitCode: 0, output: `nothing runs in ${state}\n` });
+});
+
+test('what is not understood ends with 2, and help that was asked for with 0', async () => {
+  expect((await tidemark('frobnicate')).exitCode).toBe(2);
+  const port = await tidemark('up', '--ui-port', '70000');
+  expect(port.exitCode).toBe(2);
+  expect(port.errors).toContain('a port is a number from 1 to 65535');
+  const help = await tidemark('--help');
+  expect(help.exitCode).toBe(0);
+  expect(help.output).toContain('Exit codes: 0 done');
+});
+
+test('a state folder too long for sockets is refused with the reason', async () => {
+  const long = path.join(state, 'x'.repeat(100));
+  const refused = await tidemark('up', '--detach', '--state', long);
+  expect(refused.exitCode).toBe(2);
+  expect(refused.errors).toMatch(/bytes too long for the Unix sockets/);
+});
