@@ -34,7 +34,7 @@ export async function inspectImage(disk: ImageDisk): Promise<ImageFacts> {
     throw badDisk(disk, `cannot be opened: ${messageOf(error)}`, error);
   });
   if (!file.isFile() && !file.isBlockDevice()) throw badDisk(disk, 'is neither a file nor a block device');
-  const { info, inUse } = await qemuImgInfo(disk);
+  const { info, inUse } = await qemuImgInfo(disk, file.isBlockDevice() ? 'host_device' : 'file');
   const backing = info['backing-filename'];
   if (backing !== undefined && !disk.allowBacking)
     throw new TidemarkError('BACKING_FILE', `image ${disk.file} of disk ${disk.diskKey} stands on ${backing}`, {
@@ -57,13 +57,16 @@ function identityOf(disk: ImageDisk, file: BigIntStats): string {
   return file.isBlockDevice() ? `${disk.format}:${disk.file}` : `${disk.format}:${file.ino}:${file.birthtimeNs}`;
 }
 
-async function qemuImgInfo(disk: ImageDisk): Promise<{ info: QemuImgInfo; inUse: boolean }> {
+async function qemuImgInfo(
+  disk: ImageDisk,
+  driver: 'file' | 'host_device',
+): Promise<{ info: QemuImgInfo; inUse: boolean }> {
   try {
-    return { info: await askQemuImg(disk, []), inUse: false };
+    return { info: await askQemuImg(disk, driver), inUse: false };
   } catch (error) {
     const said = stderrOf(error);
     // -U is good enough for facts; data is only ever read under the lock.
-    if (imageLockedIn(said) !== null) return { info: await askQemuImg(disk, ['-U']), inUse: true };
+    if (imageLockedIn(said) !== null) return { info: await askQemuImg(disk, null), inUse: true };
     if ((error as NodeJS.ErrnoException).code === 'ENOENT')
       throw new TidemarkError('MISSING_TOOL', 'qemu-img is not installed', { tool: 'qemu-img' });
     throw badDisk(disk, `cannot be opened as ${disk.format}: ${said || messageOf(error)}`, error);
@@ -71,22 +74,18 @@ async function qemuImgInfo(disk: ImageDisk): Promise<{ info: QemuImgInfo; inUse:
 }
 
 /** The format is always named: a guest could write another one's header into a raw disk. */
-async function askQemuImg(disk: ImageDisk, options: string[]): Promise<QemuImgInfo> {
-  const file = options.includes('-U')
-    ? ['-f', disk.format, '--', disk.file]
-    : ['--', `json:${JSON.stringify(exclusive(disk))}`];
-  const words = ['info', '--output=json', ...options, ...file];
-  const { stdout } = await run('qemu-img', words, { timeout: INFO_TIMEOUT_MS, maxBuffer: INFO_BYTES });
+async function askQemuImg(disk: ImageDisk, exclusive: 'file' | 'host_device' | null): Promise<QemuImgInfo> {
+  const { file: filename, format } = disk;
+  const image = { driver: exclusive, filename };
+  const node = { driver: format, file: format === 'raw' ? { ...noOtherWriter, image } : image };
+  const how = exclusive === null ? ['-U', '-f', format, '--', filename] : ['--', `json:${JSON.stringify(node)}`];
+  const options = { timeout: INFO_TIMEOUT_MS, maxBuffer: INFO_BYTES };
+  const { stdout } = await run('qemu-img', ['info', '--output=json', ...how], options);
   return JSON.parse(stdout) as QemuImgInfo;
 }
 
 /** A raw image is opened beside a running writer without a word; the filter below refuses that, as qcow2 does by itself. */
 export const noOtherWriter = { driver: 'blkdebug', 'unshare-child-perms': ['write', 'resize'] };
-
-const exclusive = ({ file: filename, format }: ImageDisk): Record<string, unknown> =>
-  format === 'raw'
-    ? { driver: format, file: { ...noOtherWriter, image: { driver: 'file', filename } } }
-    : { driver: format, file: { driver: 'file', filename } };
 
 function badDisk(disk: ImageDisk, what: string, cause?: unknown): TidemarkError {
   const details = { diskKey: disk.diskKey, file: disk.file };
