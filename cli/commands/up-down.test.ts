@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -51,4 +51,18 @@ test('a state folder too long for sockets is refused with the reason', async () 
   const refused = await tidemark('up', '--detach', '--state', long);
   expect(refused.exitCode).toBe(2);
   expect(refused.errors).toMatch(/bytes too long for the Unix sockets/);
+});
+
+test('doctor finds a state folder that others can read, and says what to do', async () => {
+  const shared = path.join(state, 'shared');
+  await mkdir(path.join(shared, 'run'), { recursive: true });
+  await chmod(path.join(shared, 'run'), 0o755);
+  const { exitCode, output } = await tidemark('doctor', '--json', '--state', shared);
+  expect(exitCode).toBe(1);
+  const { findings } = JSON.parse(output) as { findings: { check: string; ok: boolean; hint: string | null }[] };
+  expect(findings.find(({ check }) => check === 'privacy')).toMatchObject({
+    ok: false,
+    hint: `chmod 700 '${path.join(shared, 'run')}'`,
+  });
+  expect(findings.find(({ check }) => check === 'stack')).toMatchObject({ ok: true });
 });

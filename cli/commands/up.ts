@@ -107,7 +107,8 @@ async function tailOf(file: string): Promise<string> {
 
 /** Nothing is still coming up: what is not ready dies again and again. The supervisor tries on all the same. */
 const isHopeless = ({ children }: StackFile): boolean =>
-  children.length > 0 && children.every(({ state, restarts }) => state === 'ready' || restarts >= HOPELESS_RESTARTS);
+  children.some(({ restarts }) => restarts >= HOPELESS_RESTARTS) &&
+  children.every(({ state, restarts }) => state === 'ready' || restarts >= HOPELESS_RESTARTS);
 
 async function waitForStack(pid: number, layout: StackLayout, isGone: () => boolean): Promise<StackFile | null> {
   const deadline = performance.now() + READY_LIMIT_MS;
