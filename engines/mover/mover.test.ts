@@ -52,7 +52,7 @@ const start = async (of: { sizeBytes?: number; blockSize?: number; tcp?: boolean
     laneData: { folder },
     registrar: repository,
     restoreSource: repository.restoreSource(of.sizeBytes ?? 0, of.blockSize ?? MIB),
-    timeouts: { helloMs: 200, frameMs: 200 },
+    timeouts: { helloMs: 1000, frameMs: 300 },
     seams: testSeams(),
   });
   return target;

@@ -52,6 +52,7 @@ function greet(endpoint: Endpoint, hello: Hello, handlers: ClientHandlers): Prom
   const what = `target ${describeEndpoint(endpoint)}`;
   return new Promise((resolve, reject) => {
     let greeted = false;
+    let welcomed = false;
     const socket: Socket = 'unix' in endpoint ? connect(endpoint.unix) : connect(endpoint.port, endpoint.host);
     const wire = new Wire({
       socket,
@@ -61,7 +62,10 @@ function greet(endpoint: Endpoint, hello: Hello, handlers: ClientHandlers): Prom
         if (greeted) return handlers.onMessage(message, payload);
         greeted = true;
         clearTimeout(timer);
-        if (message.type === 'welcome') return resolve({ wire, welcome: message });
+        if (message.type === 'welcome') {
+          welcomed = true;
+          return resolve({ wire, welcome: message });
+        }
         wire.close();
         if (message.type === 'goTo') return resolve({ goTo: message.path });
         reject(new TidemarkError('PROTOCOL_ERROR', `${what} answered HELLO with ${message.type}`, { field: 'type' }));
@@ -69,7 +73,8 @@ function greet(endpoint: Endpoint, hello: Hello, handlers: ClientHandlers): Prom
       onEnd: (error) => {
         clearTimeout(timer);
         if (!greeted) reject(error ?? new TidemarkError('UNREACHABLE', `${what} closed`, { lost: true }));
-        else handlers.onEnd(error);
+        // The end of a connection that only pointed elsewhere is not the end of the one wanted.
+        else if (welcomed) handlers.onEnd(error);
       },
     });
     const late = new TidemarkError('UNREACHABLE', `${what} did not answer HELLO in time`, { lost: true });
