@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import { type Handlers, openPortCalls, type PortCalls } from './port-calls.ts';
 
-export type LaneThread = { calls: PortCalls; terminate(): Promise<void> };
+export type LaneThread = { calls: PortCalls; terminate: () => Promise<void> };
 
 /** `onExit`: once, with why; every call waiting then fails with TRANSFER_FAILED and details.crashed. */
 export function startLaneThread(

@@ -122,6 +122,21 @@ function errorHead(m: Extract<Message, { type: 'error' }>): FieldWriter {
 const blockHead = (m: BlockHead): FieldWriter =>
   writer().u32(m.window).u16(m.block).u8(code(codecNames, m.codec)).u8(0).u32(m.rawLength).zeros(4);
 
+function offerHead(m: Offer): FieldWriter {
+  const classes = Buffer.from(m.classes.map((name) => code(classNames, name)));
+  return writer().u32(m.window).u16(m.firstBlock).u16(classes.length).bytes(classes).bytes(m.digests);
+}
+
+function answerHead(m: Answer): FieldWriter {
+  const answers = Buffer.from(m.answers.map((name) => code(answerNames, name)));
+  return writer().u32(m.window).u16(m.firstBlock).u16(answers.length).bytes(answers);
+}
+
+function windowEndHead({ window, sums }: WindowEnd): FieldWriter {
+  const { notReadBytes, unallocatedBytes, zeroBytes, dataBytes } = sums;
+  return writer().u32(window).zeros(4).u64(notReadBytes).u64(unallocatedBytes).u64(zeroBytes).u64(dataBytes);
+}
+
 function headOf(m: Message): FieldWriter {
   switch (m.type) {
     case 'hello':
@@ -134,14 +149,10 @@ function headOf(m: Message): FieldWriter {
       return writer();
     case 'goTo':
       return writer().text(m.path).zeros(1);
-    case 'offer': {
-      const classes = Buffer.from(m.classes.map((name) => code(classNames, name)));
-      return writer().u32(m.window).u16(m.firstBlock).u16(classes.length).bytes(classes).bytes(m.digests);
-    }
-    case 'answer': {
-      const answers = Buffer.from(m.answers.map((name) => code(answerNames, name)));
-      return writer().u32(m.window).u16(m.firstBlock).u16(answers.length).bytes(answers);
-    }
+    case 'offer':
+      return offerHead(m);
+    case 'answer':
+      return answerHead(m);
     case 'data':
     case 'block':
       return blockHead(m);
@@ -149,10 +160,8 @@ function headOf(m: Message): FieldWriter {
       return writer().u32(m.window).u16(m.block).u8(code(wantReasons, m.reason)).u8(m.attempt);
     case 'credit':
       return writer().u32(m.bytes);
-    case 'windowEnd': {
-      const { notReadBytes, unallocatedBytes, zeroBytes, dataBytes } = m.sums;
-      return writer().u32(m.window).zeros(4).u64(notReadBytes).u64(unallocatedBytes).u64(zeroBytes).u64(dataBytes);
-    }
+    case 'windowEnd':
+      return windowEndHead(m);
     case 'ack':
     case 'untouched':
       return writer().u32(m.firstWindow).u32(m.count);

@@ -65,7 +65,7 @@ const transcripts: Record<string, { from: '>' | '<'; message: Message; payload?:
         sizeBytes: 0,
         blockSize: 0,
         creditBytes: 16_777_216,
-      } as Message,
+      },
     },
     {
       from: '<',

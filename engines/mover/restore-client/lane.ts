@@ -35,7 +35,7 @@ export type RestoreSummary = {
 export type RestoreLaneOptions = {
   port: Port;
   seams: Seams;
-  openWriter(access: TargetAccess, seams: Seams): Promise<DiskWriter>;
+  openWriter: (access: TargetAccess, seams: Seams) => Promise<DiskWriter>;
 };
 
 /** Target flushed and cursor written each so many windows: what a killed worker restores again at most. */

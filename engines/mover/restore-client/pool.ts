@@ -15,7 +15,7 @@ export type RestoreOrder = {
   endpoint: Endpoint;
   target: TargetAccess;
   signal: AbortSignal;
-  onProgress?(progress: RestoreProgress): void;
+  onProgress?: (progress: RestoreProgress) => void;
   /** How long the repository may stay silent before TRANSFER_FAILED; default 10 min. */
   patienceMs?: number;
 };

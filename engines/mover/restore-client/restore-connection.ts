@@ -129,6 +129,7 @@ class WindowInWork {
   }
 
   receive(message: Message, payload: Buffer): void {
+    // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- all other frames are refused alike
     switch (message.type) {
       case 'entries':
         return this.#takeEntries(message.window, message.digests);

@@ -24,7 +24,7 @@ export type LaneProgress = {
 export type SourceLaneOptions = {
   port: Port;
   seams: Seams;
-  openReader(access: DiskAccess, seams: Seams): Promise<DiskReader>;
+  openReader: (access: DiskAccess, seams: Seams) => Promise<DiskReader>;
 };
 
 /** Serves the pool over `port` until the thread ends. */

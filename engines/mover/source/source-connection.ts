@@ -89,6 +89,7 @@ export class SourceConnection {
   }
 
   #receive(message: Message): void {
+    // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- all other frames are refused alike
     switch (message.type) {
       case 'answer': {
         const waiter = this.#answers.get(message.firstBlock);

@@ -35,7 +35,7 @@ export type MoverTargetOptions = {
   registrar: TransferRegistrar;
   restoreSource: RestoreSource;
   /** Throws when no open restore point of this run is known; default: every rehearsal is welcome. */
-  rehearse?(restorePointId: RestorePointId, run: RunKey): Promise<void> | void;
+  rehearse?: (restorePointId: RestorePointId, run: RunKey) => Promise<void> | void;
   timeouts?: WireTimeouts;
   seams: Seams;
 };

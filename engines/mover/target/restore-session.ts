@@ -34,6 +34,7 @@ export class RestoreSession {
   }
 
   receive(message: Message): void {
+    // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- all other frames are refused alike
     switch (message.type) {
       case 'get':
         return this.#start(() => this.#sendWindow(message.window));

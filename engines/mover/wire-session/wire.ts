@@ -34,7 +34,7 @@ export class Wire {
     const { socket } = options;
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 30_000);
-    socket.on('data', (bytes) => this.#push(bytes as Buffer));
+    socket.on('data', (bytes) => this.#push(bytes));
     socket.on('error', (error) => this.#lost(error));
     socket.on('end', () =>
       this.#lost(new Error(this.#decoder.inFrame ? 'closed within a frame' : 'closed by the other end')),
