@@ -15,8 +15,8 @@ import { rehearse } from './rehearse.ts';
 import { createRestorePool } from './restore-client/pool.ts';
 import { createSourcePool, type SourcePool, type TransferProgress } from './source/pool.ts';
 import { type MoverTarget, startMoverTarget } from './target/mover-target.ts';
-import { orderOf, seeded, TEST_DISK, writeRandomDisk } from './testing/disks.ts';
-import { MemoryRepository } from './testing/memory-repository.ts';
+import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
+import { MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
 
 const MIB = 1024 * 1024;
 let folder: string;
@@ -32,7 +32,7 @@ beforeEach(async () => {
   child = null;
   pool = createSourcePool({
     laneCount: 2,
-    laneEntry: new URL('./testing/source-lane.ts', import.meta.url),
+    laneEntry: new URL('../../tests/fixtures/mover/source-lane.ts', import.meta.url),
     seams: testSeams(),
   });
 });
@@ -48,7 +48,7 @@ const start = async (of: { sizeBytes?: number; blockSize?: number; tcp?: boolean
   target = await startMoverTarget({
     listen: of.tcp ? { host: '127.0.0.1', port: 0 } : { unix: path.join(folder, 'sock', 'mover') },
     laneCount: 2,
-    laneEntry: new URL('./testing/target-lane.ts', import.meta.url),
+    laneEntry: new URL('../../tests/fixtures/mover/target-lane.ts', import.meta.url),
     laneData: { folder },
     registrar: repository,
     restoreSource: repository.restoreSource(of.sizeBytes ?? 0, of.blockSize ?? MIB),
@@ -71,7 +71,7 @@ async function restoreInto(file: string, sizeBytes: number) {
   await truncate(file, sizeBytes);
   const restores = createRestorePool({
     laneCount: 1,
-    laneEntry: new URL('./testing/restore-lane.ts', import.meta.url),
+    laneEntry: new URL('../../tests/fixtures/mover/restore-lane.ts', import.meta.url),
     seams: testSeams(),
   });
   const run = runKey('restore00000');
@@ -220,7 +220,7 @@ test('a target killed in mid-window: the same call ends well, at most lanes x wi
 });
 
 async function startChild(): Promise<void> {
-  const entry = new URL('./testing/target-process.ts', import.meta.url).pathname;
+  const entry = new URL('../../tests/fixtures/mover/target-process.ts', import.meta.url).pathname;
   child = spawn(process.execPath, [entry, folder], { stdio: ['ignore', 'pipe', 'inherit'] });
   await once(child.stdout!, 'data');
 }

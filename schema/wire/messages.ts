@@ -138,30 +138,22 @@ function windowEndHead({ window, sums }: WindowEnd): FieldWriter {
 }
 
 function headOf(m: Message): FieldWriter {
+  if (m.type === 'hello') return helloHead(m);
+  if (m.type === 'welcome') return welcomeHead(m);
+  if (m.type === 'error') return errorHead(m);
+  if (m.type === 'offer') return offerHead(m);
+  if (m.type === 'answer') return answerHead(m);
+  if (m.type === 'windowEnd') return windowEndHead(m);
+  if (m.type === 'data' || m.type === 'block') return blockHead(m);
   switch (m.type) {
-    case 'hello':
-      return helloHead(m);
-    case 'welcome':
-      return welcomeHead(m);
-    case 'error':
-      return errorHead(m);
     case 'bye':
       return writer();
     case 'goTo':
       return writer().text(m.path).zeros(1);
-    case 'offer':
-      return offerHead(m);
-    case 'answer':
-      return answerHead(m);
-    case 'data':
-    case 'block':
-      return blockHead(m);
     case 'want':
       return writer().u32(m.window).u16(m.block).u8(code(wantReasons, m.reason)).u8(m.attempt);
     case 'credit':
       return writer().u32(m.bytes);
-    case 'windowEnd':
-      return windowEndHead(m);
     case 'ack':
     case 'untouched':
       return writer().u32(m.firstWindow).u32(m.count);
