@@ -145,28 +145,17 @@ function headOf(m: Message): FieldWriter {
   if (m.type === 'answer') return answerHead(m);
   if (m.type === 'windowEnd') return windowEndHead(m);
   if (m.type === 'data' || m.type === 'block') return blockHead(m);
-  switch (m.type) {
-    case 'bye':
-      return writer();
-    case 'goTo':
-      return writer().text(m.path).zeros(1);
-    case 'want':
-      return writer().u32(m.window).u16(m.block).u8(code(wantReasons, m.reason)).u8(m.attempt);
-    case 'credit':
-      return writer().u32(m.bytes);
-    case 'ack':
-    case 'untouched':
-      return writer().u32(m.firstWindow).u32(m.count);
-    case 'get':
-    case 'windowDone':
-      return writer().u32(m.window);
-    case 'entries':
-      return writer()
-        .u32(m.window)
-        .u16(m.digests.length / 32)
-        .zeros(2)
-        .bytes(m.digests);
-  }
+  if (m.type === 'bye') return writer();
+  if (m.type === 'goTo') return writer().text(m.path).zeros(1);
+  if (m.type === 'want') return writer().u32(m.window).u16(m.block).u8(code(wantReasons, m.reason)).u8(m.attempt);
+  if (m.type === 'credit') return writer().u32(m.bytes);
+  if (m.type === 'ack' || m.type === 'untouched') return writer().u32(m.firstWindow).u32(m.count);
+  if (m.type === 'get' || m.type === 'windowDone') return writer().u32(m.window);
+  return writer()
+    .u32(m.window)
+    .u16(m.digests.length / 32)
+    .zeros(2)
+    .bytes(m.digests);
 }
 
 /** Frame header and head of a message; a payload of `payloadLength` bytes is to follow. */
