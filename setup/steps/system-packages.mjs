@@ -9,7 +9,8 @@ const tool = (name) => () => locateTool(name) !== null;
 const packages = {
   run: [
     ['mariadb-server-core', () => locateTool('mariadbd') !== null && locateMariadbShare() !== null],
-    ['qemu-utils', () => tool('qemu-img')() && tool('qemu-storage-daemon')()],
+    ['qemu-utils', tool('qemu-img')],
+    ['qemu-system-common', tool('qemu-storage-daemon')],
   ],
   test: [
     ['qemu-system-x86', tool('qemu-system-x86_64')],

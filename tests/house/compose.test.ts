@@ -16,6 +16,7 @@ test('docker-compose.yml parses, and its services, secrets and files hang togeth
     const needs = Array.isArray(service.depends_on) ? service.depends_on : Object.keys(service.depends_on ?? {});
     expect(Object.keys(compose.services), `${name} depends on`).toEqual(expect.arrayContaining(needs));
     expect(Object.keys(compose.secrets), `${name} uses secrets`).toEqual(expect.arrayContaining(service.secrets ?? []));
-    for (const port of service.ports ?? []) expect(port, `${name} listens beyond the loopback`).toMatch(/^127\.0\.0\.1:/);
+    for (const port of service.ports ?? [])
+      expect(port, `${name} listens beyond the loopback`).toMatch(/^127\.0\.0\.1:/);
   }
 });

@@ -2,13 +2,13 @@
  * Opens the index: the image of the last process where it fits, then every pack that it does not know, by footer.
  * The image may lag behind the packs, never lead: packs that are gone are dropped from it.
  */
-import { open, rm } from 'node:fs/promises';
+import { rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Log } from '../../../schema/domain/seams.ts';
 import { crcOf } from '../../../schema/repository/digest.ts';
 import type { RepositoryFile } from '../../../schema/repository/documents.ts';
 import { listClosedPacks, readClosedPack, type PackListing } from '../pack/pack-reader.ts';
-import { ensureFolder, storageError } from '../storage/files.ts';
+import { ensureFolder, storageError, withOpenFile } from '../storage/files.ts';
 import type { Layout } from '../storage/layout.ts';
 import { createRecordIndex, type IndexImage, type NewRecord, type RecordIndex } from './record-index.ts';
 
@@ -30,8 +30,11 @@ type ImageHeader = {
 const imagePath = (indexFolder: string): string => join(indexFolder, 'index');
 export type IndexOwner = { layout: Layout; indexFolder: string; file: RepositoryFile; log: Log };
 
+/** `covered`: packs of which every record is known, by their footers; packs written later are not among them. */
+export type LoadedIndex = { index: RecordIndex; covered: string[] };
+
 /** `left`: records of packs still open because the disk is full. */
-export async function loadIndex(owner: IndexOwner, left: readonly PackListing[]): Promise<RecordIndex> {
+export async function loadIndex(owner: IndexOwner, left: readonly PackListing[]): Promise<LoadedIndex> {
   const closed = await listClosedPacks(owner.layout);
   const kept = await readImage(owner);
   const index = createRecordIndex(kept?.image);
@@ -44,7 +47,7 @@ export async function loadIndex(owner: IndexOwner, left: readonly PackListing[])
   }
   for (const listing of left) applyListing(index, listing);
   owner.log.info('index opened', { records: index.recordCount(), packs: closed.length, fromImage: covered.size });
-  return index;
+  return { index, covered: closed.map((name) => name.packId) };
 }
 
 function applyListing(index: RecordIndex, listing: PackListing): void {
@@ -61,9 +64,9 @@ function applyListing(index: RecordIndex, listing: PackListing): void {
 export const forgetImage = (indexFolder: string): Promise<void> => rm(imagePath(indexFolder), { force: true });
 
 /** Keeps the index for the next start. Nothing is lost if it fails: then the packs are read again. */
-export async function saveImage(owner: IndexOwner, index: RecordIndex): Promise<void> {
+export async function saveImage(owner: IndexOwner, loaded: LoadedIndex): Promise<void> {
+  const { index, covered } = loaded;
   const image = index.image();
-  const covered = (await listClosedPacks(owner.layout)).map((name) => name.packId);
   const chunks = image.chunks.map((chunk) => Buffer.from(chunk));
   const header: ImageHeader = {
     version: 1,
@@ -85,34 +88,41 @@ async function writeImage(path: string, header: Buffer, chunks: Buffer[], folder
   try {
     await ensureFolder(folder);
     await rm(path, { force: true });
-    await using handle = await open(path, 'wx');
-    for (const part of [length, header, ...chunks]) await handle.writeFile(part);
+    await withOpenFile(path, 'wx', async (handle) => {
+      for (const part of [length, header, ...chunks]) await handle.writeFile(part);
+    });
   } catch (error) {
     await rm(path, { force: true });
     throw storageError(error, path);
   }
 }
 
+async function parseImage(
+  handle: FileHandle,
+  owner: IndexOwner,
+): Promise<{ image: IndexImage; covered: string[] } | null> {
+  const length = await readExactly(handle, 8);
+  const headerBytes = length.readUInt32LE(0);
+  if (headerBytes > MAX_HEADER_BYTES || headerBytes > (await handle.stat()).size) return null;
+  const text = await readExactly(handle, headerBytes);
+  if (crcOf(text) !== length.readUInt32LE(4)) return null;
+  const header = JSON.parse(text.toString()) as ImageHeader;
+  if (header.version !== 1 || header.uuid !== owner.file.uuid || header.generation !== owner.file.generation)
+    return null;
+  const chunks: Buffer[] = [];
+  for (const crc of header.chunkCrcs) {
+    const chunk = await readExactly(handle, CHUNK_BYTES);
+    if (crcOf(chunk) !== crc) return null;
+    chunks.push(chunk);
+  }
+  const { packs, writers, entryCount } = header;
+  return { image: { packs, writers, entryCount, chunks }, covered: header.covered };
+}
+
 /** Null when there is none, when it is damaged, or when it is another repository's or generation's. */
 async function readImage(owner: IndexOwner): Promise<{ image: IndexImage; covered: string[] } | null> {
   try {
-    await using handle = await open(imagePath(owner.indexFolder), 'r');
-    const length = await readExactly(handle, 8);
-    const headerBytes = length.readUInt32LE(0);
-    if (headerBytes > MAX_HEADER_BYTES || headerBytes > (await handle.stat()).size) return null;
-    const text = await readExactly(handle, headerBytes);
-    if (crcOf(text) !== length.readUInt32LE(4)) return null;
-    const header = JSON.parse(text.toString()) as ImageHeader;
-    if (header.version !== 1 || header.uuid !== owner.file.uuid || header.generation !== owner.file.generation)
-      return null;
-    const chunks: Buffer[] = [];
-    for (const crc of header.chunkCrcs) {
-      const chunk = await readExactly(handle, CHUNK_BYTES);
-      if (crcOf(chunk) !== crc) return null;
-      chunks.push(chunk);
-    }
-    const { packs, writers, entryCount } = header;
-    return { image: { packs, writers, entryCount, chunks }, covered: header.covered };
+    return await withOpenFile(imagePath(owner.indexFolder), 'r', (handle) => parseImage(handle, owner));
   } catch {
     return null;
   }

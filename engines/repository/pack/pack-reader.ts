@@ -1,5 +1,5 @@
 /** Lists the records of packs: closed ones by footer, torn ones by scan; finishes torn packs at start. */
-import { open, rm, type FileHandle } from 'node:fs/promises';
+import { rm, type FileHandle } from 'node:fs/promises';
 import { errorCodeOf } from '../../../schema/domain/errors.ts';
 import type { Log } from '../../../schema/domain/seams.ts';
 import { sumOf } from '../../../schema/repository/digest.ts';
@@ -19,7 +19,7 @@ import {
   type PackRecord,
 } from '../../../schema/repository/pack.ts';
 import { decodeRecordHeader, encodeRecordHeader } from '../../../schema/repository/record.ts';
-import { listFolder, storageError, syncFolder, writeFullySync } from '../storage/files.ts';
+import { listFolder, storageError, syncFolder, withOpenFile, writeFullySync } from '../storage/files.ts';
 import type { Layout } from '../storage/layout.ts';
 import { publishPack } from './pack-writer.ts';
 import { readFully } from './record-source.ts';
@@ -66,8 +66,7 @@ async function inspect(handle: FileHandle, path: string, packId: string, uuid: s
 
 async function withFile<T>(path: string, work: (handle: FileHandle) => Promise<T>): Promise<T> {
   try {
-    await using handle = await open(path, 'r');
-    return await work(handle);
+    return await withOpenFile(path, 'r', work);
   } catch (error) {
     throw storageError(error, path);
   }
@@ -134,10 +133,11 @@ async function recoverPack(layout: Layout, uuid: string, packId: string, log: Lo
 async function finish(path: string, records: PackRecord[], endBytes: number): Promise<void> {
   const entries = records.map(({ header, offset }) => ({ header: encodeRecordHeader(header), offset }));
   try {
-    await using handle = await open(path, 'r+');
-    await handle.truncate(endBytes);
-    writeFullySync(handle.fd, encodeFooter(entries, endBytes), endBytes);
-    await handle.sync();
+    await withOpenFile(path, 'r+', async (handle) => {
+      await handle.truncate(endBytes);
+      writeFullySync(handle.fd, encodeFooter(entries, endBytes), endBytes);
+      await handle.sync();
+    });
   } catch (error) {
     throw storageError(error, path);
   }

@@ -1,6 +1,6 @@
 /** Durable file operations. Errors: REPOSITORY_FULL when there is no room, STORAGE_ERROR else; both name the file. */
 import { closeSync, fsyncSync, ftruncateSync, openSync, writeSync, type Dirent } from 'node:fs';
-import { link, mkdir, open, readdir, readFile, rename, rm, stat, statfs } from 'node:fs/promises';
+import { link, mkdir, open, readdir, readFile, rename, rm, stat, statfs, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 
@@ -135,6 +135,20 @@ export async function listFolder(folder: string): Promise<Dirent[]> {
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return [];
     throw storageError(error, folder);
+  }
+}
+
+/** Opens a file, lets `work` use it, closes it. Errors as they come; callers name the file with `storageError`. */
+export async function withOpenFile<T>(
+  path: string,
+  flags: string,
+  work: (handle: FileHandle) => Promise<T>,
+): Promise<T> {
+  const handle = await open(path, flags);
+  try {
+    return await work(handle);
+  } finally {
+    await handle.close();
   }
 }
 

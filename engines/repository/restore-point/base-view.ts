@@ -1,0 +1,32 @@
+/** The base map as the disk being written sees it: an entry counts only where the block has the same length in both. */
+import { PAGE_ENTRIES } from '../../../schema/repository/limits.ts';
+import { blockLengthOf, entryOf } from '../../../schema/repository/map-page.ts';
+import type { HeadDisk } from '../../../schema/repository/documents.ts';
+import type { DiskMap, PageReader } from './page-reader.ts';
+
+export const baseMapOf = (disk: HeadDisk): DiskMap | null =>
+  disk.base === null ? null : { ...disk.base, blockSize: disk.blockSize };
+
+/** Whether the base has a block at this position that may stand unchanged in the new map. */
+export function hasBaseBlock(disk: HeadDisk, block: number): boolean {
+  if (disk.base === null) return false;
+  const length = blockLengthOf(block, disk.plan.sizeBytes, disk.blockSize);
+  return length > 0 && length === blockLengthOf(block, disk.base.sizeBytes, disk.blockSize);
+}
+
+/** Entries of the base for blocks `first ... first + count - 1`; null where there is none to stand on. */
+export async function baseEntries(
+  pages: PageReader,
+  disk: HeadDisk,
+  first: number,
+  count: number,
+): Promise<(Uint8Array | null)[]> {
+  const map = baseMapOf(disk);
+  const entries: (Uint8Array | null)[] = [];
+  for (let block = first; block < first + count; block += 1) {
+    const known = map !== null && hasBaseBlock(disk, block);
+    const leaf = known ? await pages.leaf(map, Math.floor(block / PAGE_ENTRIES)) : null;
+    entries.push(leaf && entryOf(leaf, block % PAGE_ENTRIES));
+  }
+  return entries;
+}

@@ -1,0 +1,87 @@
+/** An open restore point: its head, its ledger, and per disk which windows are durable. */
+import { rm } from 'node:fs/promises';
+import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { blockCountOf, windowCountOf } from '../../../schema/domain/extents.ts';
+import type { DiskKey, RestorePointId } from '../../../schema/domain/ids.ts';
+import type { TransferCursor } from '../../../schema/domain/seams.ts';
+import { encodeChecked } from '../../../schema/repository/checked-json.ts';
+import { parseHead, type Head, type HeadDisk } from '../../../schema/repository/documents.ts';
+import type { LedgerRecord } from '../../../schema/repository/ledger.ts';
+import { MAX_HEAD_BYTES } from '../../../schema/repository/limits.ts';
+import { ensureFolder, readTextFile, replaceFile } from '../storage/files.ts';
+import type { Layout } from '../storage/layout.ts';
+import { openLedgerFile, type LedgerFile } from './ledger-file.ts';
+
+/** `frames[w]`: ledger offset of the last frame of window w, -1 when it is not durable yet. */
+export type OpenDisk = { head: HeadDisk; frames: Float64Array };
+
+export type OpenPoint = {
+  head: Head;
+  ledger: LedgerFile;
+  disks: Map<DiskKey, OpenDisk>;
+  /** Set while it is sealed or aborted: windows are refused. */
+  closing: boolean;
+  /** Milliseconds since the epoch. */
+  lastWriteAt: number;
+};
+
+export const newOpenDisk = (head: HeadDisk): OpenDisk => ({
+  head,
+  frames: new Float64Array(windowCountOf(head.plan.sizeBytes)).fill(-1),
+});
+
+/** Notes a durable frame; frames of another binding are void. */
+export function noteFrame(point: OpenPoint, record: LedgerRecord, offset: number): void {
+  const disk = [...point.disks.values()].find((one) => one.head.number === record.disk);
+  if (!disk || disk.head.binding !== record.binding) return;
+  disk.frames.fill(offset, record.firstWindow, record.firstWindow + record.windowCount);
+}
+
+export function cursorOf(disk: OpenDisk): TransferCursor {
+  const windowCount = disk.frames.length;
+  const missing = disk.frames.indexOf(-1);
+  const lowWater = missing < 0 ? windowCount : missing;
+  const above: number[] = [];
+  for (let window = lowWater + 1; window < windowCount; window += 1) if (disk.frames[window]! >= 0) above.push(window);
+  return { lowWater, above, windowCount };
+}
+
+export const blocksOf = (disk: HeadDisk): number => blockCountOf(disk.plan.sizeBytes, disk.blockSize);
+
+/** Makes the head durable; call before the change it holds is told to anyone. */
+export async function saveHead(layout: Layout, head: Head): Promise<void> {
+  await replaceFile(layout.head(head.restorePointId), encodeChecked(head, MAX_HEAD_BYTES).text);
+}
+
+/** A new open restore point, durable when it returns. */
+export async function createOpenPoint(layout: Layout, head: Head, nowMs: number): Promise<OpenPoint> {
+  const folder = layout.openFolder(head.restorePointId);
+  try {
+    await ensureFolder(folder);
+    await saveHead(layout, head);
+    return await openPoint(layout, head, nowMs);
+  } catch (error) {
+    await rm(folder, { recursive: true, force: true }).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** What a process before this one left open; null when its head never became durable. REPOSITORY_CORRUPT for a damaged head. */
+export async function loadOpenPoint(layout: Layout, id: RestorePointId, nowMs: number): Promise<OpenPoint | null> {
+  const path = layout.head(id);
+  const text = await readTextFile(path, MAX_HEAD_BYTES);
+  if (text === null) return null;
+  const head = parseHead(text, path);
+  if (head.restorePointId !== id)
+    throw new TidemarkError('REPOSITORY_CORRUPT', `${path} is of restore point ${head.restorePointId}`, { path });
+  return openPoint(layout, head, nowMs);
+}
+
+async function openPoint(layout: Layout, head: Head, nowMs: number): Promise<OpenPoint> {
+  const disks = new Map(head.disks.map((disk) => [disk.plan.diskKey, newOpenDisk(disk)]));
+  const point = { head, disks, closing: false, lastWriteAt: nowMs } as Omit<OpenPoint, 'ledger'> as OpenPoint;
+  point.ledger = await openLedgerFile(layout.ledger(head.restorePointId), (record, offset) =>
+    noteFrame(point, record, offset),
+  );
+  return point;
+}

@@ -1,0 +1,169 @@
+/**
+ * Answers offers and makes windows durable, in the main thread of the repository process. Never hashes, never compresses.
+ *
+ * Promises ("have" to a digest not durable yet) hold inside one window of one connection only: the first offer of a digest
+ * there is answered `want`, its repeats at other positions of that window `have`; in another window, or on another
+ * connection, `want` again. So no window ever depends on another being committed first; a second copy of a record does
+ * no harm: the first sound one is found.
+ */
+import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { WINDOW_BYTES } from '../../../schema/domain/extents.ts';
+import type { FinishedWindow, OfferAnswer, TransferHello, TransferRegistrar } from '../../../schema/domain/seams.ts';
+import type { Clock } from '../../../schema/domain/seams.ts';
+import { isZero } from '../../../schema/repository/digest.ts';
+import { encodeLedgerRecord, type LedgerRecord } from '../../../schema/repository/ledger.ts';
+import { MAX_WINDOW_BLOCKS } from '../../../schema/repository/limits.ts';
+import type { RecordIndex } from '../index/record-index.ts';
+import { baseEntries } from './base-view.ts';
+import { blocksOf, cursorOf, noteFrame, type OpenDisk, type OpenPoint } from './open-point.ts';
+import type { PageReader } from './page-reader.ts';
+import { requireOpen, type Points } from './points.ts';
+import { blocksOfWindow, frameOfUntouched, frameOfWindow, protocolError } from './window-frame.ts';
+
+/** Windows of which promises are kept; a lane has few under way. */
+const MAX_PROMISING_WINDOWS = 64;
+
+type Connection = {
+  hello: TransferHello;
+  point: OpenPoint;
+  disk: OpenDisk;
+  binding: number;
+  /** Window -> digest -> block that was answered `want`. */
+  promises: Map<number, Map<string, number>>;
+};
+
+export type RegistrarParts = { points: Points; index: () => RecordIndex; pages: PageReader; clock: Clock };
+
+export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
+  const connections = new Map<string, Connection>();
+
+  function connectionOf(name: string): Connection {
+    const connection = connections.get(name);
+    if (!connection)
+      throw new TidemarkError('PROTOCOL_ERROR', `connection ${name} has not begun`, { connection: name });
+    checkCurrent(parts.points, connection);
+    return connection;
+  }
+
+  async function append(connection: Connection, record: LedgerRecord): Promise<void> {
+    const { point } = connection;
+    checkCurrent(parts.points, connection);
+    await point.ledger.append(encodeLedgerRecord(record), (offset) => noteFrame(point, record, offset));
+    point.lastWriteAt = parts.clock.now();
+  }
+
+  return {
+    begin: async (name, hello) => {
+      const connection = open(parts.points, hello);
+      connections.set(name, connection);
+      return cursorOf(connection.disk);
+    },
+    offer: async (name, firstBlock, digests) => {
+      const connection = connectionOf(name);
+      const count = checkOffer(connection, firstBlock, digests);
+      const base = await baseEntries(parts.pages, connection.disk.head, firstBlock, count);
+      return base.map((entry, at) =>
+        answer(parts.index(), connection, firstBlock + at, digests.subarray(at * 32, at * 32 + 32), entry),
+      );
+    },
+    commit: async (name, window) => {
+      const connection = connectionOf(name);
+      const { head } = connection.disk;
+      const { first, count } = blocksOfWindow(head, window.windowIndex);
+      const base = await baseEntries(parts.pages, head, first, count);
+      applyRecords(parts.index(), connection, window);
+      await append(connection, frameOfWindow(head, connection.hello.fence, window, base, parts.index()));
+      connection.promises.delete(window.windowIndex);
+    },
+    commitUntouched: async (name, firstWindow, windowCount) => {
+      const connection = connectionOf(name);
+      await append(
+        connection,
+        frameOfUntouched(connection.disk.head, connection.hello.fence, firstWindow, windowCount),
+      );
+    },
+    end: async (name) => {
+      connections.delete(name);
+    },
+  };
+}
+
+function open(points: Points, hello: TransferHello): Connection {
+  const point = requireOpen(points, hello.restorePointId, hello.run);
+  const disk = point.disks.get(hello.diskKey);
+  if (!disk)
+    throw new TidemarkError('PROTOCOL_ERROR', `disk ${hello.diskKey} was not assigned`, { diskKey: hello.diskKey });
+  const connection = {
+    hello,
+    point,
+    disk,
+    binding: disk.head.binding,
+    promises: new Map<number, Map<string, number>>(),
+  };
+  checkCurrent(points, connection);
+  if (hello.fence > disk.head.fence) throw protocolError(disk.head, `fence ${hello.fence} was never given`);
+  if (hello.sizeBytes !== disk.head.plan.sizeBytes || hello.blockSize !== disk.head.blockSize)
+    throw protocolError(
+      disk.head,
+      `assigned with ${disk.head.plan.sizeBytes} bytes in blocks of ${disk.head.blockSize}`,
+    );
+  return connection;
+}
+
+/** FENCED once a newer assignment exists or the restore point is being sealed or aborted; invariant 5. */
+function checkCurrent(points: Points, connection: Connection): void {
+  const { hello, binding } = connection;
+  const point = requireOpen(points, hello.restorePointId, hello.run);
+  const disk = point.disks.get(hello.diskKey);
+  const details = { diskKey: hello.diskKey, fence: hello.fence, highest: disk?.head.fence };
+  if (point.closing)
+    throw new TidemarkError('FENCED', `restore point ${hello.restorePointId} is being sealed or aborted`, details);
+  if (!disk || hello.fence < disk.head.fence || binding !== disk.head.binding)
+    throw new TidemarkError('FENCED', `fence ${hello.fence} of disk ${hello.diskKey} is not the newest`, details);
+}
+
+function checkOffer(connection: Connection, firstBlock: number, digests: Uint8Array): number {
+  const { head } = connection.disk;
+  const count = digests.byteLength / 32;
+  const fits = Number.isSafeInteger(firstBlock) && firstBlock >= 0 && firstBlock + count <= blocksOf(head);
+  if (!Number.isInteger(count) || count > 16 * MAX_WINDOW_BLOCKS || !fits)
+    throw protocolError(head, `offer of ${digests.byteLength} bytes at block ${firstBlock}`);
+  return count;
+}
+
+function answer(
+  index: RecordIndex,
+  connection: Connection,
+  block: number,
+  digest: Uint8Array,
+  base: Uint8Array | null,
+): OfferAnswer {
+  if (base !== null && Buffer.compare(base, digest) === 0) return 'unchanged';
+  if (isZero(digest)) return 'have';
+  if (index.lookup(digest)?.kind === 'block') return 'have';
+  const window = Math.floor((block * connection.disk.head.blockSize) / WINDOW_BYTES);
+  const promised = promisesOf(connection, window);
+  const key = Buffer.from(digest).toString('latin1');
+  const firstAt = promised.get(key);
+  if (firstAt !== undefined && firstAt !== block) return 'have';
+  promised.set(key, block);
+  return 'want';
+}
+
+function promisesOf(connection: Connection, window: number): Map<string, number> {
+  const { promises, disk } = connection;
+  const known = promises.get(window);
+  if (known) return known;
+  if (promises.size >= MAX_PROMISING_WINDOWS) throw protocolError(disk.head, 'too many windows under way at once');
+  const fresh = new Map<string, number>();
+  promises.set(window, fresh);
+  return fresh;
+}
+
+/** The lane wrote, checked and synced them: from here they are found, whatever becomes of the window. */
+function applyRecords(index: RecordIndex, connection: Connection, window: FinishedWindow): void {
+  const writer = connection.hello.restorePointId;
+  if (window.records.length > MAX_WINDOW_BLOCKS)
+    throw protocolError(connection.disk.head, `window ${window.windowIndex} has ${window.records.length} records`);
+  index.apply(window.records.map(({ id, place }) => ({ id, kind: 'block' as const, place, writer })));
+}
