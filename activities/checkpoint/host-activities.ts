@@ -1,5 +1,6 @@
 /** The hypervisor verbs of one host: thin over its provider. */
 import type { Freezer, HypervisorProvider } from '../../engines/hypervisors/provider.ts';
+import type { VmSummary } from '../../schema/domain/hypervisor.ts';
 import type { HostActivities } from '../contract.ts';
 import { translating } from '../failures.ts';
 
@@ -12,6 +13,11 @@ export function createHostActivities({ provider, freezer, heartbeat }: HostDepen
     return await work.finally(() => clearInterval(timer));
   };
   return translating({
+    listInventory: async () => {
+      const vms: VmSummary[] = [];
+      for await (const vm of provider.listVms()) vms.push(vm);
+      return vms;
+    },
     inspectVm: async ({ vm, base }) => ({
       facts: await provider.inspectVm(vm),
       verdicts: await provider.judgeBase(vm, base),

@@ -1,6 +1,5 @@
 /** The client's reading side after the handshake: simple and structured replies, matched by handle. */
 import { TidemarkError } from '../../schema/domain/errors.ts';
-import type { StatusExtent } from './client.ts';
 import {
   chunk,
   CHUNK_DONE,
@@ -12,6 +11,7 @@ import {
   STRUCTURED_REPLY_MAGIC,
   take,
   type Parser,
+  type StatusExtent,
 } from './codec.ts';
 
 /** A request in flight. */

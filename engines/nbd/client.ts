@@ -8,12 +8,18 @@ import type { Extent } from '../../schema/domain/extents.ts';
 import type { Endpoint } from '../../schema/domain/hypervisor.ts';
 import { handshake, type Negotiated } from './client-handshake.ts';
 import { type Pending, replies } from './client-replies.ts';
-import { command, commandFlag, encodeRequest, limits, type Parser, Pump, transmissionFlag } from './codec.ts';
+import {
+  command,
+  commandFlag,
+  encodeRequest,
+  limits,
+  type Parser,
+  Pump,
+  transmissionFlag,
+  type StatusExtent,
+} from './codec.ts';
 
 export const describeEndpoint = (at: Endpoint): string => ('unix' in at ? `unix:${at.unix}` : `${at.host}:${at.port}`);
-
-/** Flags as the context defines them: `allocationFlag` bits, or `DIRTY_FLAG`. */
-export type StatusExtent = Extent & { flags: number };
 
 export type NbdConnectOptions = {
   at: Endpoint;

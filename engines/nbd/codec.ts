@@ -2,6 +2,7 @@
  * NBD on the wire: fixed newstyle handshake, structured replies, block status. Numbers are big-endian.
  * The specification is the protocol document of the NetworkBlockDevice project.
  */
+import type { Extent } from '../../schema/domain/extents.ts';
 export const NBD_MAGIC = 0x4e42_444d_4147_4943n; // "NBDMAGIC"
 export const OPTION_MAGIC = 0x4948_4156_454f_5054n; // "IHAVEOPT"
 export const OPTION_REPLY_MAGIC = 0x0003_e889_0455_65a9n;
@@ -157,3 +158,6 @@ export class Pump {
     return step.done ? null : step.value;
   }
 }
+
+/** Flags as the context defines them: `allocationFlag` bits, or `DIRTY_FLAG`. */
+export type StatusExtent = Extent & { flags: number };

@@ -1,9 +1,4 @@
 /** Registered with the namespace, all Keyword (the development server allows ten of a type). */
-export const searchAttributes = [
-  'TidemarkJob',
-  'TidemarkVm',
-  'TidemarkState',
-  'TidemarkResult',
-  'TidemarkRepository',
-  'TidemarkRunKey',
-];
+import { searchAttributeNames } from '../../schema/domain/sessions.ts';
+
+export const searchAttributes: readonly string[] = Object.values(searchAttributeNames);

@@ -117,6 +117,7 @@ const site = (): SiteConfig => ({
       repositoryId: repositoryId('main'),
       proxies: [],
       consistency: 'prefer',
+      scripts: { preFreeze: null, postThaw: null, success: null },
       codec: 'zstd',
       blockSize: 1048576,
       maxParallelVms: 4,

@@ -47,6 +47,11 @@ export type MachineConfig = {
   repositories: RepositoryConfig[];
 };
 
+/** A program in the guest, run through its agent. `timeoutMs` at most 10 min. */
+export type GuestScript = { path: string; args: string[]; timeoutMs: number };
+/** `success` runs after the seal (log truncation). null: none. */
+export type GuestScripts = { preFreeze: GuestScript | null; postThaw: GuestScript | null; success: GuestScript | null };
+
 export type JobConfig = {
   jobId: JobId;
   vms: { hostId: HostId; name: string; vmId: VmId; excludeDisks: DiskKey[] }[];
@@ -54,10 +59,12 @@ export type JobConfig = {
   /** Empty: any proxy. */
   proxies: ProxyId[];
   consistency: ConsistencyPolicy;
+  scripts: GuestScripts;
   codec: Codec;
   blockSize: number;
   /** VMs of one session in work at once. */
   maxParallelVms: number;
+  /** How long a session waits for a host or repository that does not answer. */
   hostWaitMs: number;
 };
 

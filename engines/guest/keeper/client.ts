@@ -19,12 +19,12 @@ export type KeeperFreezer = {
 };
 
 /** A program to run in the guest. `key` names this one run of it: asked again, the recorded result is given. */
-export type GuestScript = { key: string; path: string; args: string[]; timeoutMs: number };
+export type KeyedGuestScript = { key: string; path: string; args: string[]; timeoutMs: number };
 
 export type KeeperClient = {
   monitor(vm: VmRef | VmId): Monitor;
   freezer: KeeperFreezer;
-  exec(vm: VmRef, script: GuestScript): Promise<ExecResult>;
+  exec(vm: VmRef, script: KeyedGuestScript): Promise<ExecResult>;
   status(vm: VmRef): Promise<GuestStatus>;
   vms(): Promise<VmState[]>;
   /** Guests that were let go on after their scratch space was full, newest last. */

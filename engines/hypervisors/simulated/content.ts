@@ -1,6 +1,7 @@
 /** Bytes of a simulated disk: pseudo-random, a function of seed and place, so that nothing is stored. */
 import { type AllocatedExtent, type Extent, endOf, intersect } from '../../../schema/domain/extents.ts';
-import type { DiskAtMoment } from './model.ts';
+
+export type DiskAtMoment = { sizeBytes: number; seed: number; identity: string; writes: (Extent & { seed: number })[] };
 
 const PAGE_BYTES = 4096;
 const ALLOCATION_BYTES = 1024 * 1024;

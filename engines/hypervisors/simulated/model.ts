@@ -6,10 +6,9 @@
 import { appendFile, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { ErrorCode } from '../../../schema/domain/errors.ts';
-import type { Extent } from '../../../schema/domain/extents.ts';
 import type { Checkpoint, ReferencePoint, VmPower } from '../../../schema/domain/hypervisor.ts';
 import type { DiskKey, LineageId, RunKey, SiteId, VmId } from '../../../schema/domain/ids.ts';
-import { contentOf } from './content.ts';
+import { contentOf, type DiskAtMoment } from './content.ts';
 
 export type SimulatedDisk = { diskKey: DiskKey; sizeBytes: number; seed: number };
 
@@ -80,8 +79,6 @@ export async function actOnSimulated(stateFolder: string, vmId: VmId, line: Gues
   await mkdir(dirname(path), { recursive: true });
   await appendFile(path, `${JSON.stringify(line)}\n`);
 }
-
-export type DiskAtMoment = { sizeBytes: number; seed: number; identity: string; writes: (Extent & { seed: number })[] };
 
 /** A disk as it was after the first `moment` guest lines. */
 export function diskAt(disk: SimulatedDisk, guest: readonly GuestLine[], moment: number): DiskAtMoment {

@@ -1,37 +1,12 @@
 /** A restore lane: one thread that restores one disk at a time, from its cursor on. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
-import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
-import type { DiskKey, RestorePointId, RunKey } from '../../../schema/domain/ids.ts';
 import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 import type { DiskWriter, Seams } from '../../../schema/domain/seams.ts';
 import { openPortCalls, type Port } from '../port-calls.ts';
 import { type RestoreCursor, readCursor, writeCursor } from './cursor-file.ts';
 import { RestoreConnection } from './restore-connection.ts';
+import type { RestoreProgress, RestoreSpec, RestoreSummary } from './restore-spec.ts';
 
-export type RestoreSpec = {
-  restoreId: number;
-  run: RunKey;
-  restorePointId: RestorePointId;
-  diskKey: DiskKey;
-  endpoint: Endpoint;
-  target: TargetAccess;
-  patienceMs: number;
-};
-export type RestoreProgress = {
-  bytesDone: number;
-  bytesTotal: number;
-  receivedBytes: number;
-  writtenBytes: number;
-  waitsFor: string | null;
-};
-export type RestoreSummary = {
-  diskKey: DiskKey;
-  sizeBytes: number;
-  receivedBytes: number;
-  writtenBytes: number;
-  windowsRestored: number;
-  reconnects: number;
-};
 export type RestoreLaneOptions = {
   port: Port;
   seams: Seams;

@@ -6,7 +6,7 @@ import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import { startLaneThread } from '../lane-thread.ts';
 import { ByteBudget } from '../waiting.ts';
-import type { RestoreProgress, RestoreSpec, RestoreSummary } from './lane.ts';
+import type { RestoreProgress, RestoreSpec, RestoreSummary } from './restore-spec.ts';
 
 export type RestoreOrder = {
   run: RunKey;

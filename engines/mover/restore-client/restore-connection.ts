@@ -7,7 +7,7 @@ import { decodeBlock, DIGEST_BYTES, digestOf } from '../block-codec.ts';
 import { deferred, type Deferred } from '../waiting.ts';
 import { openWire, versions } from '../wire-session/open-wire.ts';
 import type { Wire } from '../wire-session/wire.ts';
-import type { RestoreSpec } from './lane.ts';
+import type { RestoreSpec } from './restore-spec.ts';
 
 const CREDIT_BYTES = 16 * 1024 * 1024;
 const MAX_WANTS = 3;

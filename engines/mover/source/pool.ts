@@ -2,34 +2,15 @@
  * The source's lanes: threads shared by all disks of a proxy. Runs in the main thread, which never sees block bytes;
  * it hands windows to whichever lane is free, disks in turn.
  */
-import type { DiskAccess } from '../../../schema/domain/hypervisor.ts';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
-import type { TransferAssignment, TransferSummary } from '../../../schema/domain/restore-point.ts';
+import type { TransferSummary } from '../../../schema/domain/restore-point.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import { startLaneThread, type LaneThread } from '../lane-thread.ts';
 import type { ItemDone, LaneItem, LaneProgress } from './lane.ts';
 import { RunningTransfer } from './running-transfer.ts';
+import type { TransferOrder } from './transfer-order.ts';
 
-/** `waitsFor`: 'source', 'target', or a sentence while the target cannot be reached; null before the first block. */
-export type TransferProgress = {
-  bytesDone: number;
-  bytesTotal: number;
-  readBytes: number;
-  sentBytes: number;
-  windowsAcked: number;
-  windowCount: number;
-  windowOpen: boolean;
-  waitsFor: string | null;
-};
-
-export type TransferOrder = {
-  access: DiskAccess;
-  assignment: TransferAssignment;
-  signal: AbortSignal;
-  onProgress?(progress: TransferProgress): void;
-  /** How long a target may stay silent before TRANSFER_FAILED; default 10 min. */
-  patienceMs?: number;
-};
+export type { TransferOrder, TransferProgress } from './transfer-order.ts';
 
 export type SourcePool = {
   /**

@@ -6,7 +6,7 @@ import { windowCountOf } from '../../../schema/domain/extents.ts';
 import { deferred } from '../waiting.ts';
 import { describeEndpoint } from '../wire-session/open-wire.ts';
 import type { ItemDone, LaneItem, LaneProgress, TransferSpec } from './lane.ts';
-import type { TransferOrder } from './pool.ts';
+import type { TransferOrder } from './transfer-order.ts';
 import { WindowQueue } from './window-queue.ts';
 
 const PATIENCE_MS = 10 * 60_000;

@@ -1,0 +1,24 @@
+/** What the pool is asked to send, and what it tells on the way. */
+import type { DiskAccess } from '../../../schema/domain/hypervisor.ts';
+import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
+
+/** `waitsFor`: 'source', 'target', or a sentence while the target cannot be reached; null before the first block. */
+export type TransferProgress = {
+  bytesDone: number;
+  bytesTotal: number;
+  readBytes: number;
+  sentBytes: number;
+  windowsAcked: number;
+  windowCount: number;
+  windowOpen: boolean;
+  waitsFor: string | null;
+};
+
+export type TransferOrder = {
+  access: DiskAccess;
+  assignment: TransferAssignment;
+  signal: AbortSignal;
+  onProgress?(progress: TransferProgress): void;
+  /** How long a target may stay silent before TRANSFER_FAILED; default 10 min. */
+  patienceMs?: number;
+};

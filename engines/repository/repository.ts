@@ -1,0 +1,46 @@
+/** A repository as its owning process sees it: one folder, locked; verbs by restore point, idempotent by run key. */
+import type { DiskKey, RepositoryId, RestorePointId, RunKey } from '../../schema/domain/ids.ts';
+import type {
+  AbortOutcome,
+  OpenedRestorePoint,
+  RestorePointSpec,
+  SealOutcome,
+  SealRequest,
+  TransferAssignment,
+  TransferRequest,
+} from '../../schema/domain/restore-point.ts';
+import type { RestoreSource, Seams, TransferRegistrar } from '../../schema/domain/seams.ts';
+import type { DeclaredDisk } from '../../schema/repository/documents.ts';
+
+export type RepositoryOptions = {
+  /** Made when missing or empty. */
+  folder: string;
+  repositoryId: RepositoryId;
+  /** For the index, a cache: may be lost at any time. */
+  indexFolder: string;
+  seams: Seams;
+};
+
+export type Repository = {
+  readonly repositoryId: RepositoryId;
+  /** Same run key: the same restore point again. RESTORE_POINT_SEALED, RESTORE_POINT_ABORTED, REPOSITORY_FULL. */
+  openRestorePoint(spec: RestorePointSpec): Promise<Omit<OpenedRestorePoint, 'endpoint'>>;
+  /** REPOSITORY_FULL when the disks clearly cannot fit. */
+  declareDisks(of: { restorePointId: RestorePointId; run: RunKey; disks: DeclaredDisk[] }): Promise<void>;
+  /** The fence is durable when it resolves. Same assignment number: the same answer. FENCED for a lower number. */
+  assignTransfer(request: TransferRequest): Promise<Omit<TransferAssignment, 'endpoint'>>;
+  /** NOT_CONSERVED, RESTORE_POINT_ABORTED. Sealed before: the same outcome. */
+  seal(request: SealRequest): Promise<SealOutcome>;
+  abort(of: { restorePointId: RestorePointId; run: RunKey }): Promise<AbortOutcome>;
+  readonly registrar: TransferRegistrar;
+  readonly restoreSource: RestoreSource;
+  /** For the mover's rehearsal: throws when no open restore point of this run is known. */
+  rehearse(restorePointId: RestorePointId, run: RunKey): void;
+  /** RESTORE_POINT_NOT_FOUND. */
+  describeSealed(restorePointId: RestorePointId): SealOutcome;
+  /** By time of the checkpoint. */
+  listSealed(): SealOutcome[];
+  listOpen(): { restorePointId: RestorePointId; run: RunKey; disks: DiskKey[]; lastWriteAt: string }[];
+  /** Keeps the index for the next start and gives the folder free. */
+  close(): Promise<void>;
+};
