@@ -81,6 +81,15 @@ export function lineageOf(job: JobId, vm: VmId, repository: RepositoryId): Linea
   return lineageId(hash64(`lineage ${job} ${vm} ${repository}`).toString(16).padStart(16, '0'));
 }
 
+/** Of a VM whose own UUID is not known: in the form of a UUID (version 8: "ours"), the same for the same host and name. */
+export function vmIdOf(host: HostId, name: string): VmId {
+  const hex = ['a', 'b'].map((half) => hash64(`vm-${half} ${host}/${name}`).toString(16).padStart(16, '0')).join('');
+  const variant = '89ab'[Number.parseInt(hex[16]!, 16) % 4]!;
+  return vmId(
+    `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-${variant}${hex.slice(17, 20)}-${hex.slice(20)}`,
+  );
+}
+
 /** `td-<site>-<run key>-<kind><n>`: at most 31 characters, the limit of a QEMU node name. */
 export function artifactName(site: SiteId, run: RunKey, kind: ArtifactKind, index: number): string {
   const name = `td-${site}-${run}-${kind}${index}`;

@@ -1,0 +1,349 @@
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it, test } from 'vitest';
+import type { SiteConfig } from '../../schema/domain/configuration.ts';
+import { TidemarkError } from '../../schema/domain/errors.ts';
+import { diskKey, hostId, vmIdOf } from '../../schema/domain/ids.ts';
+import { diffSites } from '../../schema/domain/site-changes.ts';
+import { parseSite } from './parse-site.ts';
+import type { Problem } from './problems.ts';
+
+const page = readFileSync(path.join(import.meta.dirname, 'site-yaml.md'), 'utf8');
+const example = /```yaml\n([^]*?)```/.exec(page)![1]!;
+
+const small = `site: lab
+hosts:
+  - name: images
+    provider: image
+    vms:
+      - name: files
+        disks: [{ name: d0, file: /srv/files.raw, format: raw }]
+proxies: [{ name: p1 }]
+repositories: [{ name: main, folder: /backups }]
+jobs:
+  - name: nightly
+    vms: [files]
+    repository: main
+`;
+const edited = (from: string, to: string): string => {
+  expect(small).toContain(from);
+  return small.replace(from, to);
+};
+
+function refusal(text: string): TidemarkError {
+  try {
+    parseSite(text, 'site.yaml');
+  } catch (error) {
+    if (error instanceof TidemarkError && error.code === 'BAD_CONFIG') return error;
+    throw error;
+  }
+  throw new Error(`was taken:\n${text}`);
+}
+const problemsOf = (text: string): Problem[] => refusal(text).details['problems'] as Problem[];
+
+describe('the example of the page', () => {
+  it('is read as it says', () => {
+    const { site, machines, jobs } = parseSite(example, 'site.yaml');
+    const [machine] = machines;
+    expect(site).toBe('lab');
+    expect(machine!.machineId).toBe('backup-1');
+    expect(machine!.hosts[0]).toEqual({
+      hostId: 'kvm-1',
+      slots: 4,
+      provider: 'qemu',
+      scratch: { folder: '/var/lib/tidemark/scratch', maxBytes: 20 * 2 ** 30 },
+      vms: [
+        {
+          name: 'web',
+          vmId: '3f0c1e8a-5d1b-4c7e-9a54-0b8f6d1c2e77',
+          qmp: '/run/vms/web.qmp',
+          agent: '/run/vms/web.agent',
+          disks: [
+            { diskKey: 'root', file: '/vms/web-root.qcow2', format: 'qcow2' },
+            { diskKey: 'data', file: '/vms/web-data.qcow2', format: 'qcow2' },
+          ],
+        },
+      ],
+    });
+    expect(machine!.hosts[1]!.vms.map((vm) => 'disks' in vm && vm.disks)).toEqual([
+      [{ diskKey: 'd0', file: '/srv/images/files.qcow2', format: 'qcow2', allowBacking: false }],
+      [{ diskKey: 'd0', file: '/srv/images/archive.qcow2', format: 'qcow2', allowBacking: true }],
+    ]);
+    expect(machine!.proxies).toEqual([{ proxyId: 'proxy-1', slots: 2, lanes: 2, restoreFolders: ['/restores'] }]);
+    expect(machine!.repositories).toEqual([{ repositoryId: 'main', folder: '/backups/main', slots: 4, lanes: 2 }]);
+    expect(jobs[0]).toEqual({
+      jobId: 'nightly',
+      vms: [
+        { hostId: 'kvm-1', name: 'web', vmId: '3f0c1e8a-5d1b-4c7e-9a54-0b8f6d1c2e77', excludeDisks: [] },
+        { hostId: 'images', name: 'files', vmId: vmIdOf(hostId('images'), 'files'), excludeDisks: [] },
+      ],
+      repositoryId: 'main',
+      proxies: ['proxy-1'],
+      consistency: 'prefer',
+      codec: 'zstd',
+      blockSize: 2 ** 20,
+      maxParallelVms: 4,
+      hostWaitMs: 900_000,
+      scripts: {
+        preFreeze: { path: '/usr/local/sbin/before-backup', args: [], timeoutMs: 120_000 },
+        postThaw: { path: '/usr/local/sbin/after-backup', args: [], timeoutMs: 300_000 },
+        success: { path: '/usr/local/sbin/truncate-logs', args: ['--older-than-backup'], timeoutMs: 600_000 },
+      },
+    });
+    expect(jobs[1]).toMatchObject({ jobId: 'archives', consistency: 'none', proxies: [], scripts: { success: null } });
+  });
+
+  it('gives the defaults it names: without those keys it is the same site', () => {
+    const defaults =
+      /^ *(?:slots: 4|slots: 2|lanes: 2|proxies: \[proxy-1\]|codec: zstd|blockSize: 1MiB|maxParallelVms: 4|hostWait: 15m|consistency: prefer) .*\n(?: +#.*\n)?/gm;
+    const shorter = example.replace(defaults, '');
+    expect(shorter.length).toBeLessThan(example.length - 600);
+    const changes = diffSites(parseSite(example, 'a'), parseSite(shorter, 'b'));
+    // Which proxies may be used is told apart from "any".
+    expect(changes).toEqual([{ kind: 'job', id: 'nightly', change: 'changed' }]);
+  });
+});
+
+test('names what the machine is called, and gives VMs ids that stay', () => {
+  const site = parseSite(small, 'site.yaml', 'box');
+  expect(site.machines[0]!.machineId).toBe('box');
+  const { vmId } = site.machines[0]!.hosts[0]!.vms[0]!;
+  expect(vmId).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  expect(vmId).toBe('927fa9c0-d0bb-8d5b-be59-28592e3f1d2a');
+  const other = edited('name: images', 'name: images-2');
+  expect(parseSite(other, 'site.yaml').machines[0]!.hosts[0]!.vms[0]!.vmId).not.toBe(vmId);
+});
+
+describe('one mistake', () => {
+  const cases: [string, string, string][] = [
+    [
+      'an unknown key',
+      'proxies: [{ name: p1, slotz: 3 }]',
+      '8:23: proxies[0].slotz: this key is not known here (name, slots, lanes, restoreFolders); did you mean "slots"?',
+    ],
+    [
+      'a wrong type',
+      'proxies: [{ name: p1, slots: many }]',
+      '8:30: proxies[0].slots: expected a whole number from 1 to 256, found "many"',
+    ],
+    [
+      'out of range',
+      'proxies: [{ name: p1, slots: 0 }]',
+      '8:30: proxies[0].slots: expected a whole number from 1 to 256, found the number 0',
+    ],
+    ['not a list', 'proxies: { name: p1 }', '8:10: proxies: expected a list of at most 256 proxies, found a mapping'],
+    ['nothing', 'proxies:', '8:9: proxies: expected a list of at most 256 proxies, found nothing'],
+    [
+      'a name missing',
+      'proxies: [{ slots: 1 }]',
+      '8:11: proxies[0].name: expected a name: 1 to 32 of a-z, 0-9 and "-", no "-" at its ends, found nothing',
+    ],
+    [
+      'upper case',
+      'proxies: [{ name: P1 }]',
+      '8:19: proxies[0].name: expected a name: 1 to 32 of a-z, 0-9 and "-", no "-" at its ends, found "P1"',
+    ],
+    [
+      'a relative folder',
+      'proxies: [{ name: p1, restoreFolders: [here] }]',
+      '8:40: proxies[0].restoreFolders[0]: expected an absolute path without "..", found "here"',
+    ],
+    [
+      'a folder that goes up',
+      'proxies: [{ name: p1, restoreFolders: [/a/../b] }]',
+      '8:40: proxies[0].restoreFolders[0]: expected an absolute path without "..", found "/a/../b"',
+    ],
+    [
+      'a name twice',
+      'proxies: [{ name: p1 }, { name: p1 }]',
+      '8:33: proxies[1].name: "p1" stands at proxies[0].name already',
+    ],
+    [
+      'restores into a repository',
+      'proxies: [{ name: p1, restoreFolders: [/backups/x/] }]',
+      `8:40: proxies[0].restoreFolders[0]: expected a folder apart from the repository's at repositories[0].folder, found "/backups/x"`,
+    ],
+    ['no proxy at all', 'proxies: []', '11:5: jobs[0]: the site has no proxies, so that nothing could read the disks'],
+  ];
+  it.each(cases)('%s', (_what, line, said) => {
+    expect(refusal(edited('proxies: [{ name: p1 }]', line)).message).toBe(`site.yaml:${said}`);
+  });
+
+  const jobCases: [string, string, string][] = [
+    [
+      'a repository that is not there',
+      'repository: mian',
+      '13:17: jobs[0].repository: expected the name of a repository (main), found "mian"; did you mean "main"?',
+    ],
+    [
+      'a proxy that is not there',
+      'repository: main\n    proxies: [p2]',
+      '14:15: jobs[0].proxies[0]: expected the name of a proxy (p1), found "p2"; did you mean "p1"?',
+    ],
+    [
+      'a codec',
+      'repository: main\n    codec: zsdt',
+      '14:12: jobs[0].codec: expected one of none, lz4, zstd, found "zsdt"; did you mean "zstd"?',
+    ],
+    [
+      'a block size',
+      'repository: main\n    blockSize: 2MiB',
+      '14:16: jobs[0].blockSize: expected one of 256KiB, 512KiB, 1MiB, 4MiB, found "2MiB"',
+    ],
+    [
+      'a duration without unit',
+      'repository: main\n    hostWait: 15',
+      '14:15: jobs[0].hostWait: expected a duration from 0s to 24h, like 90s, 15m or 1h30m, found the number 15',
+    ],
+    [
+      'frozen without an agent',
+      'repository: main\n    consistency: require',
+      '12:11: jobs[0].vms[0]: the job has consistency require, but this VM has no guest agent',
+    ],
+    ['a key twice', 'repository: main\n    repository: main', '14:5: the key "repository" stands twice in one mapping'],
+  ];
+  it.each(jobCases)('of a job: %s', (_what, line, said) => {
+    expect(refusal(edited('repository: main', line)).message).toBe(`site.yaml:${said}`);
+  });
+
+  const vmCases: [string, string, string][] = [
+    [
+      'not there',
+      'fils',
+      '12:11: jobs[0].vms[0]: expected the name of a VM (images/files, files), found "fils"; did you mean "files"?',
+    ],
+    ['twice', 'files, images/files', '12:18: jobs[0].vms[1]: this VM stands at jobs[0].vms[0] already'],
+    [
+      'a disk it has not',
+      '{ vm: files, excludeDisks: [d1] }',
+      '12:39: jobs[0].vms[0].excludeDisks[0]: expected the name of a disk of this VM (d0), found "d1"; did you mean "d0"?',
+    ],
+    ['none', '', '12:10: jobs[0].vms: expected at least one VM, found a list of 0'],
+    [
+      'a number',
+      '7',
+      '12:11: jobs[0].vms[0]: expected a VM: its name, host/name, or a mapping with vm and excludeDisks, found the number 7',
+    ],
+  ];
+  it.each(vmCases)('of a job: a VM, %s', (_what, vms, said) => {
+    expect(refusal(edited('vms: [files]', `vms: [${vms}]`)).message).toBe(`site.yaml:${said}`);
+  });
+
+  it('a provider that is not one', () => {
+    const said = refusal(edited('provider: image', 'provider: images')).message;
+    expect(said).toBe(
+      'site.yaml:4:15: hosts[0].provider: expected one of qemu, image, simulated, found "images"; did you mean "image"?',
+    );
+  });
+});
+
+const qemu = (vms: string): string => `site: lab
+hosts:
+  - { name: h1, provider: qemu, scratch: { folder: /scratch }, vms: [${vms}] }
+  - { name: h2, provider: qemu, scratch: { folder: /scratch }, vms: [{ name: b, qmp: /run/b.qmp, agent: /run/b.agent }] }
+`;
+
+test('sockets and UUIDs belong to one VM each, also over hosts', () => {
+  const uuid = '3F0C1E8A-5d1b-4c7e-9a54-0b8f6d1c2e77';
+  const said = problemsOf(
+    qemu(`{ name: a, qmp: /run//b.agent, uuid: ${uuid} }, { name: c, qmp: /run/c, uuid: ${uuid.toLowerCase()} }`),
+  );
+  expect(said.map(({ line, path, message }) => [line, path, message])).toEqual([
+    [3, 'hosts[0].vms[1].uuid', `"${uuid.toLowerCase()}" stands at hosts[0].vms[0].uuid already`],
+    [4, 'hosts[1].vms[0].agent', '"/run/b.agent" stands at hosts[0].vms[0].qmp already'],
+  ]);
+});
+
+test('a socket path has room for 107 bytes, counted in bytes', () => {
+  const vm = (length: number): string => `{ name: a, qmp: /${'ü'.repeat((length - 2) / 2)}x }`;
+  expect(parseSite(qemu(vm(106)), 'site.yaml').machines[0]!.hosts).toHaveLength(2);
+  expect(refusal(qemu(vm(108))).message).toContain('of at most 107 bytes (the limit of Unix sockets), found "/üü');
+});
+
+test('a VM of one name on two hosts has to be named with its host', () => {
+  const jobs = (vm: string): string => `${qemu('{ name: b, qmp: /run/a }')}proxies: [{ name: p }]
+repositories: [{ name: r, folder: /r }]
+jobs: [{ name: j, vms: [${vm}], repository: r }]
+`;
+  expect(refusal(jobs('b')).message).toBe(
+    'site.yaml:7:25: jobs[0].vms[0]: several hosts have a VM "b": write host/name',
+  );
+  const {
+    jobs: [job],
+  } = parseSite(jobs('h2/b, h1/b'), 'site.yaml');
+  expect(job!.vms.map((vm) => vm.hostId)).toEqual(['h2', 'h1']);
+  // One of them can be frozen.
+  expect(job!.consistency).toBe('prefer');
+});
+
+test('all problems are told at once, in the order of the file, whatever their kind', () => {
+  const text = small
+    .replace('site: lab', 'site: laboratory')
+    .replace('format: raw', 'format: vhd')
+    .replace('proxies: [{ name: p1 }]', 'proxies: [{ name: p1 }, { name: p1, lanes: 0 }]')
+    .replace('repository: main', 'repository: other');
+  const error = refusal(text);
+  expect(problemsOf(text).map(({ line, path }) => `${line} ${path}`)).toEqual([
+    '1 site',
+    '7 hosts[0].vms[0].disks[0].format',
+    '8 proxies[1].name',
+    '8 proxies[1].lanes',
+    '13 jobs[0].repository',
+  ]);
+  expect(error.message).toMatch(/^5 problems in site\.yaml\n {2}site\.yaml:1:7: site: expected/);
+  expect(error.message.split('\n')).toHaveLength(6);
+});
+
+test('of many problems 20 are shown, and the rest is counted', () => {
+  const keys = Array.from({ length: 50 }, (_, i) => `key${i}: 1\n`).join('');
+  const error = refusal(small + keys);
+  expect(error.details['problems']).toHaveLength(20);
+  expect(error.details['problemCount']).toBe(50);
+  expect(error.message).toMatch(/^50 problems in site\.yaml\n[^]*\n {2}and 30 more$/);
+});
+
+describe('hostile text ends in an error, soon', () => {
+  const bomb = `${['a', 'b', 'c', 'd', 'e', 'f']
+    .map(
+      (name, i) =>
+        `${name}: &${name} [${Array(9)
+          .fill(i === 0 ? 'x' : `*${'abcdef'[i - 1]}`)
+          .join(',')}]`,
+    )
+    .join('\n')}\n`;
+  it.each([
+    ['aliases of aliases', bomb, /aliases ask for too much/],
+    [
+      'many aliases',
+      `a: &a 1\nb: [${Array(50_000).fill('*a').join(', ')}]`,
+      /^site\.yaml:2:\d+: expected at most 100 aliases$/,
+    ],
+    ['too deep', '['.repeat(100_000), /nested too deeply/],
+    ['too long', `# ${'x'.repeat(1024 * 1024)}`, /expected at most 1048576 bytes/],
+    ['a hundred thousand keys', Array.from({ length: 100_000 }, (_, i) => `k${i}: 1`).join('\n'), /100001 problems/],
+    ['no YAML', 'site: "lab', /^site\.yaml:1:11: .*quote/],
+    ['another document', 'site: a\n---\nsite: b\n', /^site\.yaml:2:1: .*multiple documents/],
+    [
+      'an anchor that is not there',
+      'site: *nothing\n',
+      /^site\.yaml:1:7: there is no anchor &nothing before this alias$/,
+    ],
+    ['a tag of somebody', 'site: !!js/function x\n', /^site\.yaml:1:7: .*tag/],
+    [
+      'nothing at all',
+      '',
+      /^site\.yaml:1:1: expected a mapping: site, hosts, proxies, repositories, jobs, found nothing$/,
+    ],
+    ['a list', '- site', /^site\.yaml:1:1: expected a mapping.*found a list of 1$/],
+    ['a key that is a list', '{ [a, b]: 1, site: lab }', /this key is not known here/],
+    ['a prototype', 'site: lab\n__proto__: { jobs: [] }\nconstructor: 1\n', /constructor: this key is not known here/],
+  ])('%s', (_what, text, said) => {
+    expect(refusal(text).message).toMatch(said);
+  });
+});
+
+test('what is read can be written to machine.json and back', () => {
+  const site: SiteConfig = parseSite(example, 'site.yaml');
+  expect(JSON.parse(JSON.stringify(site))).toEqual(site);
+  expect(site.machines[0]!.hosts[1]!.vms[0]).toHaveProperty('disks.0.diskKey', diskKey('d0'));
+});

@@ -1,0 +1,188 @@
+/** site.yaml: from text to a validated site. Pure: reads no file, looks at no machine. */
+import { type Document, LineCounter, parseDocument } from 'yaml';
+import type { GuestScript, HostConfig, JobConfig, SiteConfig } from '../../schema/domain/configuration.ts';
+import { messageOf } from '../../schema/domain/errors.ts';
+import {
+  diskKey,
+  type HostId,
+  hostId,
+  jobId,
+  machineId,
+  proxyId,
+  repositoryId,
+  siteId,
+  vmId,
+  vmIdOf,
+  type VmId,
+} from '../../schema/domain/ids.ts';
+import { didYouMean } from './nearest-name.ts';
+import {
+  badAlias,
+  badSite,
+  describeValue,
+  type Finding,
+  placeFindings,
+  repeatedKeys,
+  type ValuePath,
+} from './problems.ts';
+import { checkReferences, indexVms } from './references.ts';
+import { type HostText, type JobText, type ScriptText, siteShape, type SiteText } from './site-shape.ts';
+
+/** Bytes; whoever reads the file should look at its size first. */
+export const MAX_SITE_BYTES = 1024 * 1024;
+/** Times that YAML aliases may be used: a file of a kilobyte could else ask for gigabytes. */
+const MAX_ALIASES = 100;
+const TOO_DEEP = 'it is nested too deeply';
+
+/**
+ * `fileName` is for messages. `machineName`: of the machine when the file names none. BAD_CONFIG with all problems at
+ * once: details.problems [{line, column, path, message}], at most 20 of details.problemCount.
+ */
+export function parseSite(text: string, fileName: string, machineName = 'localhost'): SiteConfig {
+  const lines = new LineCounter();
+  const { document, value } = readYaml(text, fileName, lines);
+  const shape = siteShape.safeParse(value);
+  const findings = [
+    ...repeatedKeys(document),
+    ...(shape.error?.issues ?? []).flatMap((issue) => findingsOf(issue, value)),
+    ...checkReferences(value),
+  ];
+  if (shape.success && findings.length === 0) return siteOf(shape.data, machineName);
+  throw badSite(fileName, placeFindings(document, lines, findings), findings.length);
+}
+
+function readYaml(text: string, fileName: string, lines: LineCounter): { document: Document; value: unknown } {
+  const wrong = (message: string, offset = 0): Error => {
+    const { line, col } = lines.linePos(offset);
+    return badSite(fileName, [{ line: Math.max(line, 1), column: Math.max(col, 1), path: '', message }]);
+  };
+  if (text.length > MAX_SITE_BYTES)
+    throw wrong(`expected at most ${MAX_SITE_BYTES} bytes, found ${text.length} characters`);
+  try {
+    const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: false });
+    const [error] = [...document.errors, ...document.warnings];
+    if (error) throw wrong(error.message.startsWith('Maximum call stack') ? TOO_DEEP : error.message, error.pos[0]);
+    const alias = badAlias(document, MAX_ALIASES);
+    if (alias) throw wrong(alias.message, alias.offset);
+    return { document, value: document.toJS({ maxAliasCount: MAX_ALIASES }) as unknown };
+  } catch (error) {
+    if (error instanceof RangeError) throw wrong(TOO_DEEP);
+    if (error instanceof ReferenceError) throw wrong(`aliases ask for too much (${messageOf(error)})`);
+    throw error;
+  }
+}
+
+type Issue = { code: string; path: PropertyKey[]; message: string; keys?: string[] };
+
+function findingsOf({ code, path, message, keys }: Issue, site: unknown): Finding[] {
+  const at = path as (string | number)[];
+  if (code === 'unrecognized_keys')
+    return keys!.map((key) => ({
+      path: at,
+      key,
+      say: () => `this key is not known here (${message})${didYouMean(key, message.split(', '))}`,
+    }));
+  const found = valueAt(site, at);
+  const options = /^one of [a-z]/.test(message) ? message.slice('one of '.length).split(', ') : [];
+  const hint = (): string => (typeof found === 'string' ? didYouMean(found, options) : '');
+  return [{ path: at, say: () => `expected ${message}, found ${describeValue(found)}${hint()}` }];
+}
+
+function valueAt(value: unknown, path: ValuePath): unknown {
+  let here = value;
+  for (const part of path) {
+    // The short form of a job's VM is a text where the shape has a mapping.
+    if (here === null || typeof here !== 'object') return here;
+    here = (here as Record<string | number, unknown>)[part];
+  }
+  return here;
+}
+
+// ---- from the text's words to the domain's -----------------------------------------------------
+
+function siteOf(site: SiteText, machineName: string): SiteConfig {
+  const hosts = site.hosts.map(hostOf);
+  return {
+    site: siteId(site.site),
+    machines: [
+      {
+        site: siteId(site.site),
+        machineId: machineId(site.machine ?? machineName),
+        hosts,
+        proxies: site.proxies.map(({ name, ...rest }) => ({ proxyId: proxyId(name), ...rest })),
+        repositories: site.repositories.map(({ name, ...rest }) => ({ repositoryId: repositoryId(name), ...rest })),
+      },
+    ],
+    jobs: site.jobs.map((job) => jobOf(job, hosts)),
+  };
+}
+
+function hostOf(host: HostText): HostConfig {
+  const id = hostId(host.name);
+  const common = { hostId: id, slots: host.slots };
+  const idOf = (vm: { name: string; uuid?: string | undefined }): { name: string; vmId: VmId } => ({
+    name: vm.name,
+    vmId: vm.uuid === undefined ? vmIdOf(id, vm.name) : vmId(vm.uuid),
+  });
+  if (host.provider === 'qemu') {
+    const { folder, limit } = host.scratch;
+    const vms = host.vms.map((vm) => ({
+      ...idOf(vm),
+      qmp: vm.qmp,
+      ...(vm.agent === undefined ? {} : { agent: vm.agent }),
+      ...(vm.disks === undefined ? {} : { disks: vm.disks.map(diskOf) }),
+    }));
+    return { ...common, provider: 'qemu', scratch: { folder, maxBytes: limit }, vms };
+  }
+  if (host.provider === 'image') {
+    const vms = host.vms.map((vm) => ({ ...idOf(vm), disks: vm.disks.map(diskOf) }));
+    return { ...common, provider: 'image', vms };
+  }
+  const vms = host.vms.map((vm) => ({
+    ...idOf(vm),
+    disks: vm.disks.map(({ name, size, seed }) => ({ diskKey: diskKey(name), sizeBytes: size, seed })),
+  }));
+  return { ...common, provider: 'simulated', vms };
+}
+
+const diskOf = <D extends { name: string }>({ name, ...rest }: D) => ({ diskKey: diskKey(name), ...rest });
+
+type KnownVm = { hostId: HostId; name: string; vmId: VmId; canFreeze: boolean };
+
+function jobOf(job: JobText, hosts: HostConfig[]): JobConfig {
+  const known = hosts.flatMap(vmsOf);
+  const index = indexVms(known.map((vm) => ({ host: vm.hostId, name: vm.name, vm })));
+  const chosen = job.vms.map(({ vm, excludeDisks }) => ({
+    known: index.get(vm)!,
+    excludeDisks: excludeDisks.map(diskKey),
+  }));
+  return {
+    jobId: jobId(job.name),
+    vms: chosen.map(({ known: { hostId, name, vmId }, excludeDisks }) => ({ hostId, name, vmId, excludeDisks })),
+    repositoryId: repositoryId(job.repository),
+    proxies: job.proxies.map(proxyId),
+    // Asking guests that have no agent would only make every session end in a warning.
+    consistency: job.consistency ?? (chosen.some((vm) => vm.known.canFreeze) ? 'prefer' : 'none'),
+    scripts: {
+      preFreeze: scriptOf(job.scripts.preFreeze),
+      postThaw: scriptOf(job.scripts.postThaw),
+      success: scriptOf(job.scripts.success),
+    },
+    codec: job.codec,
+    blockSize: job.blockSize,
+    maxParallelVms: job.maxParallelVms,
+    hostWaitMs: job.hostWait,
+  };
+}
+
+function vmsOf(host: HostConfig): KnownVm[] {
+  return host.vms.map((vm) => ({
+    hostId: host.hostId,
+    name: vm.name,
+    vmId: vm.vmId,
+    canFreeze: host.provider === 'simulated' || ('agent' in vm && vm.agent !== undefined),
+  }));
+}
+
+const scriptOf = (script: ScriptText | undefined): GuestScript | null =>
+  script === undefined ? null : { path: script.path, args: script.args, timeoutMs: script.timeout };
