@@ -227,6 +227,9 @@ describe('sessions', () => {
       await updateSessionVm(db, 's1', 'v2', { step: 'transferring' });
       expect(await loadSession(db, 's9')).toBeNull();
       expect(await listSessions(db, { open: true })).toEqual([]);
+      expect(await listSessions(db, { idPrefix: 's' })).toHaveLength(1);
+      expect(await listSessions(db, { idPrefix: '_1' })).toEqual([]);
+      expect(await listSessions(db, { idPrefix: '\\' })).toEqual([]);
       expect((await listJobs(db)).length).toBe(0);
     });
   });
@@ -256,6 +259,8 @@ describe('restore points', () => {
       expect(await loadRestorePoint(db, 'f'.repeat(32))).toEqual(sealed);
       expect(await listRestorePoints(db, { vmName: 'web' })).toMatchObject([{ sizeBytes: 100, storedBytes: 25 }]);
       expect(await listRestorePoints(db, { jobId: 'other' })).toEqual([]);
+      expect(await listRestorePoints(db, { idPrefix: 'ffff' })).toHaveLength(1);
+      expect(await listRestorePoints(db, { idPrefix: 'f_%' })).toEqual([]);
       expect(await loadRestorePoint(db, '0'.repeat(32))).toBeNull();
     });
   });

@@ -1,7 +1,7 @@
 /** Index of the repositories' restore points: rebuilt from manifests at will (invariant 9). */
 import type { Manifest, SealOutcome } from '../domain/restore-point.ts';
 import type { CatalogDatabase } from './connection.ts';
-import { fromJson, toJson } from './json.ts';
+import { fromJson, prefixPattern, toJson } from './json.ts';
 
 /** The same restore point again replaces its row. */
 export async function recordRestorePoint(db: CatalogDatabase, sealed: SealOutcome): Promise<void> {
@@ -53,7 +53,15 @@ export type RestorePointSummary = {
   sentBytes: number;
   storedBytes: number;
 };
-export type RestorePointFilter = { vmId?: string; vmName?: string; jobId?: string; sessionId?: string; limit?: number };
+export type RestorePointFilter = {
+  vmId?: string;
+  vmName?: string;
+  jobId?: string;
+  sessionId?: string;
+  limit?: number;
+  /** First characters of the restore point's id. */
+  idPrefix?: string;
+};
 
 /** Newest first. */
 export async function listRestorePoints(
@@ -70,6 +78,7 @@ export async function listRestorePoints(
   if (filter.vmName !== undefined) query = query.where('vm_name', '=', filter.vmName);
   if (filter.jobId !== undefined) query = query.where('job_id', '=', filter.jobId);
   if (filter.sessionId !== undefined) query = query.where('session_id', '=', filter.sessionId);
+  if (filter.idPrefix !== undefined) query = query.where('restore_point_id', 'like', prefixPattern(filter.idPrefix));
   return (await query.execute()).map((row) => ({
     restorePointId: row.restore_point_id,
     repositoryId: row.repository_id,

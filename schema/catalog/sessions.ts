@@ -4,7 +4,7 @@ import { TidemarkError } from '../domain/errors.ts';
 import type { Conservation } from '../domain/restore-point.ts';
 import type { SessionResult, SessionState } from '../domain/states.ts';
 import type { CatalogDatabase } from './connection.ts';
-import { fromJson, isoOrNull, toJson } from './json.ts';
+import { fromJson, isoOrNull, prefixPattern, toJson } from './json.ts';
 
 export type NewSession = {
   sessionId: string;
@@ -212,7 +212,14 @@ export async function updateSessionDisk(
     .execute();
 }
 
-export type SessionFilter = { jobId?: string; kind?: 'backup' | 'restore'; open?: boolean; limit?: number };
+export type SessionFilter = {
+  jobId?: string;
+  kind?: 'backup' | 'restore';
+  open?: boolean;
+  limit?: number;
+  /** First characters of the session's id. */
+  idPrefix?: string;
+};
 
 /** Newest first. `open`: only those not Stopped. */
 export async function listSessions(db: CatalogDatabase, filter: SessionFilter = {}): Promise<Session[]> {
@@ -224,6 +231,7 @@ export async function listSessions(db: CatalogDatabase, filter: SessionFilter = 
   if (filter.jobId !== undefined) query = query.where('job_id', '=', filter.jobId);
   if (filter.kind !== undefined) query = query.where('kind', '=', filter.kind);
   if (filter.open) query = query.where('state', '!=', 'Stopped');
+  if (filter.idPrefix !== undefined) query = query.where('session_id', 'like', prefixPattern(filter.idPrefix));
   return (await query.execute()).map(sessionOf);
 }
 

@@ -164,6 +164,9 @@ export const workflowTypes = {
 } as const;
 export const queryNames = { vmProgress: 'vmProgress', restoreProgress: 'restoreProgress' } as const;
 
+/** To a `backupSession`, without argument: graceful stop, VMs in work finish. An immediate stop is a cancellation. */
+export const signalNames = { stop: 'stop' } as const;
+
 /** Typed search attributes, all Keyword. */
 export const searchAttributeNames = {
   job: 'TidemarkJob',
