@@ -78,6 +78,10 @@ export const errorTable = {
     'operator',
     'The job requires a consistent guest and this was not reached; mend the guest agent, or set policy `prefer`.',
   ),
+  GUEST_SCRIPT_FAILED: row(
+    'operator',
+    'Run the script in the guest by hand and mend it; the message has the end of what it said.',
+  ),
   GUEST_THAWED_EARLY: row(
     'retry-here',
     'The guest was thawed at the deadline before the checkpoint was complete; look for a slow hypervisor or storage.',

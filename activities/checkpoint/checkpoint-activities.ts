@@ -1,0 +1,22 @@
+/**
+ * Checkpoints and reference points of one host's VMs: thin over its provider. None is interrupted by a cancellation:
+ * half a checkpoint is worse than one that the undo list takes back.
+ */
+import type { Freezer, HypervisorProvider } from '../../engines/hypervisors/provider.ts';
+import { beating } from '../beating.ts';
+import type { HostActivities } from '../contract.ts';
+import { translating } from '../failures.ts';
+
+export type CheckpointDependencies = { provider: HypervisorProvider; freezer: Freezer };
+type CheckpointActivities = Omit<HostActivities, 'listInventory' | 'inspectVm'>;
+
+export function createCheckpointActivities({ provider, freezer }: CheckpointDependencies): CheckpointActivities {
+  return translating({
+    createCheckpoint: (spec) => beating(() => provider.createCheckpoint(spec, freezer)),
+    openAccess: ({ run, diskKey, reader }) => beating(() => provider.openAccess(run, diskKey, reader)),
+    closeAccess: ({ run }) => beating(() => provider.closeAccess(run)),
+    releaseCheckpoint: ({ run }) => beating(() => provider.releaseCheckpoint(run)),
+    commitReferencePoint: ({ lineage, keep }) => beating(() => provider.commitReferencePoint(lineage, keep)),
+    discardReferencePoint: ({ run }) => beating(() => provider.discardReferencePoint(run)),
+  } satisfies CheckpointActivities);
+}
