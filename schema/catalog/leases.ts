@@ -111,11 +111,37 @@ export async function releaseLeases(
     return Number(some.numDeletedRows);
   }
   // Under the scheduler's lock: a pass that has read the request must not grant it after it is gone.
-  return locked(db, async (transaction) => {
+  return underSchedulerLock(db, async (transaction) => {
     await transaction.deleteFrom('resource_requests').where('workflow_id', '=', workflowId).execute();
     const all = await transaction.deleteFrom('leases').where('workflow_id', '=', workflowId).executeTakeFirst();
     return Number(all.numDeletedRows);
   });
+}
+
+/** Takes one request out of the line, with what was granted to it. Not there: success. Returns how many leases went. */
+export async function withdrawRequest(db: CatalogDatabase, workflowId: string, requestNumber: number): Promise<number> {
+  return underSchedulerLock(db, async (transaction) => {
+    let freed = 0n;
+    for (const table of ['resource_requests', 'leases'] as const) {
+      const gone = await transaction
+        .deleteFrom(table)
+        .where('workflow_id', '=', workflowId)
+        .where('request_number', '=', requestNumber)
+        .executeTakeFirst();
+      freed = gone.numDeletedRows;
+    }
+    return Number(freed);
+  });
+}
+
+/** Workflows that hold leases or wait for some. */
+export async function listLeaseOwners(db: CatalogDatabase): Promise<string[]> {
+  const rows = await db
+    .selectFrom('leases')
+    .select('workflow_id')
+    .union(db.selectFrom('resource_requests').select('workflow_id'))
+    .execute();
+  return rows.map((row) => row.workflow_id);
 }
 
 /** Waiting and granted requests, by arrival. */
@@ -140,7 +166,7 @@ export async function grantPass(
   decide: DecideResources,
   nowMs: number,
 ): Promise<ResourceDecision> {
-  return locked(db, async (transaction) => {
+  return underSchedulerLock(db, async (transaction) => {
     const rows = await transaction.selectFrom('resource_requests').selectAll().where('state', '=', 'waiting').execute();
     if (rows.length === 0) return { grants: [], reasons: [] };
     const resources = await loadResourceStates(transaction);
@@ -223,7 +249,7 @@ async function storeReason(db: Transaction<CatalogTables>, wait: WaitReason): Pr
 }
 
 /** Runs `work` alone among all schedulers of this catalog. Read committed: it sees what earlier passes committed. */
-async function locked<T>(
+export async function underSchedulerLock<T>(
   db: CatalogDatabase,
   work: (transaction: Transaction<CatalogTables>) => Promise<T>,
 ): Promise<T> {

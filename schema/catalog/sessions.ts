@@ -5,6 +5,7 @@ import type { Conservation } from '../domain/restore-point.ts';
 import type { SessionResult, SessionState } from '../domain/states.ts';
 import type { CatalogDatabase } from './connection.ts';
 import { fromJson, isoOrNull, prefixPattern, toJson } from './json.ts';
+import { underSchedulerLock } from './leases.ts';
 
 export type NewSession = {
   sessionId: string;
@@ -38,6 +39,52 @@ export type Session = {
   error: SessionError | null;
   spec: unknown;
 };
+
+/**
+ * Makes the session unless another one of its job is not Stopped: then those are returned, and nothing was made. Two
+ * starts of one job see each other (scheduler lock).
+ */
+export async function beginSession(db: CatalogDatabase, session: NewSession & { jobId: string }): Promise<Session[]> {
+  return underSchedulerLock(db, async (transaction) => {
+    const open = await listSessions(transaction, { jobId: session.jobId, open: true, limit: 1000 });
+    const others = open.filter(({ sessionId }) => sessionId !== session.sessionId);
+    if (others.length === 0) await createSession(transaction, session);
+    return others;
+  });
+}
+
+/**
+ * Closes a session that nobody works on any more: it and its VMs in work as Failed with the error, VMs it never came to
+ * as NotProcessed. One that is Stopped stays as it is.
+ */
+export async function closeAbandonedSession(
+  db: CatalogDatabase,
+  sessionId: string,
+  end: { endedAt: string; error: SessionError },
+): Promise<void> {
+  await db.transaction().execute(async (transaction) => {
+    const session = await transaction
+      .selectFrom('sessions')
+      .select('state')
+      .where('session_id', '=', sessionId)
+      .forUpdate()
+      .executeTakeFirst();
+    if (!session || session.state === 'Stopped') return;
+    const { endedAt, error } = end;
+    await updateSession(transaction, sessionId, { state: 'Stopped', result: 'Failed', endedAt, error });
+    const left = await transaction
+      .selectFrom('session_vms')
+      .select(['vm_id', 'started_at'])
+      .where('session_id', '=', sessionId)
+      .where('result', '=', 'None')
+      .execute();
+    for (const { vm_id, started_at } of left) {
+      const change: SessionVmChange =
+        started_at === null ? { result: 'NotProcessed' } : { result: 'Failed', endedAt, error, waitsFor: null };
+      await updateSessionVm(transaction, sessionId, vm_id, change);
+    }
+  });
+}
 
 /** Starting, result None; a session that is there already stays as it is. */
 export async function createSession(db: CatalogDatabase, session: NewSession): Promise<void> {

@@ -1,0 +1,96 @@
+/**
+ * Leases whose workflow was closed without giving them back (terminated by hand), and sessions likewise. Whether a
+ * workflow lives is asked by id; no answer means that it does. What is closed must be seen closed twice, 30 s apart:
+ * by then its activities have learnt of it from their heartbeats and write no more.
+ */
+import type { CatalogDatabase } from '../../schema/catalog/connection.ts';
+import { listLeaseOwners, releaseLeases } from '../../schema/catalog/leases.ts';
+import { closeAbandonedSession, listSessions } from '../../schema/catalog/sessions.ts';
+import { messageOf } from '../../schema/domain/errors.ts';
+import type { Clock, Log } from '../../schema/domain/seams.ts';
+import { abandonedError } from '../session/abandoned.ts';
+import type { WorkflowState, WorkflowView } from '../temporal-views.ts';
+
+export type ClosedOwnersOptions = {
+  db: CatalogDatabase;
+  workflows: WorkflowView;
+  clock: Clock;
+  log: Log;
+  /** Leases were given back. */
+  onFreed(): void;
+};
+
+const SEEN_APART_MS = 30_000;
+const MOST_SESSIONS = 1000;
+const ASKED_AT_ONCE = 8;
+/** More unknown workflows than this at once, and it is rather Temporal that lost its memory. */
+const mostUnknown = (owners: number): number => Math.max(3, owners / 10);
+
+type Closed = Exclude<WorkflowState, { is: 'open' }>;
+
+export class ClosedOwners {
+  readonly #options: ClosedOwnersOptions;
+  /** Since when a workflow was seen closed, ms of the monotonic clock. */
+  readonly #seen = new Map<string, number>();
+
+  constructor(options: ClosedOwnersOptions) {
+    this.#options = options;
+  }
+
+  /** One sweep; returns the workflows whose leases or sessions were taken from them. */
+  async sweep(): Promise<string[]> {
+    const { db, clock, log } = this.#options;
+    const sessions = await listSessions(db, { open: true, limit: MOST_SESSIONS });
+    const owners = new Set([...(await listLeaseOwners(db)), ...sessions.map(({ workflowId }) => workflowId)]);
+    const closed = this.#withoutLoss(await this.#closedOf([...owners]), owners.size);
+    for (const workflowId of this.#seen.keys()) if (!closed.has(workflowId)) this.#seen.delete(workflowId);
+    const gone: string[] = [];
+    for (const [workflowId, state] of closed) {
+      const sinceMs = this.#seen.get(workflowId) ?? clock.monotonic();
+      this.#seen.set(workflowId, sinceMs);
+      if (clock.monotonic() - sinceMs < SEEN_APART_MS) continue;
+      const freed = await releaseLeases(db, workflowId);
+      const endedAt = new Date(clock.now()).toISOString();
+      const error = abandonedError(workflowId, state)!;
+      for (const { sessionId } of sessions.filter((session) => session.workflowId === workflowId))
+        await closeAbandonedSession(db, sessionId, { endedAt, error });
+      log.warn('took leases and session from a workflow that is closed', { workflowId, freed, why: error.message });
+      this.#seen.delete(workflowId);
+      gone.push(workflowId);
+    }
+    if (gone.length > 0) this.#options.onFreed();
+    return gone;
+  }
+
+  async #closedOf(owners: string[]): Promise<Map<string, Closed>> {
+    const closed = new Map<string, Closed>();
+    const next = owners[Symbol.iterator]();
+    const asker = async (): Promise<void> => {
+      for (const workflowId of next) {
+        const state = await this.#stateOf(workflowId);
+        if (state.is !== 'open') closed.set(workflowId, state);
+      }
+    };
+    await Promise.all(Array.from({ length: ASKED_AT_ONCE }, asker));
+    return closed;
+  }
+
+  async #stateOf(workflowId: string): Promise<WorkflowState> {
+    try {
+      return await this.#options.workflows.stateOf(workflowId);
+    } catch (error) {
+      this.#options.log.debug('a workflow is taken for open', { workflowId, why: messageOf(error) });
+      return { is: 'open' };
+    }
+  }
+
+  #withoutLoss(closed: Map<string, Closed>, owners: number): Map<string, Closed> {
+    const unknown = [...closed].filter(([, { is }]) => is === 'not-found').map(([workflowId]) => workflowId);
+    if (unknown.length <= mostUnknown(owners)) return closed;
+    this.#options.log.error('Temporal does not know many workflows that hold leases: they are left alone', {
+      owners,
+      unknown: unknown.length,
+    });
+    return new Map([...closed].filter(([workflowId]) => !unknown.includes(workflowId)));
+  }
+}

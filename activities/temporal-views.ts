@@ -1,0 +1,14 @@
+/** What control activities ask of Temporal about workflows and queues; implemented where the client is. */
+
+/** How a workflow stands, by id: its newest run. `closed`: a word for people ("terminated", "failed"). */
+export type WorkflowState = { is: 'open' } | { is: 'closed'; how: string } | { is: 'not-found' };
+
+export type WorkflowView = {
+  /** UNREACHABLE when Temporal does not say: whoever asks must then take the workflow for alive. */
+  stateOf(workflowId: string): Promise<WorkflowState>;
+};
+
+export type QueueView = {
+  /** How long ago a worker of the queue gave a sign of life; null: none is known. */
+  silentMs(queue: string): Promise<number | null>;
+};
