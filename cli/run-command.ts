@@ -1,13 +1,16 @@
 /** How every command ends: its error on stderr with a hint, or as an object with `--json`, and its exit code. */
-import { errorCodeOf, errorTable, messageOf } from '../schema/domain/errors.ts';
+import { errorCodeOf, errorTable, messageOf, TidemarkError } from '../schema/domain/errors.ts';
 import { exitCodeOf } from './exit-codes.ts';
 
-export type ErrorReport = { error: { code: string | null; message: string; hint: string | null } };
+export type ErrorReport = {
+  error: { code: string | null; message: string; hint: string | null; details: Record<string, unknown> };
+};
 
 export function reportOf(error: unknown): ErrorReport {
   const code = errorCodeOf(error);
   const hint = code === undefined ? null : errorTable[code].hint;
-  return { error: { code: code ?? null, message: messageOf(error), hint } };
+  const details = error instanceof TidemarkError ? error.details : {};
+  return { error: { code: code ?? null, message: messageOf(error), hint, details } };
 }
 
 export function printError(error: unknown, json: boolean): void {

@@ -19,8 +19,10 @@ if (!existsSync(node)) {
 }
 
 const child = spawn(node, [path.join(root, 'cli/tidemark.ts'), ...process.argv.slice(2)], { stdio: 'inherit' });
-// Ctrl-C reaches the whole group of the terminal by itself; what comes to this process alone is passed on.
-process.on('SIGINT', () => undefined);
+// Ctrl-C reaches the whole group of the terminal by itself; what comes to this process alone is passed on. Without a
+// terminal that cannot be told apart, and there a second SIGINT does no harm.
+const isTerminal = process.stdin.isTTY && process.stdout.isTTY;
+process.on('SIGINT', () => isTerminal || child.kill('SIGINT'));
 for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
 child.on('error', (error) => {
   console.error(`error: cannot start ${node}: ${error.message}`);

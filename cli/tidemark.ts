@@ -29,6 +29,12 @@ async function createProgram(): Promise<Command> {
   return program;
 }
 
+// Whoever reads the output has gone (`tidemark session list | head`): there is nobody to tell anything.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit(exitCodes.interrupted);
+});
+
 try {
   const program = await createProgram();
   await program.parseAsync();

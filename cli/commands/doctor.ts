@@ -1,7 +1,8 @@
 /** `tidemark doctor`: looks at everything a stack needs, and says what to do where something is wrong. */
 import type { Command } from 'commander';
 import { probePort } from '../../engines/stack/ports.ts';
-import { checkFolder, checkPorts, checkStack, checkTools, type Finding } from '../doctor-checks.ts';
+import type { Finding } from '../doctor-checks.ts';
+import { example } from '../command-options.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { printJson, runCommand } from '../run-command.ts';
 import { layoutOf, STATE_OPTION } from '../stack-access.ts';
@@ -15,6 +16,8 @@ function show(finding: Finding): void {
 
 /** 0 when all is well, 1 when there is a problem. */
 async function doctor(options: DoctorOptions): Promise<number> {
+  // Loaded here: the database driver and Temporal's client would slow down every other command.
+  const { checkFolder, checkPorts, checkStack, checkTools } = await import('../doctor-checks.ts');
   const layout = layoutOf(options.state);
   const folder = [...(await checkFolder(layout)), ...(await checkPorts(layout, probePort))];
   const findings = [...checkTools(), ...folder, ...(await checkStack(layout))];
@@ -26,10 +29,11 @@ async function doctor(options: DoctorOptions): Promise<number> {
 }
 
 export function register(program: Command): void {
-  program
+  const command = program
     .command('doctor')
     .description('check tools, folders, ports, the catalog and Temporal')
     .option(...STATE_OPTION)
     .option('--json', 'print the findings as JSON')
     .action(runCommand(doctor));
+  example(command, 'tidemark doctor');
 }

@@ -4,6 +4,7 @@ import { endLeftovers } from '../../engines/stack/leftovers.ts';
 import { signalProcess, waitUntilGone } from '../../engines/stack/process-identity.ts';
 import { isSupervisorRunning, readStackFile } from '../../engines/stack/stack-file.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
+import { example } from '../command-options.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { printJson, runCommand } from '../run-command.ts';
 import { layoutOf, STATE_OPTION } from '../stack-access.ts';
@@ -31,10 +32,11 @@ async function down(options: DownOptions): Promise<number> {
 }
 
 export function register(program: Command): void {
-  program
+  const command = program
     .command('down')
     .description('stop the embedded stack; sessions in work go on after the next `tidemark up`')
     .option(...STATE_OPTION)
     .option('--json', 'print what was ended as JSON')
     .action(runCommand(down));
+  example(command, 'tidemark down');
 }

@@ -1,6 +1,7 @@
 /** `tidemark status`: what runs, since when, and how often it died. */
 import type { Command } from 'commander';
 import { runningChildren, readStackFile, type ChildStatus, type StackFile } from '../../engines/stack/stack-file.ts';
+import { example } from '../command-options.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { formatDuration, formatTime, renderTable } from '../output/table.ts';
 import { printJson, runCommand } from '../run-command.ts';
@@ -44,10 +45,11 @@ async function status(options: StatusOptions): Promise<number> {
 }
 
 export function register(program: Command): void {
-  program
+  const command = program
     .command('status')
     .description('show what runs')
     .option(...STATE_OPTION)
     .option('--json', 'print it as JSON')
     .action(runCommand(status));
+  example(command, 'tidemark status');
 }

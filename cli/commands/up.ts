@@ -18,6 +18,7 @@ import { startStack } from '../../engines/stack/start-stack.ts';
 import type { Stack } from '../../engines/stack/supervisor.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import { createSeams } from '../../workers/runtime/seams.ts';
+import { example } from '../command-options.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { printJson, runCommand } from '../run-command.ts';
 import { layoutOf, locateTools, STATE_OPTION, workerEntries } from '../stack-access.ts';
@@ -156,7 +157,7 @@ async function detached(options: UpOptions): Promise<number> {
 }
 
 export function register(program: Command): void {
-  program
+  const command = program
     .command('up')
     .description('start the embedded stack: Temporal, the catalog, the guest keeper and one worker per role')
     .option(...STATE_OPTION)
@@ -165,4 +166,5 @@ export function register(program: Command): void {
     .option('--temporal-port <port>', 'port of Temporal (default: a free one, kept)', parsePort)
     .option('--json', 'with --detach: print what runs as JSON')
     .action(runCommand((options: UpOptions) => (options.detach ? detached(options) : foreground(options))));
+  example(command, 'tidemark up', 'tidemark up --detach --ui-port 8233');
 }

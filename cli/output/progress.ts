@@ -9,6 +9,8 @@ export type LiveDisk = {
   bytesDone: number;
   bytesTotal: number;
   readRateBytesPerSecond: number;
+  /** Read from the source; less than done where nothing had changed. */
+  readBytes: number;
   sentBytes: number;
   /** What the transfer waits for, in words; empty when it flows. */
   waitsFor: string;
@@ -23,7 +25,16 @@ export type LiveVm = {
   disks: LiveDisk[];
 };
 
-export type LiveSession = { sessionId: string; state: string; result: string; vms: LiveVm[] };
+export type LiveSession = {
+  sessionId: string;
+  state: string;
+  result: string;
+  /** What the session as a whole waits for; empty when it does not. */
+  note: string;
+  vms: LiveVm[];
+  /** Why the picture may be old ("Temporal does not answer"); empty when it is not. */
+  notices: string[];
+};
 
 const percentOf = (disk: LiveDisk): number =>
   disk.bytesTotal === 0 ? 100 : Math.min(100, Math.floor((disk.bytesDone / disk.bytesTotal) * 100));
@@ -35,24 +46,32 @@ function bar(percent: number, width = 20): string {
 
 function diskLine(disk: LiveDisk): string {
   const percent = percentOf(disk);
-  const figures = `${formatBytes(disk.bytesDone)} of ${formatBytes(disk.bytesTotal)}`;
-  const sent = `sent ${formatBytes(disk.sentBytes)}`;
+  const done = `${formatBytes(disk.bytesDone)} of ${formatBytes(disk.bytesTotal)}`;
+  const figures = `read ${formatBytes(disk.readBytes)}, sent ${formatBytes(disk.sentBytes)}`;
   const waits = disk.waitsFor === '' ? '' : `, waits for ${disk.waitsFor}`;
-  const rate = formatRate(disk.readRateBytesPerSecond);
-  return `${disk.diskKey} ${bar(percent)} ${String(percent).padStart(3)} %  ${figures}, ${rate}, ${sent}${waits}`;
+  const rate = disk.readRateBytesPerSecond === 0 ? '' : `, ${formatRate(disk.readRateBytesPerSecond)}`;
+  return `${disk.diskKey} ${bar(percent)} ${String(percent).padStart(3)} %  ${done}, ${figures}${rate}${waits}`;
 }
 
-const vmLine = (vm: LiveVm): string =>
-  `${vm.name}: ${vm.result === 'None' ? vm.step : vm.result}${vm.note === '' ? '' : ` (${vm.note})`}`;
+const withNote = (text: string, note: string): string => (note === '' ? text : `${text} (${note})`);
+const vmLine = (vm: LiveVm): string => withNote(`${vm.name}: ${vm.result === 'None' ? vm.step : vm.result}`, vm.note);
+const sessionLine = (session: LiveSession): string =>
+  withNote(`session ${session.sessionId}: ${session.state}`, session.note);
 
-/** All lines of the picture, for a terminal; each cut to `columns`. */
-export function renderSession(session: LiveSession, columns: number): string[] {
-  const lines = [`session ${session.sessionId}: ${session.state}`];
+/**
+ * The picture for a terminal: each line cut to `columns`; of more lines than `rows`, the last ones are only counted,
+ * since what scrolled away cannot be repainted.
+ */
+export function renderSession(session: LiveSession, columns: number, rows = Infinity): string[] {
+  const lines = [sessionLine(session), ...session.notices.map((notice) => `  warning: ${notice}`)];
   for (const vm of session.vms) {
     lines.push(`  ${vmLine(vm)}`);
     for (const disk of vm.disks) lines.push(`    ${diskLine(disk)}`);
   }
-  return lines.map((line) => line.slice(0, columns - 1));
+  const room = Math.max(2, rows - 1);
+  const shown =
+    lines.length <= room ? lines : [...lines.slice(0, room - 1), `  ... ${lines.length - room + 1} more lines`];
+  return shown.map((line) => line.slice(0, columns - 1));
 }
 
 /** What to print in a pipe: state and step changes, and each disk at every tenth of its way. */
@@ -65,7 +84,12 @@ export function createLineReporter(): (session: LiveSession) => string[] {
   };
   return (session) => {
     const lines: string[] = [];
-    if (changed('session', session.state)) lines.push(`session ${session.sessionId}: ${session.state}`);
+    if (changed('session', sessionLine(session))) lines.push(sessionLine(session));
+    const hadNotices = (last.get('notices') ?? '') !== '';
+    if (changed('notices', session.notices.join('\n')) && (hadNotices || session.notices.length > 0))
+      lines.push(
+        ...(session.notices.length === 0 ? ['all answers again'] : session.notices.map((each) => `warning: ${each}`)),
+      );
     for (const vm of session.vms) {
       if (changed(`vm ${vm.name}`, vmLine(vm))) lines.push(vmLine(vm));
       for (const disk of vm.disks) {
@@ -79,8 +103,10 @@ export function createLineReporter(): (session: LiveSession) => string[] {
   };
 }
 
+export type Painter = { paint(lines: string[]): void; /** The next paint goes below what is there. */ done(): void };
+
 /** Repaints a block of lines in place on a terminal. */
-export function createPainter(out: NodeJS.WriteStream): { paint(lines: string[]): void; done(): void } {
+export function createPainter(out: NodeJS.WriteStream): Painter {
   let painted = 0;
   const clear = (): string => (painted === 0 ? '' : `\u001b[${painted}A\u001b[J`);
   return {

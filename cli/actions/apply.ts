@@ -1,0 +1,194 @@
+/** `tidemark apply`: makes the installation what site.yaml says, or changes nothing. */
+import { chmod, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { configurationDigest } from '../../engines/stack/configuration-watch.ts';
+import type { StackLayout } from '../../engines/stack/layout.ts';
+import { isSupervisorRunning, readStackFile } from '../../engines/stack/stack-file.ts';
+import { MAX_SITE_BYTES, parseSite } from '../../engines/site/parse-site.ts';
+import type { CatalogDatabase } from '../../schema/catalog/connection.ts';
+import { listLeases } from '../../schema/catalog/leases.ts';
+import { listSessions, loadSession, type SessionWithRows } from '../../schema/catalog/sessions.ts';
+import { applySite, loadSite } from '../../schema/catalog/site.ts';
+import type { MachineConfig, SiteChange, SiteConfig } from '../../schema/domain/configuration.ts';
+import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
+import { diffSites } from '../../schema/domain/site-changes.ts';
+import { withCatalog } from '../catalog-access.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { printJson } from '../run-command.ts';
+import { checkMachine } from '../site-checks.ts';
+import { layoutOf } from '../stack-access.ts';
+
+export type ApplyOptions = { state?: string; json?: boolean; file: string; dryRun?: boolean; yes?: boolean };
+
+/** Longer than the supervisor gives the workers to end and to come up again. */
+const APPLIED_LIMIT_MS = 100_000;
+const POLL_MS = 100;
+
+/** A computer's name as a machine's: what is not allowed in one becomes "-". */
+export function machineNameOf(host: string): string {
+  const name = host
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9]+/g, '-')
+    .slice(0, 32)
+    .replaceAll(/^-+|-+$/g, '');
+  return name === '' ? 'localhost' : name;
+}
+
+async function readSite(file: string): Promise<SiteConfig> {
+  try {
+    const { size } = await stat(file);
+    if (size > MAX_SITE_BYTES) {
+      const message = `${file} has ${size} bytes, expected at most ${MAX_SITE_BYTES}`;
+      throw new TidemarkError('BAD_CONFIG', message, { file, sizeBytes: size });
+    }
+    return parseSite(await readFile(file, 'utf8'), path.basename(file), machineNameOf(hostname()));
+  } catch (error) {
+    if (error instanceof TidemarkError) throw error;
+    throw new TidemarkError('BAD_REQUEST', `cannot read ${file}: ${messageOf(error)}`, { file }, error);
+  }
+}
+
+/** What of the changes running sessions use, in words. */
+async function usedBySessions(db: CatalogDatabase, changes: readonly SiteChange[]): Promise<string[]> {
+  const removed = changes.filter(({ change }) => change === 'removed');
+  if (removed.length === 0) return [];
+  const leases = await listLeases(db);
+  const warnings: string[] = [];
+  for (const { sessionId } of await listSessions(db, { open: true, limit: 1000 })) {
+    const session = await loadSession(db, sessionId);
+    if (session === null) continue;
+    const own = leases.filter(({ workflowId }) => workflowId.startsWith(session.workflowId));
+    const used = usedThings(
+      session,
+      own.map(({ kind, id }) => `${kind} ${id}`),
+    );
+    for (const { kind, id } of removed)
+      if (used.has(`${kind} ${id}`)) warnings.push(`${kind} ${id} is removed, but session ${sessionId} uses it`);
+  }
+  return warnings;
+}
+
+function usedThings(session: SessionWithRows, leases: readonly string[]): Set<string> {
+  const open = session.vms.filter((vm) => vm.result === 'None');
+  return new Set([
+    ...leases,
+    `job ${session.jobId}`,
+    ...open.flatMap((vm) => [`vm ${vm.hostId}/${vm.name}`, `host ${vm.hostId}`]),
+  ]);
+}
+
+const signs = { added: '+', changed: '~', removed: '-' } as const;
+
+function showChanges(changes: readonly SiteChange[]): void {
+  if (changes.length === 0) console.log('nothing changes');
+  for (const { change, kind, id } of changes) console.log(`${signs[change]} ${kind} ${id}`);
+}
+
+async function isWanted(): Promise<boolean> {
+  const lines = createInterface({ input: process.stdin, output: process.stdout });
+  try {
+    return /^y(?:es)?$/i.test((await lines.question('Apply it all the same? [y/N] ')).trim());
+  } finally {
+    lines.close();
+  }
+}
+
+/** Written beside the file first; `commit` makes it the machine's, whole or not at all. Null: it is so already. */
+async function prepareMachineFile(
+  layout: StackLayout,
+  machine: MachineConfig,
+): Promise<{ commit(): Promise<void>; discard(): Promise<void> } | null> {
+  const text = `${JSON.stringify(machine, null, 2)}\n`;
+  const before = await readFile(layout.machineFile, 'utf8').catch(() => null);
+  if (before === text) return null;
+  const next = `${layout.machineFile}.new`;
+  await rm(next, { force: true });
+  const handle = await open(next, 'wx', 0o600);
+  await handle.writeFile(text);
+  await handle.sync();
+  await handle.close();
+  return {
+    async commit() {
+      await chmod(next, 0o600);
+      await rename(next, layout.machineFile);
+      const folder = await open(layout.configFolder, 'r');
+      await folder.sync();
+      await folder.close();
+    },
+    discard: () => rm(next, { force: true }),
+  };
+}
+
+/** File first, catalog second, and the file's name only when the catalog has it: a failure on the way changes nothing. */
+async function store(db: CatalogDatabase, layout: StackLayout, site: SiteConfig): Promise<void> {
+  const [machine, second] = site.machines;
+  if (machine === undefined || second !== undefined)
+    throw new TidemarkError('BAD_CONFIG', `this stack runs one machine, the site has ${site.machines.length}`);
+  const file = await prepareMachineFile(layout, machine);
+  try {
+    await applySite(db, site);
+  } catch (error) {
+    await file?.discard();
+    throw error;
+  }
+  await file?.commit();
+}
+
+/** Until the processes that read the configuration run with it. Returns warnings about those that did not come up. */
+async function untilApplied(layout: StackLayout): Promise<string[]> {
+  const digest = await configurationDigest(layout.machineFile);
+  const deadline = performance.now() + APPLIED_LIMIT_MS;
+  for (;;) {
+    const stack = readStackFile(layout.stackFile);
+    if (stack === null || !isSupervisorRunning(stack))
+      return ['the stack ended meanwhile; it starts with the new site'];
+    const isCurrent = stack.configuration.state === 'applied' && stack.configuration.digest === digest;
+    const unready = stack.children.filter(({ state }) => state !== 'ready');
+    if (isCurrent && unready.length === 0) return [];
+    const isLate = performance.now() > deadline;
+    if (isLate && !isCurrent) return ['the stack has not taken the new configuration yet; see `tidemark status`'];
+    if (isLate || (isCurrent && unready.some(({ restarts }) => restarts > 0)))
+      return unready.map(
+        ({ name, state, lastExit }) => `${name} is ${state} (${lastExit ?? 'no answer'}); see ${layout.logFile(name)}`,
+      );
+    await sleep(POLL_MS);
+  }
+}
+
+type Outcome = { applied: boolean; changes: SiteChange[]; warnings: string[] };
+
+function show(options: ApplyOptions, outcome: Outcome): void {
+  if (options.json) printJson({ file: options.file, dryRun: options.dryRun === true, ...outcome });
+}
+
+/** BAD_CONFIG with all mistakes; STACK_NOT_RUNNING. 0 when it is applied, 3 when a worker did not come up with it. */
+export async function apply(options: ApplyOptions): Promise<number> {
+  const site = await readSite(options.file);
+  const warn = (warnings: string[]): void => warnings.forEach((warning) => console.error(`warning: ${warning}`));
+  return withCatalog(options.state, async (db) => {
+    const layout = layoutOf(options.state);
+    const changes = diffSites(await loadSite(db), site);
+    if (!options.json) showChanges(changes);
+    const inUse = await usedBySessions(db, changes);
+    warn(inUse);
+    if (options.dryRun) {
+      show(options, { applied: false, changes, warnings: inUse });
+      return exitCodes.ok;
+    }
+    const isAsked = inUse.length > 0 && !options.yes && !options.json && process.stdin.isTTY;
+    if (isAsked && !(await isWanted())) {
+      console.log('nothing was changed');
+      return exitCodes.failed;
+    }
+    await store(db, layout, site);
+    const unready = await untilApplied(layout);
+    const absent = await checkMachine(site.machines[0]!);
+    warn([...unready, ...absent]);
+    show(options, { applied: true, changes, warnings: [...inUse, ...unready, ...absent] });
+    if (!options.json) console.log('applied');
+    return unready.length === 0 ? exitCodes.ok : exitCodes.warning;
+  });
+}

@@ -1,0 +1,16 @@
+/** Options that several commands have. */
+import { type Command, InvalidArgumentError } from 'commander';
+import { STATE_OPTION } from './stack-access.ts';
+
+/** `--state`, and `--json` with what it prints. */
+export const withCommon = (command: Command, json: string): Command =>
+  command.option(...STATE_OPTION).option('--json', `print ${json} as JSON`);
+
+export const example = (command: Command, ...lines: string[]): Command =>
+  command.addHelpText('after', `\n${lines.length === 1 ? 'Example' : 'Examples'}:\n  ${lines.join('\n  ')}`);
+
+export function parseLimit(text: string): number {
+  const limit = Number(text);
+  if (/^\d{1,6}$/.test(text) && limit >= 1) return limit;
+  throw new InvalidArgumentError('a limit is a number from 1 to 999999');
+}

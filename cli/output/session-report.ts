@@ -1,0 +1,95 @@
+/** A session for people, as it is known now or as it ended: tables of VMs and disks, findings, errors with hints. */
+import type { SessionEvent } from '../../schema/catalog/events.ts';
+import type { Session, SessionDisk, SessionError, SessionVm, SessionWithRows } from '../../schema/catalog/sessions.ts';
+import type { Conservation } from '../../schema/domain/restore-point.ts';
+import { type Column, formatBytes, formatDuration, formatTime, renderTable } from './table.ts';
+
+const SHORT_ID = 12;
+const text = (value: string | null | undefined): string => value ?? '-';
+
+export function tookOf({ startedAt, endedAt }: { startedAt: string | null; endedAt: string | null }): string {
+  if (startedAt === null) return '-';
+  const end = endedAt === null ? Date.now() : Date.parse(endedAt);
+  return formatDuration(Math.max(0, end - Date.parse(startedAt)));
+}
+
+export const errorLines = (error: SessionError, indent = ''): string[] => [
+  `${indent}error: ${error.message} (${error.code})`,
+  ...(error.hint === '' ? [] : [`${indent}hint: ${error.hint}`]),
+];
+
+const vmColumns: Column<SessionVm>[] = [
+  { title: 'VM', of: (vm) => vm.name },
+  { title: 'HOST', of: (vm) => vm.hostId },
+  { title: 'RESULT', of: (vm) => (vm.result === 'None' ? '-' : vm.result) },
+  { title: 'STEP', of: (vm) => vm.step },
+  { title: 'CONSISTENT', of: (vm) => text(vm.consistency) },
+  { title: 'RESTORE POINT', of: (vm) => text(vm.restorePointId?.slice(0, SHORT_ID)) },
+  { title: 'TRY', of: (vm) => String(vm.attempt), right: true },
+  { title: 'TOOK', of: tookOf, right: true },
+];
+
+type DiskRow = SessionDisk & { vm: string };
+const classes: [string, keyof Conservation][] = [
+  ['UNALLOCATED', 'unallocatedBytes'],
+  ['ZERO', 'zeroBytes'],
+  ['FILTERED', 'filteredBytes'],
+  ['UNCHANGED', 'unchangedBytes'],
+  ['DEDUPLICATED', 'deduplicatedBytes'],
+  ['STORED', 'storedBytes'],
+];
+const transferColumns: Column<DiskRow>[] = [
+  { title: 'VM', of: (disk) => disk.vm },
+  { title: 'DISK', of: (disk) => disk.diskKey },
+  { title: 'READ BY', of: (disk) => text(disk.mode) },
+  { title: 'READ', of: (disk) => formatBytes(disk.readBytes), right: true },
+  { title: 'SENT', of: (disk) => formatBytes(disk.sentBytes), right: true },
+  { title: 'PROXY', of: (disk) => text(disk.proxyId) },
+  { title: 'WHY', of: (disk) => text(disk.reason?.message) },
+];
+const conservationColumns: Column<DiskRow>[] = [
+  { title: 'VM', of: (disk) => disk.vm },
+  { title: 'DISK', of: (disk) => disk.diskKey },
+  { title: 'SIZE', of: (disk) => formatBytes(disk.sizeBytes), right: true },
+  ...classes.map(([title, key]) => ({
+    title,
+    of: (disk: DiskRow) => (disk.conservation === null ? '-' : formatBytes(disk.conservation[key])),
+    right: true,
+  })),
+];
+
+export function sessionHead(session: Session): string[] {
+  const what = session.jobId === null ? session.kind : `${session.kind} of job ${session.jobId}`;
+  const result = session.result === 'None' ? '' : `, ${session.result}`;
+  return [
+    `session ${session.sessionId}: ${what}`,
+    `state:   ${session.state}${result}`,
+    `started: ${formatTime(session.startedAt)}, by ${session.startedBy === 'manual' ? 'hand' : session.startedBy}`,
+    `ended:   ${formatTime(session.endedAt)}${session.endedAt === null ? '' : `, after ${tookOf(session)}`}`,
+  ];
+}
+
+function eventLine(event: SessionEvent, names: Map<string, string>): string {
+  const where = [event.vmId === undefined ? '' : (names.get(event.vmId) ?? event.vmId), event.diskKey ?? ''];
+  const about = where.filter((part) => part !== '').join(' ');
+  return `${formatTime(event.at)}  ${event.level.padEnd(7)}  ${about === '' ? '' : `${about}: `}${event.message}`;
+}
+
+/** Blocks of lines, an empty line between them. */
+export function renderReport(session: SessionWithRows, events: readonly SessionEvent[], uiUrl: string): string {
+  const disks = session.vms.flatMap((vm) => vm.disks.map((disk) => ({ ...disk, vm: vm.name })));
+  const names = new Map(session.vms.map((vm) => [vm.vmId, vm.name]));
+  const failed = session.vms.filter((vm) => vm.error !== null);
+  const isBackup = session.kind === 'backup';
+  const blocks = [
+    sessionHead(session).join('\n'),
+    session.vms.length > 0 ? renderTable(session.vms, vmColumns) : '',
+    disks.length > 0 && isBackup ? renderTable(disks, transferColumns) : '',
+    disks.length > 0 && isBackup ? renderTable(disks, conservationColumns) : '',
+    events.map((event) => eventLine(event, names)).join('\n'),
+    failed.flatMap((vm) => errorLines({ ...vm.error!, message: `${vm.name}: ${vm.error!.message}` })).join('\n'),
+    session.error === null ? '' : errorLines(session.error).join('\n'),
+    `Temporal UI: ${uiUrl}`,
+  ];
+  return blocks.filter((block) => block !== '').join('\n\n');
+}

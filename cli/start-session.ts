@@ -1,0 +1,82 @@
+/** Starts sessions: their workflows, with the names and words by which people find them in Temporal's UI. */
+import { randomBytes } from 'node:crypto';
+import type { Client } from '@temporalio/client';
+import { defineSearchAttributeKey, TypedSearchAttributes, type SearchAttributePair } from '@temporalio/common';
+import type { JobConfig } from '../schema/domain/configuration.ts';
+import { type SessionId, sessionId } from '../schema/domain/ids.ts';
+import { controlQueue } from '../schema/domain/queues.ts';
+import {
+  type BackupSessionInput,
+  backupSessionWorkflowId,
+  type RestoreSessionInput,
+  restoreSessionWorkflowId,
+  searchAttributeNames,
+  workflowTypes,
+} from '../schema/domain/sessions.ts';
+import { soon } from './temporal-access.ts';
+
+export type StartedWorkflow = { sessionId: SessionId; workflowId: string; runId: string };
+
+/** "20261125-071655-k3f9": when it was started (UTC), and four characters that tell apart those of one second. */
+export function newSessionId(now = new Date()): SessionId {
+  const time = now
+    .toISOString()
+    .replaceAll(/[-:]|\..*/g, '')
+    .replace('T', '-');
+  const digits = 'abcdefghijkmnpqrstuvwxyz23456789';
+  const tail = [...randomBytes(4)].map((byte) => digits[byte % digits.length]).join('');
+  return sessionId(`${time}-${tail}`);
+}
+
+const attributes = (values: Partial<Record<keyof typeof searchAttributeNames, string>>): TypedSearchAttributes =>
+  new TypedSearchAttributes(
+    Object.entries(values).map(([name, value]): SearchAttributePair => {
+      const key = defineSearchAttributeKey(searchAttributeNames[name as keyof typeof searchAttributeNames], 'KEYWORD');
+      return { key, value };
+    }),
+  );
+
+export async function startBackup(client: Client, job: JobConfig): Promise<StartedWorkflow> {
+  const id = newSessionId();
+  const workflowId = backupSessionWorkflowId(job.jobId, id);
+  const input: BackupSessionInput = {
+    version: 1,
+    sessionId: id,
+    jobId: job.jobId,
+    startedBy: 'manual',
+    nominalTime: null,
+    retryOf: null,
+  };
+  const handle = await soon(client, () =>
+    client.workflow.start(workflowTypes.backupSession, {
+      args: [input],
+      workflowId,
+      taskQueue: controlQueue,
+      workflowIdReusePolicy: 'REJECT_DUPLICATE',
+      staticSummary: `Backup job ${job.jobId}, session ${id}`,
+      staticDetails: `Started by hand. VMs: ${job.vms.length}. Repository: ${job.repositoryId}.`,
+      typedSearchAttributes: attributes({ job: job.jobId, state: 'Starting', repository: job.repositoryId }),
+    }),
+  );
+  return { sessionId: id, workflowId, runId: handle.firstExecutionRunId };
+}
+
+export type RestoreWish = Omit<RestoreSessionInput, 'version' | 'sessionId'> & { vmName: string; vmId: string };
+
+export async function startRestore(client: Client, { vmName, vmId, ...wish }: RestoreWish): Promise<StartedWorkflow> {
+  const id = newSessionId();
+  const workflowId = restoreSessionWorkflowId(id);
+  const input: RestoreSessionInput = { version: 1, sessionId: id, ...wish };
+  const handle = await soon(client, () =>
+    client.workflow.start(workflowTypes.restoreSession, {
+      args: [input],
+      workflowId,
+      taskQueue: controlQueue,
+      workflowIdReusePolicy: 'REJECT_DUPLICATE',
+      staticSummary: `Restore ${vmName} into ${wish.folder}, session ${id}`,
+      staticDetails: `Restore point ${wish.restorePointId}, as ${wish.format}.`,
+      typedSearchAttributes: attributes({ vm: vmId, state: 'Starting' }),
+    }),
+  );
+  return { sessionId: id, workflowId, runId: handle.firstExecutionRunId };
+}

@@ -1,0 +1,99 @@
+/** Temporal for commands. Loads its client: import it late. */
+import { Client, Connection, WorkflowNotFoundError } from '@temporalio/client';
+import { defaultPayloadConverter } from '@temporalio/common';
+import type { StackFile } from '../engines/stack/stack-file.ts';
+import { TidemarkError } from '../schema/domain/errors.ts';
+
+const CONNECT_LIMIT_MS = 5000;
+/** Of one call: a person waits for it. */
+const CALL_LIMIT_MS = 3000;
+
+/** UNREACHABLE when the server does not answer, at the beginning or in a call made through `soon`. */
+export async function withTemporal<T>(stack: StackFile, work: (client: Client) => Promise<T>): Promise<T> {
+  const { address, namespace } = stack.temporal;
+  const connection = await Connection.connect({ address, connectTimeout: CONNECT_LIMIT_MS }).catch((error: unknown) => {
+    throw new TidemarkError('UNREACHABLE', `Temporal does not answer at ${address}`, { address }, error);
+  });
+  try {
+    return await work(new Client({ connection, namespace }));
+  } catch (error) {
+    if (!isAway(error)) throw error;
+    throw new TidemarkError('UNREACHABLE', `Temporal does not answer at ${address}`, { address }, error);
+  } finally {
+    await connection.close();
+  }
+}
+
+/** gRPC's DEADLINE_EXCEEDED and UNAVAILABLE, also as the cause of the client's own errors. */
+function isAway(error: unknown): boolean {
+  for (let at = error; at instanceof Error; at = at.cause) {
+    const { code } = at as { code?: unknown };
+    if (code === 4 || code === 14) return true;
+  }
+  return false;
+}
+
+/** One call with a limit: a server that is away must not hold a person for long. */
+export const soon = <T>(client: Client, call: () => Promise<T>): Promise<T> =>
+  client.withDeadline(Date.now() + CALL_LIMIT_MS, call);
+
+/** Where a person looks at a workflow. */
+export function workflowUrl(stack: StackFile, workflowId: string, runId?: string): string {
+  const workflow = `${stack.temporal.uiUrl}/${encodeURIComponent(workflowId)}`;
+  return runId === undefined ? workflow : `${workflow}/${runId}/history`;
+}
+
+/** An activity that is not done yet, as the server describes it. Times: milliseconds since the epoch. */
+export type PendingActivity = {
+  type: string;
+  attempt: number;
+  /** A worker has it; else it waits for one, or for its next attempt. */
+  isStarted: boolean;
+  scheduledAt: number | null;
+  heartbeatAt: number | null;
+  /** Last heartbeat's detail. */
+  heartbeat: unknown;
+  lastFailure: string | null;
+};
+
+export type WorkflowPicture = {
+  workflowId: string;
+  runId: string;
+  /** RUNNING, COMPLETED, FAILED, CANCELLED, TERMINATED, TIMED_OUT, ... */
+  status: string;
+  pending: PendingActivity[];
+};
+
+type RawDescription = Awaited<ReturnType<ReturnType<Client['workflow']['getHandle']>['describe']>>['raw'];
+type RawActivity = NonNullable<RawDescription['pendingActivities']>[number];
+type Timestamp = NonNullable<RawActivity['scheduledTime']>;
+
+const millisecondsOf = (time: Timestamp | null | undefined): number | null =>
+  time ? Number(time.seconds ?? 0) * 1000 + (time.nanos ?? 0) / 1_000_000 : null;
+/** PENDING_ACTIVITY_STATE_STARTED. */
+const STARTED = 2;
+
+function pendingOf(raw: RawActivity): PendingActivity {
+  const payload = raw.heartbeatDetails?.payloads?.[0];
+  return {
+    type: raw.activityType?.name ?? 'activity',
+    attempt: raw.attempt ?? 1,
+    isStarted: (raw.state as number) === STARTED,
+    scheduledAt: millisecondsOf(raw.scheduledTime),
+    heartbeatAt: millisecondsOf(raw.lastHeartbeatTime),
+    heartbeat: payload ? defaultPayloadConverter.fromPayload(payload) : null,
+    lastFailure: raw.lastFailure?.message ?? null,
+  };
+}
+
+/** Null: the server does not know it. Rejects when the server does not answer in time. */
+export async function describeWorkflow(client: Client, workflowId: string): Promise<WorkflowPicture | null> {
+  try {
+    const described = await soon(client, () => client.workflow.getHandle(workflowId).describe());
+    const pending = (described.raw.pendingActivities ?? []).map(pendingOf);
+    return { workflowId, runId: described.runId, status: described.status.name, pending };
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) return null;
+    throw error;
+  }
+}
