@@ -1,10 +1,12 @@
 /** Watches a session to its end and reports: what `job run`, `restore` and `session watch` share. */
+import path from 'node:path';
 import type { Client } from '@temporalio/client';
+import type { RestoreSessionSpec } from '../activities/session/restore-session-activities.ts';
 import type { StackFile } from '../engines/stack/stack-file.ts';
 import type { CatalogDatabase } from '../schema/catalog/connection.ts';
 import { listEvents, type SessionEvent } from '../schema/catalog/events.ts';
 import { loadSession, type Session, type SessionError, type SessionWithRows } from '../schema/catalog/sessions.ts';
-import { type RestoredDisk, type RestoreSessionResult, signalNames } from '../schema/domain/sessions.ts';
+import { type RestoredDisk as RestoredFile, signalNames } from '../schema/domain/sessions.ts';
 import type { SessionResult } from '../schema/domain/states.ts';
 import { catalogError } from './catalog-access.ts';
 import { exitCodes } from './exit-codes.ts';
@@ -26,8 +28,8 @@ export type SessionReport = {
   /** Null when the session failed before the catalog knew of it. */
   session: SessionWithRows | null;
   events: SessionEvent[];
-  /** What a restore made; empty for a backup, and for a restore that the server has forgotten. */
-  files: RestoredDisk[];
+  /** What a restore has made; empty for a backup. Bytes. */
+  files: RestoredFile[];
   temporalUi: string;
 };
 
@@ -40,38 +42,42 @@ export async function stopSession(client: Client, workflowId: string, how: 'canc
   await soon<unknown>(client, () => (how === 'cancel' ? handle.cancel() : handle.signal(signalNames.stop)));
 }
 
+const restoreOf = (session: Session): RestoreSessionSpec | null =>
+  session.kind === 'restore' ? (session.spec as RestoreSessionSpec | null) : null;
+
 /** Of a session of the catalog: what it is called where it is watched. */
 export function targetOf(session: Session): SessionTarget {
   const { sessionId, workflowId } = session;
   const kind = session.kind === 'restore' ? 'restore' : 'backup';
-  const point = (session.spec as { restorePointId?: string } | null)?.restorePointId;
-  return { sessionId, workflowId, kind, name: kind === 'restore' ? `restore of ${point?.slice(0, 12) ?? 'a VM'}` : '' };
+  return { sessionId, workflowId, kind, name: restoreOf(session)?.started.vmName ?? '' };
 }
 
-async function restoredFiles(client: Client, workflowId: string): Promise<RestoredDisk[]> {
-  try {
-    const result = await soon(client, () => client.workflow.getHandle(workflowId).result());
-    return (result as RestoreSessionResult).disks;
-  } catch {
-    return [];
-  }
+/** What an ended restore has made. */
+function restoredFiles(session: SessionWithRows | null): RestoredFile[] {
+  const spec = session && restoreOf(session);
+  if (!spec || session.result === 'None' || session.result === 'Failed') return [];
+  const rows = session.vms.flatMap((vm) => vm.disks);
+  return spec.started.disks.map(({ diskKey, sizeBytes, fileName }) => {
+    const row = rows.find((disk) => disk.diskKey === diskKey);
+    const figures = { receivedBytes: row?.readBytes ?? 0, writtenBytes: row?.sentBytes ?? 0 };
+    return { diskKey, file: path.join(spec.input.folder, fileName), sizeBytes, ...figures };
+  });
 }
 
 /** What is known of a session now. */
 export async function reportOn(
   target: SessionTarget,
-  { db, client, stack }: Access,
+  { db, stack }: Pick<Access, 'db' | 'stack'>,
   known: { runId?: string; result: SessionResult; error: SessionError | null },
 ): Promise<SessionReport> {
   const [session, events] = [await loadSession(db, target.sessionId), await listEvents(db, target.sessionId)];
-  const isRestored = target.kind === 'restore' && known.result !== 'None' && known.result !== 'Failed';
   return {
     sessionId: target.sessionId,
     result: known.result,
     error: known.error,
     session,
     events,
-    files: isRestored ? await restoredFiles(client, target.workflowId) : [],
+    files: restoredFiles(session),
     temporalUi: workflowUrl(stack, target.workflowId, known.runId),
   };
 }
@@ -87,10 +93,10 @@ export function showReport(report: SessionReport): void {
   console.log(renderReport({ ...session, result: report.result, error }, events, temporalUi));
   if (files.length === 0) return;
   const columns = [
-    { title: 'DISK', of: (file: RestoredDisk) => file.diskKey },
-    { title: 'SIZE', of: (file: RestoredDisk) => formatBytes(file.sizeBytes), right: true },
-    { title: 'WRITTEN', of: (file: RestoredDisk) => formatBytes(file.writtenBytes), right: true },
-    { title: 'FILE', of: (file: RestoredDisk) => file.file },
+    { title: 'DISK', of: (file: RestoredFile) => file.diskKey },
+    { title: 'SIZE', of: (file: RestoredFile) => formatBytes(file.sizeBytes), right: true },
+    { title: 'WRITTEN', of: (file: RestoredFile) => formatBytes(file.writtenBytes), right: true },
+    { title: 'FILE', of: (file: RestoredFile) => file.file },
   ];
   console.log(`\n${renderTable(files, columns)}`);
 }

@@ -11,6 +11,7 @@ import {
   type RestoreSessionInput,
   restoreSessionWorkflowId,
   searchAttributeNames,
+  type StartedRestore,
   workflowTypes,
 } from '../schema/domain/sessions.ts';
 import { soon } from './temporal-access.ts';
@@ -61,22 +62,23 @@ export async function startBackup(client: Client, job: JobConfig): Promise<Start
   return { sessionId: id, workflowId, runId: handle.firstExecutionRunId };
 }
 
-export type RestoreWish = Omit<RestoreSessionInput, 'version' | 'sessionId'> & { vmName: string; vmId: string };
-
-export async function startRestore(client: Client, { vmName, vmId, ...wish }: RestoreWish): Promise<StartedWorkflow> {
-  const id = newSessionId();
-  const workflowId = restoreSessionWorkflowId(id);
-  const input: RestoreSessionInput = { version: 1, sessionId: id, ...wish };
+/** `plan`: what the input comes to, for the words in the UI; the session plans for itself. */
+export async function startRestore(
+  client: Client,
+  input: RestoreSessionInput,
+  plan: StartedRestore,
+): Promise<StartedWorkflow> {
+  const workflowId = restoreSessionWorkflowId(input.sessionId);
   const handle = await soon(client, () =>
     client.workflow.start(workflowTypes.restoreSession, {
       args: [input],
       workflowId,
       taskQueue: controlQueue,
       workflowIdReusePolicy: 'REJECT_DUPLICATE',
-      staticSummary: `Restore ${vmName} into ${wish.folder}, session ${id}`,
-      staticDetails: `Restore point ${wish.restorePointId}, as ${wish.format}.`,
-      typedSearchAttributes: attributes({ vm: vmId, state: 'Starting' }),
+      staticSummary: `Restore ${plan.vmName} into ${input.folder}, session ${input.sessionId}`,
+      staticDetails: `Restore point ${input.restorePointId}, as ${input.format}.`,
+      typedSearchAttributes: attributes({ vm: plan.vmId, state: 'Starting', repository: plan.repositoryId }),
     }),
   );
-  return { sessionId: id, workflowId, runId: handle.firstExecutionRunId };
+  return { sessionId: input.sessionId, workflowId, runId: handle.firstExecutionRunId };
 }

@@ -1,5 +1,5 @@
 /** `tidemark apply`: makes the installation what site.yaml says, or changes nothing. */
-import { chmod, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline/promises';
@@ -105,14 +105,11 @@ async function prepareMachineFile(
   const before = await readFile(layout.machineFile, 'utf8').catch(() => null);
   if (before === text) return null;
   const next = `${layout.machineFile}.new`;
-  await rm(next, { force: true });
-  const handle = await open(next, 'wx', 0o600);
-  await handle.writeFile(text);
-  await handle.sync();
-  await handle.close();
+  await writeSynced(next, text).catch((error: unknown) => {
+    throw new TidemarkError('STORAGE_ERROR', `cannot write ${next}: ${messageOf(error)}`, { file: next }, error);
+  });
   return {
     async commit() {
-      await chmod(next, 0o600);
       await rename(next, layout.machineFile);
       const folder = await open(layout.configFolder, 'r');
       await folder.sync();
@@ -120,6 +117,18 @@ async function prepareMachineFile(
     },
     discard: () => rm(next, { force: true }),
   };
+}
+
+/** Anew, so that no earlier file's rights stay. */
+async function writeSynced(file: string, text: string): Promise<void> {
+  await rm(file, { force: true });
+  const handle = await open(file, 'wx', 0o600);
+  try {
+    await handle.writeFile(text);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
 }
 
 /** File first, catalog second, and the file's name only when the catalog has it: a failure on the way changes nothing. */

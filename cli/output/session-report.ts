@@ -80,13 +80,16 @@ export function renderReport(session: SessionWithRows, events: readonly SessionE
   const disks = session.vms.flatMap((vm) => vm.disks.map((disk) => ({ ...disk, vm: vm.name })));
   const names = new Map(session.vms.map((vm) => [vm.vmId, vm.name]));
   const failed = session.vms.filter((vm) => vm.error !== null);
+  // The error of a VM is an event too; here it is told once, with its hint.
+  const errors = new Set([...failed.map((vm) => vm.error!.message), session.error?.message]);
+  const told = events.filter((event) => event.level !== 'error' || !errors.has(event.message));
   const isBackup = session.kind === 'backup';
   const blocks = [
     sessionHead(session).join('\n'),
     session.vms.length > 0 ? renderTable(session.vms, vmColumns) : '',
     disks.length > 0 && isBackup ? renderTable(disks, transferColumns) : '',
     disks.length > 0 && isBackup ? renderTable(disks, conservationColumns) : '',
-    events.map((event) => eventLine(event, names)).join('\n'),
+    told.map((event) => eventLine(event, names)).join('\n'),
     failed.flatMap((vm) => errorLines({ ...vm.error!, message: `${vm.name}: ${vm.error!.message}` })).join('\n'),
     session.error === null ? '' : errorLines(session.error).join('\n'),
     `Temporal UI: ${uiUrl}`,
