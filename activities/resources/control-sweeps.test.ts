@@ -1,0 +1,148 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { CatalogDatabase } from '../../schema/catalog/connection.ts';
+import { enqueueRequest, listLeases, listRequests } from '../../schema/catalog/leases.ts';
+import { listResources, setReachable } from '../../schema/catalog/resources.ts';
+import { loadSession } from '../../schema/catalog/sessions.ts';
+import { hostId, runKeyOf, sessionId } from '../../schema/domain/ids.ts';
+import { requestOrders } from '../../schema/domain/scheduling.ts';
+import type { Clock } from '../../schema/domain/seams.ts';
+import { job, startTestCatalog, type TestCatalog, Workflows } from '../../tests/fixtures/control.ts';
+import { testSeams } from '../../tests/fixtures/seams.ts';
+import { createSessionActivities } from '../session/session-activities.ts';
+import { ClosedOwners } from './closed-owners.ts';
+import { storeReachability } from './reachability.ts';
+import { WorkerWatch } from './worker-watch.ts';
+
+const startedAt = '2026-11-25T00:00:00.000Z';
+const { log } = testSeams();
+let nowMs = Date.parse(startedAt);
+const clock: Clock = { now: () => nowMs, monotonic: () => nowMs, sleep: () => Promise.resolve() };
+let catalog: TestCatalog;
+let db: CatalogDatabase;
+let workflows: Workflows;
+beforeAll(async () => {
+  catalog = await startTestCatalog();
+  ({ db } = catalog);
+});
+afterAll(() => catalog?.close());
+beforeEach(async () => {
+  await catalog.reset();
+  workflows = new Workflows();
+});
+
+describe('closed workflows', () => {
+  const owners = (): ClosedOwners => new ClosedOwners({ db, workflows, clock, log, onFreed: () => (freed += 1) });
+  let freed: number;
+  beforeEach(() => {
+    freed = 0;
+  });
+  const enqueue = (workflowId: string) =>
+    enqueueRequest(db, {
+      workflowId,
+      requestNumber: 0,
+      runKey: runKeyOf(workflowId),
+      order: requestOrders.backup,
+      manual: false,
+      arrivedAt: 0,
+      wants: { vmId: null, hostId: hostId('h1'), proxies: null, excludedProxies: [], repositoryId: null, pairs: 1 },
+    });
+  const lease = (workflowId: string) =>
+    db
+      .insertInto('leases')
+      .values({
+        kind: 'host',
+        resource_id: 'h1',
+        exclusive_key: null,
+        workflow_id: workflowId,
+        request_number: 0,
+        run_key: runKeyOf(workflowId),
+        units: 1,
+        pair: null,
+        granted_at: new Date(),
+      })
+      .execute();
+
+  it('lose leases, requests and session, but only when seen closed twice and 30 s apart', async () => {
+    await lease('open');
+    await lease('dead');
+    await enqueue('waiting-dead');
+    await createSessionActivities({ db, workflows, clock }).startSession({
+      input: {
+        version: 1,
+        sessionId: sessionId('s1'),
+        jobId: job.jobId,
+        startedBy: 'manual',
+        nominalTime: null,
+        retryOf: null,
+      },
+      workflowId: 'w-s1',
+      startedAt,
+    });
+    workflows.states.set('dead', { is: 'closed', how: 'terminated' });
+    workflows.states.set('waiting-dead', { is: 'not-found' });
+    workflows.states.set('w-s1', { is: 'closed', how: 'failed' });
+    const sweeper = owners();
+    expect(await sweeper.sweep()).toEqual([]);
+    nowMs += 29_999;
+    expect(await sweeper.sweep()).toEqual([]);
+    expect(freed).toBe(0);
+    nowMs += 1;
+    expect((await sweeper.sweep()).toSorted()).toEqual(['dead', 'w-s1', 'waiting-dead']);
+    expect(freed).toBe(1);
+    expect((await listLeases(db)).map(({ workflowId }) => workflowId)).toEqual(['open']);
+    expect(await listRequests(db)).toEqual([]);
+    expect(await loadSession(db, 's1')).toMatchObject({ state: 'Stopped', result: 'Failed', error: { code: 'BUG' } });
+    expect(await sweeper.sweep()).toEqual([]);
+  });
+
+  it('keep everything while Temporal does not answer, and one that is open again begins anew', async () => {
+    await lease('w');
+    const sweeper = owners();
+    workflows.states.set('w', { is: 'closed', how: 'terminated' });
+    await sweeper.sweep();
+    nowMs += 60_000;
+    workflows.states.set('w', new Error('no answer'));
+    await sweeper.sweep();
+    workflows.states.set('w', { is: 'closed', how: 'terminated' });
+    expect(await sweeper.sweep()).toEqual([]);
+    expect(await listLeases(db)).toHaveLength(1);
+  });
+
+  it('are left alone when Temporal has forgotten many at once', async () => {
+    const sweeper = owners();
+    for (const name of ['w1', 'w2', 'w3', 'w4']) {
+      await lease(name);
+      workflows.states.set(name, { is: 'not-found' });
+    }
+    await sweeper.sweep();
+    nowMs += 60_000;
+    expect(await sweeper.sweep()).toEqual([]);
+    expect(await listLeases(db)).toHaveLength(4);
+  });
+});
+
+it('who answers and who does not is kept in the catalog', async () => {
+  const watch = new WorkerWatch();
+  const signs = (n: number) => ['host.h1.ctl', 'proxy.p1'].map((queue) => ({ instance: queue, queue, sign: `${n}` }));
+  await setReachable(db, 'repository', 'main', true, new Date(nowMs));
+  const store = (): Promise<boolean> => storeReachability({ db, watch, clock, log });
+  const seen = async (): Promise<Record<string, boolean>> => {
+    const rows = await Promise.all((['host', 'proxy', 'repository'] as const).map((kind) => listResources(db, kind)));
+    return Object.fromEntries(rows.flat().map(({ id, reachable }) => [id, reachable]));
+  };
+  watch.observe(signs(1), clock.monotonic());
+  expect(await store()).toBe(false);
+  nowMs += 25_000;
+  watch.observe(signs(2), clock.monotonic());
+  expect(await store()).toBe(true);
+  expect(await seen()).toEqual({ h1: true, p1: true, main: false });
+  expect((await listResources(db, 'proxy'))[0]!.seenAt).toBe(new Date(nowMs).toISOString());
+  expect(await store()).toBe(false);
+  watch.missed();
+  nowMs += 100_000;
+  expect(await store()).toBe(false);
+  watch.observe([{ instance: 'r', queue: 'repository.main.ctl', sign: '1' }], clock.monotonic());
+  watch.observe([{ instance: 'r', queue: 'repository.main.ctl', sign: '2' }], clock.monotonic());
+  expect(await store()).toBe(true);
+  expect(await seen()).toEqual({ h1: true, p1: true, main: true });
+});

@@ -1,0 +1,105 @@
+import { expect, it } from 'vitest';
+import type { InventoryVm } from '../../schema/catalog/resources.ts';
+import type { JobConfig } from '../../schema/domain/configuration.ts';
+import type { VmSummary } from '../../schema/domain/hypervisor.ts';
+import { diskKey, hostId, jobId, repositoryId, vmId } from '../../schema/domain/ids.ts';
+import { planVms } from './plan-vms.ts';
+
+const job = (...vms: [host: string, name: string, excluded?: string[]][]): JobConfig => ({
+  jobId: jobId('nightly'),
+  vms: vms.map(([host, name, excluded = []]) => ({
+    hostId: hostId(host),
+    name,
+    vmId: vmId(name),
+    excludeDisks: excluded.map(diskKey),
+  })),
+  repositoryId: repositoryId('main'),
+  proxies: [],
+  consistency: 'none',
+  scripts: { preFreeze: null, postThaw: null, success: null },
+  codec: 'zstd',
+  blockSize: 1024 * 1024,
+  maxParallelVms: 2,
+  hostWaitMs: 0,
+});
+const summary = (host: string, name: string, disks = ['d0', 'd1']): VmSummary => ({
+  vm: { vmId: vmId(name), hostId: hostId(host) },
+  name,
+  power: 'on',
+  disks: disks.map((key) => ({ diskKey: diskKey(key), sizeBytes: 1 })),
+});
+const remembered = (host: string, name: string, inspectedAt: string | null): InventoryVm => ({
+  vmId: vmId(name),
+  hostId: host,
+  name,
+  inspectedAt,
+  summary: inspectedAt === null ? null : summary(host, name),
+});
+const answered = (host: string, ...vms: VmSummary[]) => ({ hostId: hostId(host), vms });
+
+it('plans the VMs of the job in its order, with what their hosts say', () => {
+  const known = { inventories: [answered('h1', summary('h1', 'b'), summary('h1', 'a'))], remembered: [], only: null };
+  expect(planVms(job(['h1', 'a', ['d1']], ['h1', 'b']), known)).toEqual({
+    vms: [
+      {
+        vm: { vmId: 'a', hostId: 'h1' },
+        name: 'a',
+        excludeDisks: ['d1'],
+        position: 0,
+        diskCount: 1,
+      },
+      { vm: { vmId: 'b', hostId: 'h1' }, name: 'b', excludeDisks: [], position: 1, diskCount: 2 },
+    ],
+    warnings: [],
+  });
+});
+
+it('follows a VM to another host, and warns of a disk that is left out but not there', () => {
+  const known = { inventories: [answered('h1'), answered('h2', summary('h2', 'a'))], remembered: [], only: null };
+  const plan = planVms(job(['h1', 'a', ['d7']]), known);
+  expect(plan.vms[0]!.vm.hostId).toBe('h2');
+  expect(plan.warnings.map(({ level, code }) => `${level} ${code}`)).toEqual(['info VM_MOVED', 'warning NOT_FOUND']);
+});
+
+it('takes the last inventory of a host that is silent, and says how old it is, once per host', () => {
+  const plan = planVms(job(['h1', 'a'], ['h1', 'b'], ['h2', 'c']), {
+    inventories: [],
+    remembered: [
+      remembered('h1', 'a', '2026-11-02T00:00:00.000Z'),
+      remembered('h1', 'b', '2026-11-01T00:00:00.000Z'),
+      remembered('h2', 'c', null),
+    ],
+    only: null,
+  });
+  expect(plan.vms.map(({ diskCount }) => diskCount)).toEqual([2, 2, null]);
+  expect(plan.warnings.map(({ message }) => message)).toEqual([
+    'host h1 does not answer; of its VMs the last inventory is used (seen 2026-11-01T00:00:00.000Z)',
+    'host h2 does not answer; of its VMs the last inventory is used (never seen)',
+  ]);
+});
+
+it('a VM that is nowhere is planned with a warning; when all are, the plan fails', () => {
+  const known = {
+    inventories: [answered('h1', summary('h1', 'a'))],
+    remembered: [remembered('h1', 'gone', '2026-11-01T00:00:00.000Z')],
+    only: null,
+  };
+  const plan = planVms(job(['h1', 'a'], ['h1', 'gone']), known);
+  expect(plan.vms.map(({ name, diskCount }) => [name, diskCount])).toEqual([
+    ['a', 2],
+    ['gone', null],
+  ]);
+  expect(plan.warnings).toMatchObject([{ code: 'VM_NOT_FOUND', message: expect.stringContaining('gone') }]);
+  expect(() => planVms(job(['h1', 'gone']), known)).toThrow('job nightly: no such VM: gone on host h1');
+});
+
+it('takes only the VMs named', () => {
+  const known = {
+    inventories: [answered('h1', summary('h1', 'a'), summary('h1', 'b'))],
+    remembered: [],
+    only: new Set([vmId('b')]),
+  };
+  expect(planVms(job(['h1', 'a'], ['h1', 'b']), known).vms.map(({ name, position }) => [name, position])).toEqual([
+    ['b', 0],
+  ]);
+});
