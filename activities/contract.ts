@@ -140,7 +140,8 @@ export type RepositoryActivities = {
   }): Promise<void>;
   assignTransfer(request: TransferRequest): Promise<TransferAssignment>;
   sealRestorePoint(request: SealRequest): Promise<SealOutcome>;
-  abortRestorePoint(of: { restorePointId: RestorePointId; run: RunKey }): Promise<AbortOutcome>;
+  /** `restorePointId` null: it never became known. */
+  abortRestorePoint(of: { restorePointId: RestorePointId | null; run: RunKey }): Promise<AbortOutcome>;
   /** RESTORE_POINT_NOT_FOUND. Where restore clients connect, and the disks as the manifest has them. */
   openRestore(of: { restorePointId: RestorePointId }): Promise<{
     endpoint: Endpoint;

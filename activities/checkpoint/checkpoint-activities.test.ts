@@ -1,0 +1,77 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { createFakeFreezer } from '../../engines/hypervisors/contract.ts';
+import { actOnSimulated } from '../../engines/hypervisors/simulated/model.ts';
+import { createSimulatedProvider } from '../../engines/hypervisors/simulated/provider.ts';
+import type { CheckpointSpec } from '../../schema/domain/hypervisor.ts';
+import { diskKey, hostId, lineageId, proxyId, runKey, siteId, vmId } from '../../schema/domain/ids.ts';
+import { runActivity } from '../../tests/fixtures/activity.ts';
+import { testSeams } from '../../tests/fixtures/seams.ts';
+import { createInventoryActivities } from '../inventory/inventory-activities.ts';
+import { createCheckpointActivities } from './checkpoint-activities.ts';
+
+const vm = { vmId: vmId('11111111-0000-4000-8000-000000000001'), hostId: hostId('sim1') };
+const disk = { diskKey: diskKey('d0'), sizeBytes: 1024 * 1024, seed: 1 };
+const run = runKey('aaaaaaaaaaaa');
+const spec: CheckpointSpec = {
+  run,
+  vm,
+  lineage: lineageId('0'.repeat(16)),
+  disks: [disk.diskKey],
+  base: null,
+  consistency: 'none',
+};
+let folder: string;
+let activities: ReturnType<typeof createInventoryActivities> & ReturnType<typeof createCheckpointActivities>;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'td-ca-'));
+  const provider = createSimulatedProvider({
+    host: {
+      hostId: vm.hostId,
+      slots: 1,
+      provider: 'simulated',
+      vms: [{ name: 'vm1', vmId: vm.vmId, disks: [disk] }],
+    },
+    site: siteId('s1'),
+    stateFolder: folder,
+    seams: testSeams(),
+  });
+  const freezer = createFakeFreezer();
+  activities = { ...createInventoryActivities({ provider }), ...createCheckpointActivities({ provider, freezer }) };
+});
+afterEach(() => rm(folder, { recursive: true }));
+
+it('says the verbs of a backup, from inventory to commit, each as often as it is told', async () => {
+  const tell = async <I, R>(verb: (input: I) => Promise<R>, of: I): Promise<R> => {
+    const first = await runActivity(verb, of).result;
+    expect(await runActivity(verb, of).result).toEqual(first);
+    return first;
+  };
+  expect(await runActivity(activities.listInventory, undefined).result).toMatchObject([{ vm, name: 'vm1' }]);
+  const { facts, verdicts } = await tell(activities.inspectVm, { vm, base: null });
+  expect(facts.disks).toMatchObject([{ diskKey: 'd0', sizeBytes: disk.sizeBytes }]);
+  expect(verdicts).toMatchObject([{ diskKey: 'd0', use: 'compare' }]);
+  expect(await tell(activities.createCheckpoint, spec)).toMatchObject({ run, reached: 'crash' });
+  const access = await tell(activities.openAccess, { run, diskKey: disk.diskKey, reader: proxyId('p1') });
+  expect(access).toMatchObject({ run, diskKey: 'd0', sizeBytes: disk.sizeBytes, writable: false });
+  await tell(activities.closeAccess, { run });
+  const { referencePoint } = await tell(activities.releaseCheckpoint, { run });
+  await tell(activities.commitReferencePoint, { lineage: spec.lineage, keep: referencePoint! });
+  const again = await runActivity(activities.inspectVm, { vm, base: referencePoint }).result;
+  expect(again.verdicts).toMatchObject([{ use: 'changes' }]);
+});
+
+it('heartbeats while a verb takes long, translates its error, and does not leave it half done when cancelled', async () => {
+  const delayed = { kind: 'fault', verb: 'createCheckpoint', times: 1, delayMs: 3200 } as const;
+  await actOnSimulated(folder, vm.vmId, { ...delayed, code: 'PLATFORM_BUSY', message: 'vm1 is migrating' });
+  const running = runActivity(activities.createCheckpoint, spec);
+  running.cancel();
+  await expect(running.result).rejects.toMatchObject({
+    type: 'PLATFORM_BUSY',
+    message: 'vm1 is migrating',
+    nonRetryable: false,
+  });
+  expect(running.beats.length).toBeGreaterThan(1);
+});
