@@ -29,9 +29,10 @@ export type Repository = {
   declareDisks(of: { restorePointId: RestorePointId; run: RunKey; disks: DeclaredDisk[] }): Promise<void>;
   /** The fence is durable when it resolves. Same assignment number: the same answer. FENCED for a lower number. */
   assignTransfer(request: TransferRequest): Promise<Omit<TransferAssignment, 'endpoint'>>;
-  /** NOT_CONSERVED, RESTORE_POINT_ABORTED. Sealed before: the same outcome. */
+  /** NOT_CONSERVED, DAMAGED_BLOCK, REPOSITORY_FULL, RESTORE_POINT_ABORTED. Sealed before: the same outcome. */
   seal(request: SealRequest): Promise<SealOutcome>;
-  abort(of: { restorePointId: RestorePointId; run: RunKey }): Promise<AbortOutcome>;
+  /** Never opened (`restorePointId` null when it never became known): aborted, and an opening that comes late is refused. */
+  abort(of: { restorePointId: RestorePointId | null; run: RunKey }): Promise<AbortOutcome>;
   readonly registrar: TransferRegistrar;
   readonly restoreSource: RestoreSource;
   /** For the mover's rehearsal: throws when no open restore point of this run is known. */
@@ -41,6 +42,6 @@ export type Repository = {
   /** By time of the checkpoint. */
   listSealed(): SealOutcome[];
   listOpen(): { restorePointId: RestorePointId; run: RunKey; disks: DiskKey[]; lastWriteAt: string }[];
-  /** Keeps the index for the next start and gives the folder free. */
+  /** After the mover's target. Keeps the index for the next start and gives the folder free. */
   close(): Promise<void>;
 };

@@ -115,7 +115,10 @@ export type RecordSink = {
     payload: Uint8Array;
     restorePointId: RestorePointId;
   }): RecordPlace;
-  /** Resolves when everything appended is durable; after a failure the pack is abandoned (never synced again). */
+  /**
+   * Resolves when everything appended is durable. When it fails, all that was appended and not yet synced, by whomever,
+   * is lost (its pack is never synced again): every user has to be stopped in the same turn.
+   */
   sync(): Promise<void>;
   /** Writes the footer and closes; called when idle and at shutdown. */
   close(): Promise<void>;

@@ -7,9 +7,16 @@ import { TidemarkError } from '../domain/errors.ts';
 import type { DiskKey, RepositoryId, RestorePointId, RunKey } from '../domain/ids.ts';
 import type { DiskPlan, Manifest, RestorePointSpec } from '../domain/restore-point.ts';
 import { blockSizes, codecs } from '../domain/states.ts';
-import { canonicalJson, decodeChecked } from './checked-json.ts';
+import { canonicalJson, decodeChecked, encodeChecked } from './checked-json.ts';
 import { isId128 } from './digest.ts';
-import { FORMAT_VERSION, MAX_DISK_BYTES, MAX_DISKS, MAX_HEIGHT, MAX_REPOSITORY_FILE_BYTES } from './limits.ts';
+import {
+  FORMAT_VERSION,
+  MAX_DISK_BYTES,
+  MAX_DISKS,
+  MAX_DOCUMENT_BYTES,
+  MAX_HEIGHT,
+  MAX_REPOSITORY_FILE_BYTES,
+} from './limits.ts';
 
 const text = z.string().max(4096);
 const id128 = z.string().refine(isId128, '32 hex digits');
@@ -75,15 +82,19 @@ function parseJson(json: string): unknown {
   }
 }
 
-function checkShape<S extends z.ZodType>(schema: S, value: unknown, file: string): z.infer<S> {
+type Refusal = 'REPOSITORY_CORRUPT' | 'BAD_REQUEST';
+
+function checkShape<S extends z.ZodType>(
+  schema: S,
+  value: unknown,
+  file: string,
+  refusal: Refusal = 'REPOSITORY_CORRUPT',
+): z.infer<S> {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
   const field = issue?.path.join('.') ?? '';
-  throw new TidemarkError('REPOSITORY_CORRUPT', `${file}: ${field} ${issue?.message ?? 'is not understood'}`, {
-    file,
-    field,
-  });
+  throw new TidemarkError(refusal, `${file}: ${field} ${issue?.message ?? 'is not understood'}`, { file, field });
 }
 
 // ---- manifest ----------------------------------------------------------------------------------
@@ -147,6 +158,12 @@ const manifest = z.object({
   ledgerDigest: digest,
   suspect: z.boolean(),
 });
+
+/** Text of the file and digest of its JSON. BAD_REQUEST naming the field of what could not be read again. */
+export function encodeManifest(value: Manifest): { text: string; digest: string } {
+  checkShape(manifest, value, 'manifest', 'BAD_REQUEST');
+  return encodeChecked(value, MAX_DOCUMENT_BYTES);
+}
 
 /** A manifest file's text to the manifest and the digest of its canonical JSON. */
 export function parseManifest(source: string, file: string): { manifest: Manifest; digest: string } {
@@ -213,11 +230,23 @@ export type Head = {
   disks: HeadDisk[];
 };
 
+/** Text of the file. BAD_REQUEST naming the field of what could not be read again. */
+export function encodeHead(value: Head): string {
+  checkShape(head, value, 'restore point', 'BAD_REQUEST');
+  return encodeChecked(value, MAX_DOCUMENT_BYTES).text;
+}
+
 export const parseHead = (source: string, file: string): Head =>
   checkShape(head, decodeChecked(source, file).value, file) as Head;
 
 const tombstone = z.object({ format: count, restorePointId: id128, run: text, abortedAt: text });
 export type Tombstone = { format: number; restorePointId: RestorePointId; run: RunKey; abortedAt: string };
+
+/** Text of the file. BAD_REQUEST naming the field of what could not be read again. */
+export function encodeTombstone(value: Tombstone): string {
+  checkShape(tombstone, value, 'tombstone', 'BAD_REQUEST');
+  return encodeChecked(value, MAX_DOCUMENT_BYTES).text;
+}
 
 export const parseTombstone = (source: string, file: string): Tombstone =>
   checkShape(tombstone, decodeChecked(source, file).value, file) as Tombstone;

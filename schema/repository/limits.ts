@@ -17,8 +17,8 @@ export const PAGE_ENTRIES = 256;
 export const PAGE_BYTES = PAGE_ENTRIES * DIGEST_BYTES;
 export const MAX_HEIGHT = 5;
 export const MAX_LEDGER_BODY_BYTES = 9216;
-export const MAX_MANIFEST_BYTES = 1024 * 1024;
-export const MAX_HEAD_BYTES = 4 * 1024 * 1024;
+/** Of a manifest, head or tombstone: room for 1024 disks with long names and reasons. */
+export const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024;
 export const MAX_REPOSITORY_FILE_BYTES = 64 * 1024;
 export const MAX_DISKS = 1024;
 export const MAX_DISK_BYTES = 2 ** 50;

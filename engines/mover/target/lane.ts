@@ -148,8 +148,9 @@ class TargetLane {
     const { restorePointId, run, diskKey, fence, sizeBytes, blockSize } = hello;
     const transfer = { purpose: 'backup' as const, restorePointId, run, diskKey, fence, sizeBytes, blockSize };
     const { lowWater, above, windowCount } = await this.#calls.call<TransferCursor>('begin', connection, transfer);
-    const { sink, seams } = this.#options;
-    const session = new BackupSession({ connection, hello: transfer, wire, registrar: this.#registrar(), sink, seams });
+    const { seams } = this.#options;
+    const registrar = this.#registrar();
+    const session = new BackupSession({ connection, hello: transfer, wire, registrar, sink: this.#sink(wire), seams });
     const welcome = this.#welcome({ creditBytes: CREDIT_BYTES, sizeBytes, blockSize, windowCount, lowWater, above });
     return { session, welcome };
   }
@@ -166,6 +167,25 @@ class TargetLane {
   #welcome(of: Partial<Welcome>): Welcome {
     const none = { creditBytes: 0, sizeBytes: 0, blockSize: 0, windowCount: 0, lowWater: 0, above: [] };
     return { type: 'welcome', version: PROTOCOL_VERSION, laneCount: this.#options.data.laneCount, ...none, ...of };
+  }
+
+  /**
+   * When a sync fails, whatever any connection appended before is lost: in the same turn all of them end, this one
+   * with the cause, and begin anew from their cursors.
+   */
+  #sink(own: Wire): RecordSink {
+    const { sink } = this.#options;
+    const sync = async (): Promise<void> => {
+      try {
+        await sink.sync();
+      } catch (error) {
+        own.fail(error);
+        const lost = new TidemarkError('TRANSFER_FAILED', 'the lane lost blocks that were not durable yet', {}, error);
+        for (const wire of this.#wires) wire.fail(lost);
+        throw error;
+      }
+    };
+    return { append: (record) => sink.append(record), sync, close: () => sink.close() };
   }
 
   #registrar(): TransferRegistrar {

@@ -64,6 +64,7 @@ export function createEntryStore(image?: IndexImage) {
       chunkOf(number).compare(id, 0, 32, baseOf(number), baseOf(number) + 32) === 0,
     isDead: (number: number): boolean => (chunkOf(number)[baseOf(number) + AT.flags]! & DEAD) !== 0,
     markDead: (number: number): void => void (chunkOf(number)[baseOf(number) + AT.flags] = DEAD),
+    kindOf: (number: number): IndexKind => KINDS[chunkOf(number)[baseOf(number) + AT.kind]!] ?? 'block',
     packNumber: (pack: string): number => packs.find(pack),
     packNumberOf: (number: number): number => chunkOf(number).readUInt32LE(baseOf(number) + AT.pack),
     write,

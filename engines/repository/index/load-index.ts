@@ -14,6 +14,10 @@ import { createRecordIndex, type IndexImage, type NewRecord, type RecordIndex } 
 
 const CHUNK_BYTES = 64 * 16_384;
 const MAX_HEADER_BYTES = 256 * 1024 * 1024;
+/** Footers read side by side. */
+const READS_AT_ONCE = 16;
+/** So many packs read anew are worth a new image at once: a process that is always killed must not read them each time. */
+const PACKS_WORTH_AN_IMAGE = 256;
 
 type ImageHeader = {
   version: 1;
@@ -39,15 +43,25 @@ export async function loadIndex(owner: IndexOwner, left: readonly PackListing[])
   const kept = await readImage(owner);
   const index = createRecordIndex(kept?.image);
   const existing = new Set(closed.map((name) => name.packId));
-  const covered = new Set(kept?.covered ?? []);
-  for (const pack of kept?.image.packs ?? []) if (!existing.has(pack) || !covered.has(pack)) index.dropPack(pack);
-  for (const name of closed) {
-    if (covered.has(name.packId)) continue;
-    applyListing(index, await readClosedPack(owner.layout, owner.file.uuid, name, owner.log));
+  const covered = new Set(kept?.covered.filter((pack) => existing.has(pack)));
+  index.dropPacks(new Set(kept?.image.packs.filter((pack) => !covered.has(pack))));
+  const unknown = closed.filter((name) => !covered.has(name.packId));
+  for (let at = 0; at < unknown.length; at += READS_AT_ONCE) {
+    const group = unknown.slice(at, at + READS_AT_ONCE);
+    const listings = group.map((name) => readClosedPack(owner.layout, owner.file.uuid, name, owner.log));
+    for (const listing of await Promise.all(listings)) {
+      if (!listing) continue;
+      applyListing(index, listing);
+      covered.add(listing.packId);
+    }
+    if (at % (READS_AT_ONCE * 64) === 0)
+      owner.log.info('reading packs into the index', { packs: at + group.length, of: unknown.length });
   }
   for (const listing of left) applyListing(index, listing);
-  owner.log.info('index opened', { records: index.recordCount(), packs: closed.length, fromImage: covered.size });
-  return { index, covered: closed.map((name) => name.packId) };
+  const loaded = { index, covered: [...covered] };
+  owner.log.info('index opened', { records: index.recordCount(), packs: closed.length, readAnew: unknown.length });
+  if (unknown.length >= PACKS_WORTH_AN_IMAGE) await keepImage(owner, loaded);
+  return loaded;
 }
 
 function applyListing(index: RecordIndex, listing: PackListing): void {
@@ -61,24 +75,21 @@ function applyListing(index: RecordIndex, listing: PackListing): void {
   index.apply(records);
 }
 
+/** The next start reads every pack. */
 export const forgetImage = (indexFolder: string): Promise<void> => rm(imagePath(indexFolder), { force: true });
 
-/** Keeps the index for the next start. Nothing is lost if it fails: then the packs are read again. */
-export async function saveImage(owner: IndexOwner, loaded: LoadedIndex): Promise<void> {
+/** Keeps the index for the next start; it must not change meanwhile. If it fails the packs are read again. */
+export async function keepImage(owner: IndexOwner, loaded: LoadedIndex): Promise<void> {
   const { index, covered } = loaded;
-  const image = index.image();
-  const chunks = image.chunks.map((chunk) => Buffer.from(chunk));
-  const header: ImageHeader = {
-    version: 1,
-    uuid: owner.file.uuid,
-    generation: owner.file.generation,
-    covered,
-    packs: image.packs,
-    writers: image.writers,
-    entryCount: image.entryCount,
-    chunkCrcs: chunks.map((chunk) => crcOf(chunk)),
-  };
-  await writeImage(imagePath(owner.indexFolder), Buffer.from(JSON.stringify(header)), chunks, owner.indexFolder);
+  const { packs, writers, entryCount, chunks } = index.image();
+  const { uuid, generation } = owner.file;
+  const chunkCrcs = chunks.map((chunk) => crcOf(chunk));
+  const header: ImageHeader = { version: 1, uuid, generation, covered, packs, writers, entryCount, chunkCrcs };
+  try {
+    await writeImage(imagePath(owner.indexFolder), Buffer.from(JSON.stringify(header)), chunks, owner.indexFolder);
+  } catch (error) {
+    owner.log.warn('the index was not kept: it will be read from the packs', { error: String(error) });
+  }
 }
 
 async function writeImage(path: string, header: Buffer, chunks: Buffer[], folder: string): Promise<void> {

@@ -10,10 +10,14 @@ export type RecordIndex = {
   lookup(id: Uint8Array): IndexEntry | null;
   /** In the order of `ids`, 32 bytes each. */
   lookupMany(ids: Uint8Array): (IndexEntry | null)[];
-  /** Of two copies of an id the first wins. */
+  /** Of two copies of an id the first wins, but a page wins over a block: stored raw, it serves as both. */
   apply(records: readonly NewRecord[]): void;
-  /** Forgets what lies in a pack. */
-  dropPack(pack: string): void;
+  /** Forgets a record that turned out to be damaged: it will be written again when it is met again. */
+  forget(id: Uint8Array): void;
+  /** Whether anything was forgotten: then the packs are read again at the next start. */
+  hasForgotten(): boolean;
+  /** Forgets what lies in these packs. */
+  dropPacks(packs: ReadonlySet<string>): void;
   recordCount(): number;
   /** Upper bound of entry numbers. */
   numberLimit(): number;
@@ -23,6 +27,7 @@ export type RecordIndex = {
 export function createRecordIndex(image?: IndexImage): RecordIndex {
   const entries = createEntryStore(image);
   let liveCount = 0;
+  let forgotten = false;
   /** Entry number + 1, or 0. Never over half full; a power of two long. */
   let table = new Int32Array(1024);
 
@@ -47,8 +52,9 @@ export function createRecordIndex(image?: IndexImage): RecordIndex {
     fitTable();
     const slot = slotOf(record.id);
     const known = table[slot]! - 1;
-    if (known >= 0 && !entries.isDead(known)) return;
-    liveCount += 1;
+    const isLive = known >= 0 && !entries.isDead(known);
+    if (isLive && !(record.kind === 'page' && entries.kindOf(known) === 'block')) return;
+    if (!isLive) liveCount += 1;
     if (known >= 0) entries.write(known, record);
     else table[slot] = entries.append(record) + 1;
   }
@@ -58,11 +64,19 @@ export function createRecordIndex(image?: IndexImage): RecordIndex {
     return number < 0 || entries.isDead(number) ? null : entries.read(number);
   }
 
-  function dropPack(pack: string): void {
-    const packNumber = entries.packNumber(pack);
-    if (packNumber < 0) return;
+  function forget(id: Uint8Array): void {
+    const number = table[slotOf(id)]! - 1;
+    if (number < 0 || entries.isDead(number)) return;
+    entries.markDead(number);
+    liveCount -= 1;
+    forgotten = true;
+  }
+
+  function dropPacks(packs: ReadonlySet<string>): void {
+    const numbers = new Set([...packs].map((pack) => entries.packNumber(pack)).filter((number) => number >= 0));
+    if (numbers.size === 0) return;
     for (let number = 0; number < entries.count(); number += 1) {
-      if (entries.isDead(number) || entries.packNumberOf(number) !== packNumber) continue;
+      if (entries.isDead(number) || !numbers.has(entries.packNumberOf(number))) continue;
       entries.markDead(number);
       liveCount -= 1;
     }
@@ -82,7 +96,9 @@ export function createRecordIndex(image?: IndexImage): RecordIndex {
     apply: (records) => {
       for (const record of records) addOne(record);
     },
-    dropPack,
+    forget,
+    hasForgotten: () => forgotten,
+    dropPacks,
     recordCount: () => liveCount,
     numberLimit: () => entries.count(),
     image: () => entries.image(),

@@ -1,5 +1,5 @@
 /** Lists the records of packs: closed ones by footer, torn ones by scan; finishes torn packs at start. */
-import { rm, type FileHandle } from 'node:fs/promises';
+import { rm, stat, type FileHandle } from 'node:fs/promises';
 import { errorCodeOf } from '../../../schema/domain/errors.ts';
 import type { Log } from '../../../schema/domain/seams.ts';
 import { sumOf } from '../../../schema/repository/digest.ts';
@@ -19,7 +19,7 @@ import {
   type PackRecord,
 } from '../../../schema/repository/pack.ts';
 import { decodeRecordHeader, encodeRecordHeader } from '../../../schema/repository/record.ts';
-import { listFolder, storageError, syncFolder, withOpenFile, writeFullySync } from '../storage/files.ts';
+import { isReadFailure, listFolder, storageError, syncFolder, withOpenFile, writeFullySync } from '../storage/files.ts';
 import type { Layout } from '../storage/layout.ts';
 import { publishPack } from './pack-writer.ts';
 import { readFully } from './record-source.ts';
@@ -40,19 +40,25 @@ async function readFooter(handle: FileHandle, fileBytes: number, path: string): 
   return decodeFooterEntries(entries, trailer);
 }
 
-/** Records from the start up to the first that fails header or payload sum; `endBytes`: where the sound part ends. */
+/**
+ * Sound records up to the first header that fails or payload that is cut; one with a damaged payload is left out, since
+ * those behind it may be needed. `endBytes`: where the last sound one ends.
+ */
 async function scan(handle: FileHandle, path: string): Promise<{ records: PackRecord[]; endBytes: number }> {
   const records: PackRecord[] = [];
-  let at = PACK_HEADER_BYTES;
-  while (records.length < MAX_PACK_RECORDS) {
+  let endBytes = PACK_HEADER_BYTES;
+  for (let at = PACK_HEADER_BYTES; records.length < MAX_PACK_RECORDS;) {
     const header = decodeRecordHeader(await readAt(handle, at, RECORD_HEADER_BYTES, path));
     if (!header) break;
     const payload = await readAt(handle, at + RECORD_HEADER_BYTES, header.storedLength, path);
-    if (payload.length !== header.storedLength || sumOf(payload).compare(header.payloadSum) !== 0) break;
-    records.push({ header, offset: at });
+    if (payload.length !== header.storedLength) break;
+    const offset = at;
     at += RECORD_HEADER_BYTES + header.storedLength;
+    if (sumOf(payload).compare(header.payloadSum) !== 0) continue;
+    records.push({ header, offset });
+    endBytes = at;
   }
-  return { records, endBytes: at };
+  return { records, endBytes };
 }
 
 /** What a pack file holds; null when its header is not that of pack `packId` of this repository. */
@@ -86,13 +92,24 @@ export async function listClosedPacks(layout: Layout): Promise<PackName[]> {
   return names;
 }
 
-/** Records of a closed pack; a pack that cannot be read at all is logged and listed empty. */
-export async function readClosedPack(layout: Layout, uuid: string, name: PackName, log: Log): Promise<PackListing> {
+/** Records of a closed pack; null, and an error in the log, when the medium or the header does not give them. */
+export async function readClosedPack(
+  layout: Layout,
+  uuid: string,
+  name: PackName,
+  log: Log,
+): Promise<PackListing | null> {
   const path = layout.closedPack(name.contents, name.packId);
-  const found = await withFile(path, (handle) => inspect(handle, path, name.packId, uuid));
-  if (!found) log.error('pack is damaged: no sound header', { path });
-  else if (!found.finished) log.warn('pack has no sound footer: scanned', { path, records: found.records.length });
-  return { ...name, records: found?.records ?? [] };
+  try {
+    const found = await withFile(path, (handle) => inspect(handle, path, name.packId, uuid));
+    if (!found) log.error('pack is damaged: no sound header', { path });
+    else if (!found.finished) log.warn('pack has no sound footer: scanned', { path, records: found.records.length });
+    return found && { ...name, records: found.records };
+  } catch (error) {
+    if (!isReadFailure(error)) throw error;
+    log.error('pack cannot be read', { path, error: String(error) });
+    return null;
+  }
 }
 
 /**
@@ -111,6 +128,10 @@ export async function recoverOpenPacks(layout: Layout, uuid: string, log: Log): 
 async function recoverPack(layout: Layout, uuid: string, packId: string, log: Log): Promise<PackListing | null> {
   const path = layout.openPack(packId);
   const found = await withFile(path, (handle) => inspect(handle, path, packId, uuid));
+  if (!found && (await stat(path)).size > PACK_HEADER_BYTES) {
+    log.error('open pack is damaged: no sound header; left as it is', { path });
+    return null;
+  }
   if (!found || found.records.length === 0) {
     log.info('open pack without a sound record removed', { path });
     await rm(path, { force: true });

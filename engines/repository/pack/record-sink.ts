@@ -21,18 +21,19 @@ type SinkOptions = {
 };
 
 /**
- * A sink for block records in the repository at `folder` (which must exist). For one thread, one caller at a time:
- * no append while a sync is under way. The caller has checked that `id` is the digest of the decoded payload.
+ * A sink for block records in the repository at `folder` (which must exist). For one thread; its users may append
+ * while a sync is under way. When a sync fails, whatever any user appended and did not sync yet is lost: the caller
+ * stops them all. The caller has checked that `id` is the digest of the decoded payload.
  */
 export function openRecordSink(options: { folder: string; seams: Seams; targetBytes?: number }): RecordSink {
   const layout = layoutOf(options.folder);
   const targetBytes = options.targetBytes ?? DATA_PACK_TARGET_BYTES;
-  return createSink({ layout, uuid: uuidOf(layout), contents: 'blocks', seams: options.seams, targetBytes });
+  return new PackSink({ layout, uuid: uuidOf(layout), contents: 'blocks', seams: options.seams, targetBytes });
 }
 
 /** A sink for map pages. */
 export const openPageSink = (layout: Layout, uuid: string, seams: Seams): RecordSink =>
-  createSink({ layout, uuid, contents: 'pages', seams, targetBytes: PAGE_PACK_TARGET_BYTES });
+  new PackSink({ layout, uuid, contents: 'pages', seams, targetBytes: PAGE_PACK_TARGET_BYTES });
 
 function uuidOf(layout: Layout): string {
   try {
@@ -42,51 +43,114 @@ function uuidOf(layout: Layout): string {
   }
 }
 
-function createSink(options: SinkOptions): RecordSink {
-  const { layout, uuid, contents, seams, targetBytes } = options;
-  const kind: RecordKind = contents === 'pages' ? 'page' : 'block';
-  let current: PackWriter | null = null;
+class PackSink implements RecordSink {
+  readonly #options: SinkOptions;
+  readonly #syncs = oneAfterAnother(() => this.#syncAll());
+  #current: PackWriter | null = null;
   /** Full packs, published at the next sync: append is synchronous and cannot wait for it. */
-  let full: PackWriter[] = [];
-  const newPack = (): PackWriter =>
-    createPackWriter(layout, contents, uuid, Buffer.from(seams.random.bytes(16)).toString('hex'));
+  #full: PackWriter[] = [];
+  /** Records were lost of which no sync has told yet. */
+  #lost: unknown = null;
 
-  async function publishFull(): Promise<void> {
-    const packs = full;
-    full = [];
-    for (const pack of packs) await pack.publish();
+  constructor(options: SinkOptions) {
+    this.#options = options;
   }
 
+  append(record: Parameters<RecordSink['append']>[0]): RecordPlace {
+    const { id, codec, rawLength, payload, restorePointId } = record;
+    const storedLength = payload.byteLength;
+    if (id.byteLength !== 32 || !isSoundShape({ codec, rawLength, storedLength }))
+      throw new TidemarkError('BUG', `record of ${rawLength} bytes stored in ${storedLength} with codec ${codec}`);
+    const kind: RecordKind = this.#options.contents === 'pages' ? 'page' : 'block';
+    const payloadSum = sumOf(payload);
+    const header = encodeRecordHeader({ kind, codec, rawLength, storedLength, restorePointId, id, payloadSum });
+    const pack = (this.#current ??= this.#newPack());
+    const offset = this.#appendTo(pack, header, payload);
+    if (pack.lengthBytes() >= this.#options.targetBytes || pack.recordCount() >= MAX_PACK_RECORDS) {
+      this.#full.push(pack);
+      this.#current = null;
+    }
+    return { pack: pack.packId, offset, storedLength, rawLength, codec };
+  }
+
+  sync(): Promise<void> {
+    return this.#syncs.run();
+  }
+
+  async close(): Promise<void> {
+    if (this.#current) this.#full.push(this.#current);
+    this.#current = null;
+    await this.#syncs.run();
+  }
+
+  #newPack(): PackWriter {
+    const { layout, contents, uuid, seams } = this.#options;
+    return createPackWriter(layout, contents, uuid, Buffer.from(seams.random.bytes(16)).toString('hex'));
+  }
+
+  #appendTo(pack: PackWriter, header: Buffer, payload: Uint8Array): number {
+    try {
+      return pack.append(header, payload);
+    } catch (error) {
+      if (pack.isBroken()) {
+        this.#drop(pack);
+        this.#lost = error;
+      }
+      throw error;
+    }
+  }
+
+  #drop(pack: PackWriter): void {
+    pack.abandon();
+    if (this.#current === pack) this.#current = null;
+    this.#full = this.#full.filter((one) => one !== pack);
+  }
+
+  async #orDropped<T>(pack: PackWriter, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      this.#drop(pack);
+      throw error;
+    }
+  }
+
+  async #syncAll(): Promise<void> {
+    const lost = this.#lost;
+    this.#lost = null;
+    if (lost !== null) throw lost;
+    try {
+      await this.#publishFull();
+      const pack = this.#current;
+      if (pack) await this.#orDropped(pack, () => pack.sync());
+    } catch (error) {
+      // Who waits for the next sync appended before this one failed.
+      if (this.#syncs.isWaiting()) this.#lost = error;
+      throw error;
+    }
+  }
+
+  async #publishFull(): Promise<void> {
+    for (let pack = this.#full[0]; pack; pack = this.#full[0]) {
+      const writer = pack;
+      const published = await this.#orDropped(writer, () => writer.publish());
+      this.#full = this.#full.filter((one) => one !== writer);
+      if (!published) this.#options.seams.log.warn('no space to close a pack: left open', { pack: writer.packId });
+    }
+  }
+}
+
+/** Runs one at a time; calls made while one runs share the next. */
+function oneAfterAnother(work: () => Promise<void>): { run: () => Promise<void>; isWaiting: () => boolean } {
+  let tail: Promise<void> = Promise.resolve();
+  let waiting: Promise<void> | null = null;
+  const next = async (before: Promise<void>): Promise<void> => {
+    await before.catch(() => undefined);
+    waiting = null;
+    await work();
+  };
   return {
-    append: (record): RecordPlace => {
-      const { id, codec, rawLength, payload, restorePointId } = record;
-      const storedLength = payload.byteLength;
-      if (id.byteLength !== 32 || !isSoundShape({ codec, rawLength, storedLength }))
-        throw new TidemarkError('BUG', `record of ${rawLength} bytes stored in ${storedLength} with codec ${codec}`);
-      const payloadSum = sumOf(payload);
-      const header = encodeRecordHeader({ kind, codec, rawLength, storedLength, restorePointId, id, payloadSum });
-      current ??= newPack();
-      const place = { pack: current.packId, offset: current.append(header, payload), storedLength, rawLength, codec };
-      if (current.lengthBytes() >= targetBytes || current.recordCount() >= MAX_PACK_RECORDS) {
-        full.push(current);
-        current = null;
-      }
-      return place;
-    },
-    sync: async () => {
-      try {
-        await publishFull();
-        await current?.sync();
-      } catch (error) {
-        current?.abandon();
-        current = null;
-        throw error;
-      }
-    },
-    close: async () => {
-      if (current) full.push(current);
-      current = null;
-      await publishFull();
-    },
+    run: () => (waiting ??= tail = next(tail)),
+    isWaiting: () => waiting !== null,
   };
 }

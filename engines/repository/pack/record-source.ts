@@ -5,7 +5,7 @@ import type { RecordPlace, RecordSource } from '../../../schema/domain/seams.ts'
 import { sumOf } from '../../../schema/repository/digest.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import { decodeRecordHeader, isSoundShape } from '../../../schema/repository/record.ts';
-import { errnoOf, storageError } from '../storage/files.ts';
+import { errnoOf, isReadFailure, storageError } from '../storage/files.ts';
 import { layoutOf, type Layout } from '../storage/layout.ts';
 
 const MAX_OPEN_PACKS = 32;
@@ -17,7 +17,9 @@ export function openRecordSource(options: { folder: string }): RecordSource {
     read: async (place, id) => {
       if (!isSoundShape(place)) throw damaged(place, id, 'impossible lengths');
       const bytes = Buffer.allocUnsafe(RECORD_HEADER_BYTES + place.storedLength);
-      const got = await handles.read(place.pack, bytes, place.offset);
+      const got = await handles.read(place.pack, bytes, place.offset).catch((error: unknown) => {
+        throw isReadFailure(error) ? damaged(place, id, 'the medium does not give it') : error;
+      });
       if (got === null) throw damaged(place, id, 'its pack is missing');
       return checkedPayload(bytes.subarray(0, got), place, id);
     },

@@ -2,7 +2,9 @@
 import { PAGE_ENTRIES } from '../../../schema/repository/limits.ts';
 import { blockLengthOf, entryOf } from '../../../schema/repository/map-page.ts';
 import type { HeadDisk } from '../../../schema/repository/documents.ts';
-import type { DiskMap, PageReader } from './page-reader.ts';
+import { isZero } from '../../../schema/repository/digest.ts';
+import type { RecordIndex } from '../index/record-index.ts';
+import { soundLeaf, type DiskMap, type PageReader } from './page-reader.ts';
 
 export const baseMapOf = (disk: HeadDisk): DiskMap | null =>
   disk.base === null ? null : { ...disk.base, blockSize: disk.blockSize };
@@ -14,7 +16,7 @@ export function hasBaseBlock(disk: HeadDisk, block: number): boolean {
   return length > 0 && length === blockLengthOf(block, disk.base.sizeBytes, disk.blockSize);
 }
 
-/** Entries of the base for blocks `first ... first + count - 1`; null where there is none to stand on. */
+/** Entries of the base for blocks `first ... first + count - 1`; null where there is none to stand on, or none sound. */
 export async function baseEntries(
   pages: PageReader,
   disk: HeadDisk,
@@ -23,10 +25,16 @@ export async function baseEntries(
 ): Promise<(Uint8Array | null)[]> {
   const map = baseMapOf(disk);
   const entries: (Uint8Array | null)[] = [];
+  let page: Uint8Array | null = null;
   for (let block = first; block < first + count; block += 1) {
     const known = map !== null && hasBaseBlock(disk, block);
-    const leaf = known ? await pages.leaf(map, Math.floor(block / PAGE_ENTRIES)) : null;
-    entries.push(leaf && entryOf(leaf, block % PAGE_ENTRIES));
+    if (known && (block === first || block % PAGE_ENTRIES === 0))
+      page = await soundLeaf(pages, map, Math.floor(block / PAGE_ENTRIES));
+    entries.push(known && page ? entryOf(page, block % PAGE_ENTRIES) : null);
   }
   return entries;
 }
+
+/** Whether the repository has a record of `length` bytes for an entry of a map. */
+export const resolves = (index: RecordIndex, entry: Uint8Array, length: number): boolean =>
+  isZero(entry) || index.lookup(entry)?.place.rawLength === length;

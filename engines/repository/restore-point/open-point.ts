@@ -4,10 +4,9 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { blockCountOf, windowCountOf } from '../../../schema/domain/extents.ts';
 import type { DiskKey, RestorePointId } from '../../../schema/domain/ids.ts';
 import type { TransferCursor } from '../../../schema/domain/seams.ts';
-import { encodeChecked } from '../../../schema/repository/checked-json.ts';
-import { parseHead, type Head, type HeadDisk } from '../../../schema/repository/documents.ts';
+import { encodeHead, parseHead, type Head, type HeadDisk } from '../../../schema/repository/documents.ts';
 import type { LedgerRecord } from '../../../schema/repository/ledger.ts';
-import { MAX_HEAD_BYTES } from '../../../schema/repository/limits.ts';
+import { MAX_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
 import { ensureFolder, readTextFile, replaceFile } from '../storage/files.ts';
 import type { Layout } from '../storage/layout.ts';
 import { openLedgerFile, type LedgerFile } from './ledger-file.ts';
@@ -50,7 +49,7 @@ export const blocksOf = (disk: HeadDisk): number => blockCountOf(disk.plan.sizeB
 
 /** Makes the head durable; call before the change it holds is told to anyone. */
 export async function saveHead(layout: Layout, head: Head): Promise<void> {
-  await replaceFile(layout.head(head.restorePointId), encodeChecked(head, MAX_HEAD_BYTES).text);
+  await replaceFile(layout.head(head.restorePointId), encodeHead(head));
 }
 
 /** A new open restore point, durable when it returns. */
@@ -59,29 +58,38 @@ export async function createOpenPoint(layout: Layout, head: Head, nowMs: number)
   try {
     await ensureFolder(folder);
     await saveHead(layout, head);
-    return await openPoint(layout, head, nowMs);
+    return await openPoint(layout, head, nowMs, () => true);
   } catch (error) {
     await rm(folder, { recursive: true, force: true }).catch(() => undefined);
     throw error;
   }
 }
 
+/** Whether every record that a window names is there. */
+export type Resolver = (record: LedgerRecord) => boolean;
+
 /** What a process before this one left open; null when its head never became durable. REPOSITORY_CORRUPT for a damaged head. */
-export async function loadOpenPoint(layout: Layout, id: RestorePointId, nowMs: number): Promise<OpenPoint | null> {
+export async function loadOpenPoint(
+  layout: Layout,
+  id: RestorePointId,
+  nowMs: number,
+  isWhole: Resolver,
+): Promise<OpenPoint | null> {
   const path = layout.head(id);
-  const text = await readTextFile(path, MAX_HEAD_BYTES);
+  const text = await readTextFile(path, MAX_DOCUMENT_BYTES);
   if (text === null) return null;
   const head = parseHead(text, path);
   if (head.restorePointId !== id)
     throw new TidemarkError('REPOSITORY_CORRUPT', `${path} is of restore point ${head.restorePointId}`, { path });
-  return openPoint(layout, head, nowMs);
+  return openPoint(layout, head, nowMs, isWhole);
 }
 
-async function openPoint(layout: Layout, head: Head, nowMs: number): Promise<OpenPoint> {
+async function openPoint(layout: Layout, head: Head, nowMs: number, isWhole: Resolver): Promise<OpenPoint> {
   const disks = new Map(head.disks.map((disk) => [disk.plan.diskKey, newOpenDisk(disk)]));
   const point = { head, disks, closing: false, lastWriteAt: nowMs } as Omit<OpenPoint, 'ledger'> as OpenPoint;
   point.ledger = await openLedgerFile(layout.ledger(head.restorePointId), (record, offset) =>
-    noteFrame(point, record, offset),
+    // A window whose blocks were lost is sent again.
+    noteFrame(point, record, isWhole(record) ? offset : -1),
   );
   return point;
 }

@@ -1,5 +1,5 @@
-/** Reads map pages through a bounded cache (8 MiB), each checked against its digest. */
-import { TidemarkError } from '../../../schema/domain/errors.ts';
+/** Reads map pages through a bounded cache (8 MiB), each checked against its digest; damaged ones leave the index. */
+import { errorCodeOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import { blockCountOf } from '../../../schema/domain/extents.ts';
 import type { RecordSource } from '../../../schema/domain/seams.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
@@ -19,16 +19,19 @@ export type PageReader = {
   leaf(map: DiskMap, leaf: number): Promise<Uint8Array>;
 };
 
-export function createPageReader(index: () => RecordIndex, source: RecordSource): PageReader {
+export function createPageReader(index: RecordIndex, source: RecordSource): PageReader {
   const cache = new Map<string, Promise<Uint8Array>>();
 
   function page(digest: Uint8Array): Promise<Uint8Array> {
     const key = Buffer.from(digest).toString('hex');
-    const cached = cache.get(key) ?? readPage(index(), source, digest, key);
+    const cached = cache.get(key) ?? readPage(index, source, digest, key);
     cache.delete(key);
     cache.set(key, cached);
     if (cache.size > CACHED_PAGES) cache.delete(cache.keys().next().value!);
-    cached.catch(() => cache.delete(key));
+    cached.catch((error: unknown) => {
+      cache.delete(key);
+      if (errorCodeOf(error) === 'DAMAGED_BLOCK') index.forget(digest);
+    });
     return cached;
   }
 
@@ -51,6 +54,17 @@ export function createPageReader(index: () => RecordIndex, source: RecordSource)
       return bytes;
     },
   };
+}
+
+/** The leaf, or null when the way to it is damaged. */
+export async function soundLeaf(pages: PageReader, map: DiskMap, leaf: number): Promise<Uint8Array | null> {
+  try {
+    return await pages.leaf(map, leaf);
+  } catch (error) {
+    const code = errorCodeOf(error);
+    if (code === 'DAMAGED_BLOCK' || code === 'REPOSITORY_CORRUPT') return null;
+    throw error;
+  }
 }
 
 const badMap = (map: DiskMap, why: string): TidemarkError =>

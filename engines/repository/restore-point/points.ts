@@ -5,8 +5,9 @@ import type { Manifest, SealOutcome } from '../../../schema/domain/restore-point
 import type { Clock, Log } from '../../../schema/domain/seams.ts';
 import { isId128 } from '../../../schema/repository/digest.ts';
 import { parseManifest, parseTombstone, type Tombstone } from '../../../schema/repository/documents.ts';
-import { MAX_HEAD_BYTES, MAX_MANIFEST_BYTES } from '../../../schema/repository/limits.ts';
-import { listFolder, readTextFile, removeTree } from '../storage/files.ts';
+import { MAX_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
+import type { RecordIndex } from '../index/record-index.ts';
+import { listFolder, readTextFile, removeTree, syncFolder } from '../storage/files.ts';
 import type { Layout } from '../storage/layout.ts';
 import { loadOpenPoint, type OpenPoint } from './open-point.ts';
 
@@ -18,7 +19,7 @@ export type Points = {
   damaged: string[];
 };
 
-type Loading = { layout: Layout; clock: Clock; log: Log };
+type Loading = { layout: Layout; clock: Clock; log: Log; index: RecordIndex };
 
 export async function loadPoints(loading: Loading): Promise<Points> {
   const points: Points = { open: new Map(), sealed: new Map(), aborted: new Map(), damaged: [] };
@@ -44,7 +45,7 @@ async function loadSealed(loading: Loading, points: Points): Promise<void> {
   for (const vm of await listFolder(manifests)) {
     for (const file of await listFolder(`${manifests}/${vm.name}`)) {
       const path = `${manifests}/${vm.name}/${file.name}`;
-      const text = await orDamaged(loading, points, path, () => readTextFile(path, MAX_MANIFEST_BYTES));
+      const text = await orDamaged(loading, points, path, () => readTextFile(path, MAX_DOCUMENT_BYTES));
       const found =
         text === null ? null : await orDamaged(loading, points, path, async () => parseManifest(text, path));
       if (found) points.sealed.set(found.manifest.restorePointId, outcomeOf(found.manifest, found.digest));
@@ -62,7 +63,7 @@ async function loadAborted(loading: Loading, points: Points): Promise<void> {
   const { aborted } = loading.layout;
   for (const file of await listFolder(aborted)) {
     const path = `${aborted}/${file.name}`;
-    const text = await orDamaged(loading, points, path, () => readTextFile(path, MAX_HEAD_BYTES));
+    const text = await orDamaged(loading, points, path, () => readTextFile(path, MAX_DOCUMENT_BYTES));
     const found = text === null ? null : await orDamaged(loading, points, path, async () => parseTombstone(text, path));
     if (found) points.aborted.set(found.restorePointId, found);
   }
@@ -70,26 +71,68 @@ async function loadAborted(loading: Loading, points: Points): Promise<void> {
 
 /** What lies beside a manifest or a tombstone lost its race with the crash: it is removed. */
 async function loadOpen(loading: Loading, points: Points): Promise<void> {
-  const { layout, clock } = loading;
+  const { layout } = loading;
   for (const entry of await listFolder(layout.open)) {
     if (!isId128(entry.name)) continue;
     const id = entry.name as RestorePointId;
-    const decided = points.sealed.has(id) || points.aborted.has(id);
     const path = layout.openFolder(id);
-    const point = decided ? null : await orDamaged(loading, points, path, () => loadOpenPoint(layout, id, clock.now()));
+    const decidedIn = folderOfDecision(layout, points, id);
+    const point = decidedIn === null ? await orDamaged(loading, points, path, () => loadOne(loading, id)) : null;
     if (point) points.open.set(id, point);
-    else if (!points.damaged.includes(path)) await removeTree(path);
+    if (point || points.damaged.includes(path)) continue;
+    // The decision was read from memory, perhaps: it is made durable before what led to it goes.
+    if (decidedIn !== null) await syncFolder(decidedIn);
+    await removeTree(path);
   }
 }
+
+function folderOfDecision(layout: Layout, points: Points, id: RestorePointId): string | null {
+  const sealed = points.sealed.get(id);
+  if (sealed) return layout.manifestFolder(sealed.manifest.vm.vmId);
+  return points.aborted.has(id) ? layout.aborted : null;
+}
+
+const loadOne = ({ layout, clock, index }: Loading, id: RestorePointId): Promise<OpenPoint | null> =>
+  loadOpenPoint(layout, id, clock.now(), (record) =>
+    record.entries.every((entry) => entry.kind !== 'data' || index.lookup(entry.digest) !== null),
+  );
+
+export type RunState =
+  | { state: 'open'; point: OpenPoint }
+  | { state: 'sealed'; sealed: SealOutcome }
+  | { state: 'aborted'; tombstone: Tombstone };
+
+/** What has become of a run so far; null when nothing of it is known. */
+export function stateOfRun(points: Points, run: RunKey): RunState | null {
+  const sealed = findValue(points.sealed, ({ manifest }) => manifest.run === run);
+  if (sealed) return { state: 'sealed', sealed };
+  const tombstone = findValue(points.aborted, (one) => one.run === run);
+  if (tombstone) return { state: 'aborted', tombstone };
+  const point = findValue(points.open, ({ head }) => head.spec.run === run);
+  return point ? { state: 'open', point } : null;
+}
+
+function findValue<T>(map: ReadonlyMap<RestorePointId, T>, fits: (value: T) => boolean): T | null {
+  for (const value of map.values()) if (fits(value)) return value;
+  return null;
+}
+
+const isSealed = (id: RestorePointId): TidemarkError =>
+  new TidemarkError('RESTORE_POINT_SEALED', `restore point ${id} is sealed`, { restorePointId: id });
+
+const isAborted = (id: RestorePointId): TidemarkError =>
+  new TidemarkError('RESTORE_POINT_ABORTED', `restore point ${id} was aborted`, { restorePointId: id });
+
+/** Why a run is not open any more. */
+export const notOpen = (state: Exclude<RunState, { state: 'open' }>): TidemarkError =>
+  state.state === 'sealed' ? isSealed(state.sealed.restorePointId) : isAborted(state.tombstone.restorePointId);
 
 /** The open restore point; RESTORE_POINT_SEALED, _ABORTED or _NOT_FOUND when there is none. */
 export function requireOpen(points: Points, id: RestorePointId, run: RunKey): OpenPoint {
   const point = points.open.get(id);
   if (point && point.head.spec.run === run) return point;
-  if (points.sealed.get(id)?.manifest.run === run)
-    throw new TidemarkError('RESTORE_POINT_SEALED', `restore point ${id} is sealed`, { restorePointId: id });
-  if (points.aborted.get(id)?.run === run)
-    throw new TidemarkError('RESTORE_POINT_ABORTED', `restore point ${id} was aborted`, { restorePointId: id });
+  if (points.sealed.get(id)?.manifest.run === run) throw isSealed(id);
+  if (points.aborted.get(id)?.run === run) throw isAborted(id);
   throw new TidemarkError('RESTORE_POINT_NOT_FOUND', `no restore point ${id} of run ${run}`, {
     restorePointId: id,
     run,

@@ -10,7 +10,6 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { WINDOW_BYTES } from '../../../schema/domain/extents.ts';
 import type { FinishedWindow, OfferAnswer, TransferHello, TransferRegistrar } from '../../../schema/domain/seams.ts';
 import type { Clock } from '../../../schema/domain/seams.ts';
-import { isZero } from '../../../schema/repository/digest.ts';
 import { encodeLedgerRecord, type LedgerRecord } from '../../../schema/repository/ledger.ts';
 import { MAX_WINDOW_BLOCKS } from '../../../schema/repository/limits.ts';
 import type { RecordIndex } from '../index/record-index.ts';
@@ -32,7 +31,7 @@ type Connection = {
   promises: Map<number, Map<string, number>>;
 };
 
-export type RegistrarParts = { points: Points; index: () => RecordIndex; pages: PageReader; clock: Clock };
+export type RegistrarParts = { points: Points; index: RecordIndex; pages: PageReader; clock: Clock };
 
 export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
   const connections = new Map<string, Connection>();
@@ -63,7 +62,7 @@ export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
       const count = checkOffer(connection, firstBlock, digests);
       const base = await baseEntries(parts.pages, connection.disk.head, firstBlock, count);
       return base.map((entry, at) =>
-        answer(parts.index(), connection, firstBlock + at, digests.subarray(at * 32, at * 32 + 32), entry),
+        answer(parts.index, connection, firstBlock + at, digests.subarray(at * 32, at * 32 + 32), entry),
       );
     },
     commit: async (name, window) => {
@@ -71,8 +70,8 @@ export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
       const { head } = connection.disk;
       const { first, count } = blocksOfWindow(head, window.windowIndex);
       const base = await baseEntries(parts.pages, head, first, count);
-      applyRecords(parts.index(), connection, window);
-      await append(connection, frameOfWindow(head, connection.hello.fence, window, base, parts.index()));
+      applyRecords(parts.index, connection, window);
+      await append(connection, frameOfWindow(head, connection.hello.fence, window, base, parts.index));
       connection.promises.delete(window.windowIndex);
     },
     commitUntouched: async (name, firstWindow, windowCount) => {
@@ -138,9 +137,8 @@ function answer(
   digest: Uint8Array,
   base: Uint8Array | null,
 ): OfferAnswer {
-  if (base !== null && Buffer.compare(base, digest) === 0) return 'unchanged';
-  if (isZero(digest)) return 'have';
-  if (index.lookup(digest)?.kind === 'block') return 'have';
+  // A block of the base whose record is lost is wanted like any other: so it heals.
+  if (index.lookup(digest)) return base !== null && Buffer.compare(base, digest) === 0 ? 'unchanged' : 'have';
   const window = Math.floor((block * connection.disk.head.blockSize) / WINDOW_BYTES);
   const promised = promisesOf(connection, window);
   const key = Buffer.from(digest).toString('latin1');

@@ -7,7 +7,7 @@ import type { HeadDisk } from '../../../schema/repository/documents.ts';
 import type { ClassSums, LedgerEntry, LedgerRecord } from '../../../schema/repository/ledger.ts';
 import { blockLengthOf } from '../../../schema/repository/map-page.ts';
 import type { RecordIndex } from '../index/record-index.ts';
-import { hasBaseBlock } from './base-view.ts';
+import { hasBaseBlock, resolves } from './base-view.ts';
 
 const sumField = {
   'not-read': 'notReadBytes',
@@ -83,15 +83,14 @@ function entryOfBlock(facts: BlockFacts): LedgerEntry | null {
   const { disk, at, first, length, sourceClass, digest, base, index } = facts;
   const block = first + at;
   if (sourceClass === 'not-read') {
-    if (base === null) throw protocolError(disk, `block ${block} was not read, and there is no base for it`);
+    if (base === null || !resolves(index, base, length))
+      throw protocolError(disk, `block ${block} was not read, and there is no base for it`);
     return null;
   }
   if (sourceClass !== 'data') return base !== null && isZero(base) ? null : { block: at, kind: sourceClass };
-  if (base !== null && Buffer.compare(base, digest) === 0) return null;
-  const found = index.lookup(digest);
-  if (found?.kind !== 'block' || found.place.rawLength !== length)
+  if (isZero(digest) || !resolves(index, digest, length))
     throw protocolError(disk, `block ${block} has no record of ${length} bytes in the repository`);
-  return { block: at, kind: 'data', digest };
+  return base !== null && Buffer.compare(base, digest) === 0 ? null : { block: at, kind: 'data', digest };
 }
 
 function checkDeclared(disk: HeadDisk, window: FinishedWindow, sums: ClassSums): void {

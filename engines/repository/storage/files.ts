@@ -22,6 +22,10 @@ export function storageError(error: unknown, path: string): unknown {
   );
 }
 
+/** Whether the medium did not give the bytes: damage, not a passing failure. Of an error of `storageError`. */
+export const isReadFailure = (error: unknown): boolean =>
+  error instanceof TidemarkError && error.details['errno'] === 'EIO';
+
 async function guarded<T>(path: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();

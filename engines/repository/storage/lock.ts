@@ -21,8 +21,12 @@ export function takeLock(layout: Layout): () => void {
     if ((error as { errcode?: number }).errcode === SQLITE_BUSY) throw inUse(layout, error);
     throw storageError(error, layout.lock);
   }
-  writeFileSync(layout.lockOwner, `${process.pid}\n`);
   const held = database;
+  try {
+    writeFileSync(layout.lockOwner, `${process.pid}\n`);
+  } catch {
+    // For messages only; a full disk must not keep a repository from being opened.
+  }
   return () => held.close();
 }
 

@@ -1,0 +1,81 @@
+/** Sealed or aborted: exactly one of two files, whichever was linked first, also when a process died over it. */
+import type { RestorePointId } from '../../../schema/domain/ids.ts';
+import type { Manifest } from '../../../schema/domain/restore-point.ts';
+import {
+  encodeManifest,
+  encodeTombstone,
+  parseManifest,
+  parseTombstone,
+  type Head,
+  type Tombstone,
+} from '../../../schema/repository/documents.ts';
+import { MAX_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
+import { ensureFolder, errnoOf, putIfAbsent, readTextFile, removeTree, syncFolder } from '../storage/files.ts';
+import type { Layout } from '../storage/layout.ts';
+import type { OpenPoint } from './open-point.ts';
+import type { Parts } from './parts.ts';
+import { outcomeOf, type RunState } from './points.ts';
+
+export type Decision = Exclude<RunState, { state: 'open' }>;
+
+/** What lies on disk for an open restore point: left by a try of which the last sync failed. Durable when it returns. */
+export async function findDecision(parts: Parts, head: Head): Promise<Decision | null> {
+  const { layout } = parts;
+  const id = head.restorePointId;
+  const manifestFile = layout.manifest(head.spec.vm.vmId, id);
+  const sealed = await readTextFile(manifestFile, MAX_DOCUMENT_BYTES);
+  if (sealed !== null) {
+    await syncFolder(layout.manifestFolder(head.spec.vm.vmId));
+    const { manifest, digest } = parseManifest(sealed, manifestFile);
+    return { state: 'sealed', sealed: outcomeOf(manifest, digest) };
+  }
+  const aborted = await readTextFile(layout.tombstone(id), MAX_DOCUMENT_BYTES);
+  if (aborted === null) return null;
+  await syncFolder(layout.aborted);
+  return { state: 'aborted', tombstone: parseTombstone(aborted, layout.tombstone(id)) };
+}
+
+/** The commit point. Nothing but what is on disk before counts afterwards. */
+export async function writeManifest(layout: Layout, manifest: Manifest): Promise<Decision> {
+  const { text, digest } = encodeManifest(manifest);
+  await ensureFolder(layout.manifestFolder(manifest.vm.vmId));
+  await putIfAbsent(layout.manifest(manifest.vm.vmId, manifest.restorePointId), text);
+  return { state: 'sealed', sealed: outcomeOf(manifest, digest) };
+}
+
+export async function writeTombstone(layout: Layout, tombstone: Tombstone): Promise<Decision> {
+  await putIfAbsent(layout.tombstone(tombstone.restorePointId), encodeTombstone(tombstone));
+  return { state: 'aborted', tombstone };
+}
+
+/** Takes the durable decision into memory and removes what led to it. */
+export async function settle(parts: Parts, id: RestorePointId, decision: Decision): Promise<void> {
+  const { points, layout, seams } = parts;
+  if (decision.state === 'sealed') points.sealed.set(id, decision.sealed);
+  else points.aborted.set(id, decision.tombstone);
+  const point = points.open.get(id);
+  points.open.delete(id);
+  if (!point) return;
+  try {
+    await point.ledger.close();
+    await removeTree(layout.openFolder(id));
+  } catch (error) {
+    seams.log.warn('what an ended restore point left is removed at the next start', {
+      restorePointId: id,
+      errno: errnoOf(error),
+      error: String(error),
+    });
+  }
+}
+
+/** While `work` decides, windows are refused; when it fails the restore point goes on. */
+export async function whileClosing<T>(point: OpenPoint, work: () => Promise<T>): Promise<T> {
+  point.closing = true;
+  try {
+    await point.ledger.idle();
+    return await work();
+  } catch (error) {
+    point.closing = false;
+    throw error;
+  }
+}

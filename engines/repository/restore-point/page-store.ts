@@ -1,0 +1,49 @@
+/** Where map pages are written: those not there yet, each once, found by the index as soon as they are durable. */
+import type { RestorePointId } from '../../../schema/domain/ids.ts';
+import type { RecordSink } from '../../../schema/domain/seams.ts';
+import { digestOf } from '../../../schema/repository/digest.ts';
+import type { NewRecord, RecordIndex } from '../index/record-index.ts';
+
+/** Pages that wait for a sync: bounds what is kept of them. */
+const MAX_WAITING = 1024;
+
+/** For one writer at a time. */
+export type PageStore = {
+  /** Digest of the page. Does not keep its memory. */
+  put(page: Uint8Array, writer: RestorePointId): Uint8Array;
+  /** Whether `flush` is due. */
+  isFull(): boolean;
+  /** Pages put before are durable, and found, when it resolves. */
+  flush(): Promise<void>;
+  close(): Promise<void>;
+};
+
+export function createPageStore(sink: RecordSink, index: RecordIndex): PageStore {
+  let waiting = new Map<string, NewRecord>();
+  return {
+    put: (page, writer) => {
+      const id = digestOf(page);
+      const key = id.toString('latin1');
+      if (waiting.has(key) || index.lookup(id)?.kind === 'page') return id;
+      const bytes = Uint8Array.from(page);
+      const place = sink.append({
+        id,
+        codec: 'none',
+        rawLength: bytes.byteLength,
+        payload: bytes,
+        restorePointId: writer,
+      });
+      waiting.set(key, { id, kind: 'page', place, writer });
+      return id;
+    },
+    isFull: () => waiting.size >= MAX_WAITING,
+    flush: async () => {
+      const written = waiting;
+      // Lost when the sync fails: they are put again.
+      waiting = new Map();
+      await sink.sync();
+      index.apply([...written.values()]);
+    },
+    close: () => sink.close(),
+  };
+}

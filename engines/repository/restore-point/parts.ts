@@ -1,0 +1,21 @@
+/** What the verbs on restore points work with. */
+import type { Seams } from '../../../schema/domain/seams.ts';
+import type { RepositoryFile } from '../../../schema/repository/documents.ts';
+import type { RecordIndex } from '../index/record-index.ts';
+import type { Layout } from '../storage/layout.ts';
+import type { Turns } from '../storage/turns.ts';
+import type { PageReader } from './page-reader.ts';
+import type { PageStore } from './page-store.ts';
+import type { Points } from './points.ts';
+
+export type Parts = {
+  layout: Layout;
+  file: RepositoryFile;
+  seams: Seams;
+  points: Points;
+  index: RecordIndex;
+  pages: PageReader;
+  pageStore: PageStore;
+  /** Verbs of a run, by run key; what writes map pages, as `pages`. */
+  turns: Turns;
+};

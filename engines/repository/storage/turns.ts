@@ -1,0 +1,27 @@
+/** One after another by key: a repeated verb waits for the first try that still runs. */
+export type Turns = {
+  take<T>(key: string, work: () => Promise<T>): Promise<T>;
+  /** Resolves when nothing runs or waits. */
+  idle(): Promise<void>;
+};
+
+export function createTurns(): Turns {
+  const tails = new Map<string, Promise<unknown>>();
+  return {
+    take: (key, work) => {
+      const turn = (tails.get(key) ?? Promise.resolve()).then(work);
+      const tail = turn.then(
+        () => undefined,
+        () => undefined,
+      );
+      tails.set(key, tail);
+      void tail.then(() => {
+        if (tails.get(key) === tail) tails.delete(key);
+      });
+      return turn;
+    },
+    idle: async () => {
+      while (tails.size > 0) await Promise.all(tails.values());
+    },
+  };
+}
