@@ -11,7 +11,6 @@ import type { SessionResult } from '../schema/domain/states.ts';
 import { catalogError } from './catalog-access.ts';
 import { exitCodes } from './exit-codes.ts';
 import { errorLines, renderReport } from './output/session-report.ts';
-import { formatBytes, renderTable } from './output/table.ts';
 import { printJson } from './run-command.ts';
 import { type SessionTarget, SessionView } from './session-view.ts';
 import { layoutOf } from './stack-access.ts';
@@ -90,15 +89,9 @@ export function showReport(report: SessionReport): void {
     console.log(`Temporal UI: ${temporalUi}`);
     return;
   }
-  console.log(renderReport({ ...session, result: report.result, error }, events, temporalUi));
-  if (files.length === 0) return;
-  const columns = [
-    { title: 'DISK', of: (file: RestoredFile) => file.diskKey },
-    { title: 'SIZE', of: (file: RestoredFile) => formatBytes(file.sizeBytes), right: true },
-    { title: 'WRITTEN', of: (file: RestoredFile) => formatBytes(file.writtenBytes), right: true },
-    { title: 'FILE', of: (file: RestoredFile) => file.file },
-  ];
-  console.log(`\n${renderTable(files, columns)}`);
+  console.log(
+    renderReport({ session: { ...session, result: report.result, error }, events, files, uiUrl: temporalUi }),
+  );
 }
 
 export function showDetached({ sessionId, workflowId }: SessionTarget, stack: StackFile, json: boolean): void {

@@ -8,10 +8,14 @@ const CONNECT_LIMIT_MS = 5000;
 /** Of one call: a person waits for it. */
 const CALL_LIMIT_MS = 3000;
 
+/** A server on this machine that was away is back soon; the library's own pauses grow to minutes. */
+const RECONNECT = { 'grpc.initial_reconnect_backoff_ms': 200, 'grpc.max_reconnect_backoff_ms': 1000 };
+
 /** UNREACHABLE when the server does not answer, at the beginning or in a call made through `soon`. */
 export async function withTemporal<T>(stack: StackFile, work: (client: Client) => Promise<T>): Promise<T> {
   const { address, namespace } = stack.temporal;
-  const connection = await Connection.connect({ address, connectTimeout: CONNECT_LIMIT_MS }).catch((error: unknown) => {
+  const options = { address, connectTimeout: CONNECT_LIMIT_MS, channelArgs: RECONNECT };
+  const connection = await Connection.connect(options).catch((error: unknown) => {
     throw new TidemarkError('UNREACHABLE', `Temporal does not answer at ${address}`, { address }, error);
   });
   try {

@@ -2,6 +2,7 @@
 import type { SessionEvent } from '../../schema/catalog/events.ts';
 import type { Session, SessionDisk, SessionError, SessionVm, SessionWithRows } from '../../schema/catalog/sessions.ts';
 import type { Conservation } from '../../schema/domain/restore-point.ts';
+import type { RestoredDisk } from '../../schema/domain/sessions.ts';
 import { type Column, formatBytes, formatDuration, formatTime, renderTable } from './table.ts';
 
 const SHORT_ID = 12;
@@ -75,8 +76,25 @@ function eventLine(event: SessionEvent, names: Map<string, string>): string {
   return `${formatTime(event.at)}  ${event.level.padEnd(7)}  ${about === '' ? '' : `${about}: `}${event.message}`;
 }
 
+const fileColumns: Column<RestoredDisk>[] = [
+  { title: 'DISK', of: (file) => file.diskKey },
+  { title: 'SIZE', of: (file) => formatBytes(file.sizeBytes), right: true },
+  { title: 'RECEIVED', of: (file) => formatBytes(file.receivedBytes), right: true },
+  { title: 'WRITTEN', of: (file) => formatBytes(file.writtenBytes), right: true },
+  { title: 'FILE', of: (file) => file.file },
+];
+const restoredColumns = vmColumns.filter(({ title }) => !['CONSISTENT', 'TRY'].includes(title));
+
+export type ReportInput = {
+  session: SessionWithRows;
+  events: readonly SessionEvent[];
+  /** What a restore has made. */
+  files: readonly RestoredDisk[];
+  uiUrl: string;
+};
+
 /** Blocks of lines, an empty line between them. */
-export function renderReport(session: SessionWithRows, events: readonly SessionEvent[], uiUrl: string): string {
+export function renderReport({ session, events, files, uiUrl }: ReportInput): string {
   const disks = session.vms.flatMap((vm) => vm.disks.map((disk) => ({ ...disk, vm: vm.name })));
   const names = new Map(session.vms.map((vm) => [vm.vmId, vm.name]));
   const failed = session.vms.filter((vm) => vm.error !== null);
@@ -86,9 +104,10 @@ export function renderReport(session: SessionWithRows, events: readonly SessionE
   const isBackup = session.kind === 'backup';
   const blocks = [
     sessionHead(session).join('\n'),
-    session.vms.length > 0 ? renderTable(session.vms, vmColumns) : '',
+    session.vms.length > 0 ? renderTable(session.vms, isBackup ? vmColumns : restoredColumns) : '',
     disks.length > 0 && isBackup ? renderTable(disks, transferColumns) : '',
     disks.length > 0 && isBackup ? renderTable(disks, conservationColumns) : '',
+    files.length > 0 ? renderTable(files, fileColumns) : '',
     told.map((event) => eventLine(event, names)).join('\n'),
     failed.flatMap((vm) => errorLines({ ...vm.error!, message: `${vm.name}: ${vm.error!.message}` })).join('\n'),
     session.error === null ? '' : errorLines(session.error).join('\n'),

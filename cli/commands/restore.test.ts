@@ -1,0 +1,133 @@
+/** Restores and lists through the command line; on a real catalog and a real Temporal server. */
+import { writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { recordTestPoint } from '../../tests/fixtures/cli/restore-points.ts';
+import type { SessionReport } from '../follow-session.ts';
+import { beat, end, type PlayedStack, startPlayedStack } from '../../tests/fixtures/cli/played-stack.ts';
+
+let played: PlayedStack;
+let stack: PlayedStack['stack'];
+let sessions: PlayedStack['sessions'];
+let folder: string;
+beforeAll(async () => {
+  played = await startPlayedStack();
+  ({ stack, sessions, folder } = played);
+});
+afterAll(async () => played?.close());
+beforeEach(() => {
+  sessions.plays.clear();
+});
+
+describe('restores', () => {
+  test('to files, from the newest restore point of a VM, watched to the end', async () => {
+    const id = await recordTestPoint(stack.db, { vmName: 'files', disks: ['d0', 'd1'] });
+    sessions.plays.set('d0', beat(100));
+    sessions.plays.set('d1', end);
+    const command = played.run('restore', 'vm', 'files@latest', '--into', folder);
+    await command.until(/files d0 .* 10 %/);
+    sessions.plays.set('d0', end);
+    const { exitCode, output } = await command.outcome;
+    expect(exitCode).toBe(0);
+    expect(output).toContain(`\nd0    1000 B      60 B     50 B  ${folder}/files-d0.raw\n`);
+    expect(output).toContain(`${folder}/files-d1.raw`);
+    const one = await stack.tidemark(
+      'restore',
+      'disk',
+      id.slice(0, 6),
+      'd1',
+      '--into',
+      folder,
+      '--format',
+      'qcow2',
+      '--name',
+      'old',
+      '--json',
+    );
+    expect(one.exitCode).toBe(0);
+    const { files, result } = JSON.parse(one.output) as SessionReport;
+    expect({ files, result }).toEqual({
+      result: 'Success',
+      files: [{ diskKey: 'd1', file: `${folder}/old-d1.qcow2`, sizeBytes: 1000, receivedBytes: 60, writtenBytes: 50 }],
+    });
+    const detached = await stack.tidemark('restore', 'disk', id, 'd1', '--into', folder, '--name', 'third', '--detach');
+    expect(detached).toMatchObject({ exitCode: 0, errors: expect.stringMatching(/^session \S+ goes on\n/) });
+    expect((await stack.tidemark('session', 'watch', 'latest')).exitCode).toBe(0);
+    expect((await stack.tidemark('session', 'show', 'latest')).output).toContain(`${folder}/third-d1.raw`);
+  });
+
+  test('what cannot be is told before anything is started', async () => {
+    const id = await recordTestPoint(stack.db, { vmName: 'mail', disks: ['d0'] });
+    await writeFile(path.join(folder, 'mail-d0.raw'), 'mine');
+    const before = (JSON.parse((await stack.tidemark('session', 'list', '--json')).output) as { sessions: unknown[] })
+      .sessions.length;
+    const into = ['--into', folder];
+    const cases: [string[], number, RegExp][] = [
+      [['vm', '0000', ...into], 2, /^error: there is no restore point 0000\nhint: List the restore points/],
+      [['vm', 'mial@latest', ...into], 2, /^error: VM mial has no restore point; did you mean "mail"\?/],
+      [['vm', 'mail', ...into], 2, /^error: expected a restore point's id, .* or <vm>@latest, found "mail"/],
+      [['disk', id, 'd7', ...into], 2, /^error: restore point \S+ has no disk d7; it has d0/],
+      [
+        ['vm', id, '--into', '/somewhere'],
+        2,
+        new RegExp(`^error: no proxy allows restores into /somewhere \\(allowed: ${folder}\\)`),
+      ],
+      [['vm', id, '--into', `${folder}/../x`], 2, /TARGET_NOT_ALLOWED|no proxy allows restores into/],
+      [['vm', id, '--into', 'here'], 2, /^error: restore folder here is not an absolute path/],
+      [['vm', id, ...into, '--proxy', 'p9'], 2, /^error: there is no proxy p9/],
+      [['vm', id, ...into, '--name', 'a/b'], 2, /^error: "a\/b" is not a file name/],
+      [['vm', id, ...into, '--format', 'vhd'], 2, /Allowed choices are raw, qcow2/],
+      [
+        ['vm', id, ...into],
+        2,
+        new RegExp(`^error: ${folder}/mail-d0\\.raw is there already\nhint: Choose another name`),
+      ],
+    ];
+    for (const [args, exitCode, said] of cases) {
+      const outcome = await stack.tidemark('restore', ...args);
+      expect(outcome).toMatchObject({ exitCode, errors: expect.stringMatching(said) });
+    }
+    const after = (JSON.parse((await stack.tidemark('session', 'list', '--json')).output) as { sessions: unknown[] })
+      .sessions.length;
+    expect(after).toBe(before);
+  });
+});
+
+describe('lists', () => {
+  test('of everything, for people and as JSON', async () => {
+    const id = await recordTestPoint(stack.db, { vmName: 'list me', disks: ['d0'] });
+    const lists: [string[], RegExp, string][] = [
+      [['job', 'list'], /^JOB +VMS +REPOSITORY +LAST +STARTED +SESSION\nnightly +1 +main /, 'jobs'],
+      [
+        ['session', 'list', '--limit', '3'],
+        /^SESSION +KIND +JOB +STATE +RESULT +STARTED +TOOK\n(?:.*\n){3}$/,
+        'sessions',
+      ],
+      [
+        ['host', 'list'],
+        /^HOST +MACHINE +STATE +SLOTS USED +PROVIDER\nh1 +box +active +0 of 4 +simulated\n\nVM +HOST +POWER/,
+        'hosts',
+      ],
+      [['proxy', 'list'], /^PROXY .*RESTORES INTO\np1 +box +active +0 of 2 +2 +\//, 'proxies'],
+      [['repository', 'list'], /^REPOSITORY .*\nmain +box +active +0 of 4 +\d+ +.*repository\n/, 'repositories'],
+      [
+        ['restore-point', 'list', '--vm', 'list me'],
+        new RegExp(`^RESTORE POINT .*\n${id.slice(0, 12)} +list me `),
+        'restorePoints',
+      ],
+    ];
+    for (const [args, said, key] of lists) {
+      const people = await stack.tidemark(...args);
+      expect(people).toMatchObject({ exitCode: 0, errors: '', output: expect.stringMatching(said) });
+      const json = await stack.tidemark(...args, '--json');
+      expect((JSON.parse(json.output) as Record<string, unknown[]>)[key]!.length).toBeGreaterThan(0);
+    }
+    const job = await stack.tidemark('job', 'show', 'weekly');
+    expect(job.output).toMatch(/consistency: +prefer\n[^]*VM +HOST +LEFT OUT +ID\nfiles +h1 /);
+    const point = await stack.tidemark('restore-point', 'show', id.slice(0, 8));
+    expect(point.output).toMatch(/^restore point [0-9a-f]{32}\n {2}VM: +list me on h1[^]*\nd0 +full +1000 B /);
+    expect(JSON.parse((await stack.tidemark('restore-point', 'show', id, '--json')).output)).toMatchObject({
+      restorePointId: id,
+    });
+  });
+});
