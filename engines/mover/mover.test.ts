@@ -1,22 +1,21 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { blake3 } from '@napi-rs/blake-hash';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
 import { restorePointId, runKey } from '../../schema/domain/ids.ts';
-import { FrameDecoder } from '../../schema/wire/frame.ts';
-import { decodeMessage, encodeMessage, type Message } from '../../schema/wire/messages.ts';
+import { encodeMessage } from '../../schema/wire/messages.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { rehearse } from './rehearse.ts';
 import { createRestorePool } from './restore-client/pool.ts';
 import { createSourcePool, type SourcePool, type TransferProgress } from './source/pool.ts';
 import { type MoverTarget, startMoverTarget } from './target/mover-target.ts';
 import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
-import { MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
+import { expectedMap, MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
+import { backupHello, rawClient, type RawClient } from '../../tests/fixtures/mover/raw-client.ts';
 
 const MIB = 1024 * 1024;
 let folder: string;
@@ -57,14 +56,6 @@ const start = async (of: { sizeBytes?: number; blockSize?: number; tcp?: boolean
   });
   return target;
 };
-
-async function expectedMap(file: string, blockSize: number): Promise<string[]> {
-  const disk = await readFile(file);
-  return Array.from({ length: Math.ceil(disk.length / blockSize) }, (_, i) => {
-    const block = disk.subarray(i * blockSize, (i + 1) * blockSize);
-    return block.every((byte) => byte === 0) ? '0'.repeat(64) : blake3(block).toString('hex');
-  });
-}
 
 async function restoreInto(file: string, sizeBytes: number) {
   await writeFile(file, '', { flag: 'a' });
@@ -286,53 +277,7 @@ test('a restore goes on from its cursor file', async () => {
   expect((await readFile(restored)).equals(await readFile(file))).toBe(true);
 });
 
-/** Speaks to the target byte by byte: past the door, to a lane. */
-async function rawClient(): Promise<{
-  send(bytes: Uint8Array): void;
-  heard: Message[];
-  next(type: Message['type']): Promise<Message>;
-  closed: Promise<unknown>;
-}> {
-  const lane = path.join(folder, 'sock', 'mover.0');
-  const socket = connect(lane);
-  const heard: Message[] = [];
-  let wake = (): void => undefined;
-  const decoder = new FrameDecoder((frame) => {
-    heard.push(decodeMessage(frame));
-    wake();
-  });
-  socket.on('data', (bytes) => decoder.push(bytes));
-  socket.on('error', () => undefined);
-  await once(socket, 'connect');
-  const next = async (type: Message['type']): Promise<Message> => {
-    for (;;) {
-      const found = heard.findIndex((message) => message.type === type);
-      if (found >= 0) return heard.splice(found, 1)[0]!;
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-      });
-    }
-  };
-  return { send: (bytes) => void socket.write(bytes), heard, next, closed: once(socket, 'close') };
-}
-
-const helloBytes = (): Buffer => {
-  const { assignment } = orderOf({ disk: { file: '' }, sizeBytes: MIB, blockSize: MIB, endpoint: { unix: '' } });
-  const { restorePointId: point, run, diskKey, fence, sizeBytes, blockSize } = assignment;
-  const versions = { lowestVersion: 0, highestVersion: 0, software: 'test' };
-  return encodeMessage({
-    type: 'hello',
-    purpose: 'backup',
-    ...versions,
-    restorePointId: point,
-    run,
-    diskKey,
-    fence,
-    sizeBytes,
-    blockSize,
-    creditBytes: 0,
-  });
-};
+const laneClient = (): Promise<RawClient> => rawClient(path.join(folder, 'sock', 'mover.0'));
 
 test('a damaged payload is asked for three times, then BAD_PAYLOAD; a good one in between is taken', async () => {
   await start();
@@ -340,8 +285,8 @@ test('a damaged payload is asked for three times, then BAD_PAYLOAD; a good one i
   for (const damaged of [2, 4]) {
     repository.windows.clear();
     repository.places.clear();
-    const client = await rawClient();
-    client.send(helloBytes());
+    const client = await laneClient();
+    client.send(backupHello(MIB, MIB));
     await client.next('welcome');
     client.send(encodeMessage({ type: 'offer', window: 0, firstBlock: 0, classes: ['data'], digests: blake3(block) }));
     expect(await client.next('answer')).toMatchObject({ answers: ['want'] });
@@ -366,24 +311,24 @@ test('a damaged payload is asked for three times, then BAD_PAYLOAD; a good one i
 
 test('slow, cut, oversized and misplaced frames end in errors that name the field', async () => {
   await start();
-  const silent = await rawClient();
+  const silent = await laneClient();
   expect(await silent.next('error')).toMatchObject({
-    code: 'PROTOCOL_ERROR',
+    code: 'UNREACHABLE',
     message: expect.stringContaining('HELLO'),
   });
-  const slow = await rawClient();
-  slow.send(helloBytes().subarray(0, 30));
+  const slow = await laneClient();
+  slow.send(backupHello(MIB, MIB).subarray(0, 30));
   expect(await slow.next('error')).toMatchObject({ message: expect.stringContaining('frame did not come in time') });
-  const early = await rawClient();
+  const early = await laneClient();
   early.send(encodeMessage({ type: 'get', window: 0 }));
   expect(await early.next('error')).toMatchObject({ message: expect.stringContaining('allowed is HELLO') });
-  const wrong = await rawClient();
-  wrong.send(helloBytes());
+  const wrong = await laneClient();
+  wrong.send(backupHello(MIB, MIB));
   await wrong.next('welcome');
   wrong.send(encodeMessage({ type: 'offer', window: 1, firstBlock: 0, classes: ['zero'], digests: Buffer.alloc(0) }));
   expect(await wrong.next('error')).toMatchObject({ message: expect.stringContaining('OFFER window') });
-  const lying = await rawClient();
-  lying.send(helloBytes());
+  const lying = await laneClient();
+  lying.send(backupHello(MIB, MIB));
   await lying.next('welcome');
   lying.send(encodeMessage({ type: 'offer', window: 0, firstBlock: 0, classes: ['zero'], digests: Buffer.alloc(0) }));
   const sums = { notReadBytes: 0, unallocatedBytes: 0, zeroBytes: 1, dataBytes: MIB - 1 };

@@ -23,15 +23,29 @@ export class ByteBudget {
     this.#free = bytes;
   }
 
-  async take(bytes: number): Promise<void> {
+  /** Who waits leaves the line when the signal aborts, with its reason. */
+  async take(bytes: number, signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted();
     if (this.#failure) throw this.#failure;
     if (this.#waiting.length === 0 && this.#free >= bytes) {
       this.#free -= bytes;
       return;
     }
-    const grant = deferred<void>();
-    this.#waiting.push({ bytes, grant });
-    await grant.promise;
+    const waiter = { bytes, grant: deferred<void>() };
+    this.#waiting.push(waiter);
+    const leave = (): void => {
+      const at = this.#waiting.indexOf(waiter);
+      if (at < 0) return;
+      this.#waiting.splice(at, 1);
+      waiter.grant.reject(signal?.reason);
+      this.give(0);
+    };
+    signal?.addEventListener('abort', leave, { once: true });
+    try {
+      await waiter.grant.promise;
+    } finally {
+      signal?.removeEventListener('abort', leave);
+    }
   }
 
   give(bytes: number): void {

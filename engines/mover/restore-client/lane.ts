@@ -112,7 +112,7 @@ class DiskRestore {
     for (let backOffMs = 100; ; backOffMs = Math.min(backOffMs * 2, LONGEST_BACK_OFF_MS)) {
       this.#abort.signal.throwIfAborted();
       try {
-        this.#connection ??= await RestoreConnection.open(this.#spec);
+        this.#connection ??= await RestoreConnection.open(this.#spec, this.#abort.signal);
         return await work(this.#connection);
       } catch (error) {
         this.#connection?.destroy(error as Error);

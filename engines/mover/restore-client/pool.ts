@@ -27,6 +27,8 @@ export type RestorePool = {
   close(): Promise<void>;
 };
 
+const draining = (): TidemarkError => new TidemarkError('HOST_DRAINING', 'the restore lanes of this proxy are closed');
+
 export function createRestorePool(options: {
   laneCount: number;
   laneEntry: URL;
@@ -39,11 +41,8 @@ export function createRestorePool(options: {
   let closed = false;
 
   async function restoreDisk(order: RestoreOrder): Promise<RestoreSummary> {
-    order.signal.throwIfAborted();
-    await places.take(1);
+    await places.take(1, order.signal);
     try {
-      order.signal.throwIfAborted();
-      if (closed) throw new TidemarkError('HOST_DRAINING', 'the restore lanes of this proxy are closed');
       return await inThread(order);
     } finally {
       places.give(1);
@@ -64,7 +63,7 @@ export function createRestorePool(options: {
       return await thread.calls.call<RestoreSummary>('restore', spec);
     } catch (error) {
       signal.throwIfAborted();
-      throw error;
+      throw closed ? draining() : error;
     } finally {
       signal.removeEventListener('abort', stop);
       stops.delete(thread.terminate);
@@ -76,6 +75,7 @@ export function createRestorePool(options: {
     restoreDisk,
     close: async () => {
       closed = true;
+      places.fail(draining());
       await Promise.all([...stops].map((stop) => stop()));
     },
   };

@@ -11,6 +11,8 @@ import type { RestoreSpec } from './restore-spec.ts';
 
 const CREDIT_BYTES = 16 * 1024 * 1024;
 const MAX_WANTS = 3;
+/** A target that owes blocks and is silent for this part of the patience is left, and tried anew. */
+const SILENCE_SHARE = 1 / 5;
 
 /** What a window is made of, in the order of the disk, as far as it is there. Offsets of the disk. */
 export type BlockSink = {
@@ -24,8 +26,11 @@ export class RestoreConnection {
   #failure: Error | null = null;
   #window: WindowInWork | null = null;
 
-  /** UNREACHABLE with details.lost: try again later; RESTORE_POINT_NOT_FOUND and others are the target's refusal. */
-  static async open(spec: RestoreSpec): Promise<RestoreConnection> {
+  /**
+   * UNREACHABLE with details.lost: try again later; RESTORE_POINT_NOT_FOUND and others are the target's refusal. The
+   * signal ends the opening only.
+   */
+  static async open(spec: RestoreSpec, signal: AbortSignal): Promise<RestoreConnection> {
     const connection = new RestoreConnection();
     const { restorePointId, run, diskKey } = spec;
     const none = { fence: 0, sizeBytes: 0, blockSize: 0 };
@@ -44,6 +49,8 @@ export class RestoreConnection {
       {
         onMessage: (message, payload) => connection.#receive(message, payload),
         onEnd: (error) => connection.#end(error),
+        silenceMs: Math.ceil(spec.patienceMs * SILENCE_SHARE),
+        signal,
       },
     );
     connection.#wire = opened.wire;
@@ -63,7 +70,7 @@ export class RestoreConnection {
     this.#window = work;
     this.#wire.send({ type: 'get', window });
     try {
-      return await work.finished;
+      return await this.#wire.owed(work.finished);
     } finally {
       this.#window = null;
       await work.settled;

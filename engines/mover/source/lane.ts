@@ -8,7 +8,13 @@ import { SegmentBuffers, sendWindow, type WaitsFor } from './send-window.ts';
 import { SourceConnection } from './source-connection.ts';
 import { touchedWindows } from './window-plan.ts';
 
-export type TransferSpec = { transferId: number; access: DiskAccess; assignment: TransferAssignment };
+/** `silenceMs`: see `SourceConnection.open`. */
+export type TransferSpec = {
+  transferId: number;
+  access: DiskAccess;
+  assignment: TransferAssignment;
+  silenceMs: number;
+};
 export type LaneItem =
   { kind: 'open' } | { kind: 'window'; window: number } | { kind: 'untouched'; firstWindow: number; count: number };
 /** `cursor`: of a connection opened for this item. `sent` false: the cursor had the window already. */
@@ -113,9 +119,11 @@ class LaneTransfer {
   async #connect(): Promise<boolean> {
     this.#abort.signal.throwIfAborted();
     if (this.#connection?.alive) return false;
-    this.#connection = await SourceConnection.open(this.#spec.assignment);
+    const { assignment, silenceMs } = this.#spec;
+    const { signal } = this.#abort;
+    this.#connection = await SourceConnection.open(assignment, { silenceMs, signal });
     this.#cursor = this.#connection.cursor;
-    if (this.#abort.signal.aborted) this.#connection.destroy(this.#abort.signal.reason as Error);
+    if (signal.aborted) this.#connection.destroy(signal.reason as Error);
     return true;
   }
 

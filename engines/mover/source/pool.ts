@@ -100,6 +100,7 @@ class Pool implements SourcePool {
     for (const lane of this.#lanes) {
       if (lane.busy) continue;
       for (const [id, transfer] of this.#transfers) {
+        if (!lane.knows.has(id) && this.#lanesOf(id) >= transfer.laneLimit) continue;
         const wait = transfer.readyInMs();
         if (wait > 0) earliest = Math.min(earliest, wait);
         const item = wait > 0 ? null : transfer.take();
@@ -112,6 +113,10 @@ class Pool implements SourcePool {
       }
     }
     this.#pumpLater(earliest);
+  }
+
+  #lanesOf(id: number): number {
+    return this.#lanes.filter((lane) => lane.knows.has(id)).length;
   }
 
   #pumpLater(delayMs: number): void {

@@ -12,6 +12,8 @@ import { WindowQueue } from './window-queue.ts';
 const PATIENCE_MS = 10 * 60_000;
 const FIRST_BACK_OFF_MS = 100;
 const LONGEST_BACK_OFF_MS = 10_000;
+/** A target that owes an answer and is silent for this part of the patience is left, and tried anew. */
+const SILENCE_SHARE = 1 / 5;
 
 export class RunningTransfer {
   readonly id: number;
@@ -49,7 +51,18 @@ export class RunningTransfer {
   }
 
   get spec(): TransferSpec {
-    return { transferId: this.id, access: this.#order.access, assignment: this.#order.assignment };
+    const { access, assignment } = this.#order;
+    return { transferId: this.id, access, assignment, silenceMs: Math.ceil(this.#patienceMs * SILENCE_SHARE) };
+  }
+
+  /** Lanes that may work on it: each opens the disk for itself, and an export takes only so many connections. */
+  get laneLimit(): number {
+    const { data } = this.#order.access;
+    return data.via === 'nbd' ? Math.max(1, data.maxConnections) : Infinity;
+  }
+
+  get #patienceMs(): number {
+    return this.#order.patienceMs ?? PATIENCE_MS;
   }
 
   /** 0: now, as far as back-off goes. While in trouble one lane at a time tries. */
@@ -100,7 +113,7 @@ export class RunningTransfer {
     this.#reconnects += 1;
     const now = this.#clock.monotonic();
     const sinceMs = this.#trouble?.sinceMs ?? now;
-    if (now - sinceMs > (this.#order.patienceMs ?? PATIENCE_MS)) return this.fail(this.#givenUp(now - sinceMs, error));
+    if (now - sinceMs > this.#patienceMs) return this.fail(this.#givenUp(now - sinceMs, error));
     const backOffMs = this.#trouble ? Math.min(this.#trouble.backOffMs * 2, LONGEST_BACK_OFF_MS) : FIRST_BACK_OFF_MS;
     this.#trouble = { sinceMs, backOffMs, retryAtMs: now + backOffMs };
     this.#waitsFor = `repository at ${describeEndpoint(this.#order.assignment.endpoint)}: ${messageOf(error)}`;

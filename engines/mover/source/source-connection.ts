@@ -2,32 +2,59 @@
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { TransferCursor } from '../../../schema/domain/seams.ts';
-import type { BlockHead, Message, Offer, Welcome, WindowEnd, WireAnswer } from '../../../schema/wire/messages.ts';
+import { windowCountOf } from '../../../schema/domain/extents.ts';
+import { refuse } from '../../../schema/wire/frame.ts';
+import {
+  type BlockHead,
+  type Message,
+  MIN_CREDIT_BYTES,
+  type Offer,
+  type Welcome,
+  type WindowEnd,
+  type WireAnswer,
+} from '../../../schema/wire/messages.ts';
 import { ByteBudget, deferred, type Deferred } from '../waiting.ts';
 import { openWire, versions } from '../wire-session/open-wire.ts';
 import type { Wire } from '../wire-session/wire.ts';
 
 export type WantedBlock = { window: number; block: number };
+type Offered = Deferred<WireAnswer[]> & { window: number; count: number };
 
 export class SourceConnection {
   #wire: Wire | null = null;
   #welcome: Welcome | null = null;
   #failure: Error | null = null;
   #credit = new ByteBudget(0);
-  readonly #answers = new Map<number, Deferred<WireAnswer[]>>();
+  readonly #answers = new Map<number, Offered>();
   #acknowledged: (Deferred<void> & { firstWindow: number; count: number }) | null = null;
   #onWant: ((wanted: WantedBlock) => void) | null = null;
 
-  /** UNREACHABLE with details.lost: try again later; other codes are the target's refusal. */
-  static async open(assignment: TransferAssignment): Promise<SourceConnection> {
+  /**
+   * UNREACHABLE with details.lost: try again later; other codes are the target's refusal. `silenceMs`: a target that owes
+   * something and says nothing for so long counts as lost. The signal ends the opening only.
+   */
+  static async open(
+    assignment: TransferAssignment,
+    { silenceMs, signal }: { silenceMs: number; signal: AbortSignal },
+  ): Promise<SourceConnection> {
     const { restorePointId, run, diskKey, fence, sizeBytes, blockSize } = assignment;
     const connection = new SourceConnection();
     const hello = { restorePointId, run, diskKey, fence, sizeBytes, blockSize, creditBytes: 0, ...versions };
     const opened = await openWire(
       assignment.endpoint,
       { type: 'hello', purpose: 'backup', ...hello },
-      { onMessage: (message) => connection.#receive(message), onEnd: (error) => connection.#end(error) },
+      {
+        onMessage: (message) => connection.#receive(message),
+        onEnd: (error) => connection.#end(error),
+        silenceMs,
+        signal,
+      },
     );
+    const wrong = mismatchOf(opened.welcome, assignment);
+    if (wrong) {
+      opened.wire.fail(wrong);
+      throw wrong;
+    }
     connection.#wire = opened.wire;
     connection.#welcome = opened.welcome;
     connection.#credit.give(opened.welcome.creditBytes);
@@ -45,16 +72,18 @@ export class SourceConnection {
 
   async offer(offer: Omit<Offer, 'type'>): Promise<WireAnswer[]> {
     if (this.#failure) throw this.#failure;
-    const answers = deferred<WireAnswer[]>();
-    this.#answers.set(offer.firstBlock, answers);
+    const { window, firstBlock, classes } = offer;
+    const answers = { ...deferred<WireAnswer[]>(), window, count: classes.length };
+    this.#answers.set(firstBlock, answers);
     this.#wire!.send({ type: 'offer', ...offer });
-    return answers.promise;
+    return await this.#wire!.owed(answers.promise);
   }
 
   /** Resolves when the payload has left. */
   async sendData(head: BlockHead, payload: Buffer): Promise<void> {
-    await this.#credit.take(payload.length);
-    await this.#wire!.sendBlock({ type: 'data', ...head }, payload);
+    const wire = this.#wire!;
+    await wire.owed(this.#credit.take(payload.length));
+    await wire.owed(wire.sendBlock({ type: 'data', ...head }, payload));
   }
 
   /** Resolves when the window is durable. `onWant`: blocks to send again, or after all, until then. */
@@ -85,7 +114,7 @@ export class SourceConnection {
     const acknowledged = { ...deferred<void>(), firstWindow, count };
     this.#acknowledged = acknowledged;
     send();
-    await acknowledged.promise;
+    await this.#wire!.owed(acknowledged.promise);
   }
 
   #receive(message: Message): void {
@@ -93,8 +122,9 @@ export class SourceConnection {
     switch (message.type) {
       case 'answer': {
         const waiter = this.#answers.get(message.firstBlock);
+        if (waiter?.window !== message.window || waiter.count !== message.answers.length)
+          throw unexpected('ANSWER', message.firstBlock);
         this.#answers.delete(message.firstBlock);
-        if (!waiter) throw unexpected('ANSWER', message.firstBlock);
         return waiter.resolve(message.answers);
       }
       case 'credit':
@@ -104,9 +134,9 @@ export class SourceConnection {
         return this.#onWant(message);
       case 'ack': {
         const waiter = this.#acknowledged;
-        this.#acknowledged = null;
         if (waiter?.firstWindow !== message.firstWindow || waiter.count !== message.count)
           throw unexpected('ACK', message.firstWindow);
+        this.#acknowledged = null;
         return waiter.resolve();
       }
       default:
@@ -121,6 +151,16 @@ export class SourceConnection {
     this.#answers.clear();
     this.#acknowledged?.reject(this.#failure);
   }
+}
+
+/** A target that speaks of another disk, or grants less than one block may need. */
+function mismatchOf(welcome: Welcome, { sizeBytes, blockSize }: TransferAssignment): TidemarkError | null {
+  const windowCount = windowCountOf(sizeBytes);
+  if (welcome.sizeBytes !== sizeBytes) return refuse('WELCOME size', welcome.sizeBytes, String(sizeBytes));
+  if (welcome.blockSize !== blockSize) return refuse('WELCOME block size', welcome.blockSize, String(blockSize));
+  if (welcome.windowCount !== windowCount) return refuse('WELCOME windows', welcome.windowCount, String(windowCount));
+  if (welcome.creditBytes >= MIN_CREDIT_BYTES) return null;
+  return refuse('WELCOME credit', welcome.creditBytes, `at least ${MIN_CREDIT_BYTES}`);
 }
 
 const unexpected = (frame: string, found: string | number): TidemarkError =>

@@ -19,7 +19,7 @@ import { Wire } from '../wire-session/wire.ts';
 import { BackupSession } from './backup-session.ts';
 import { RestoreSession } from './restore-session.ts';
 
-export const HELLO_TIMEOUT_MS = 10_000;
+const HELLO_TIMEOUT_MS = 10_000;
 /** Payload bytes a connection may have on their way. */
 const CREDIT_BYTES = 16 * 1024 * 1024;
 const MAX_CONNECTIONS = 256;
@@ -35,6 +35,12 @@ export type TargetLaneOptions = {
   seams: Seams;
 };
 type Session = { receive(message: Message, payload: Buffer): void; stop(error: Error): void };
+
+/** A client that says nothing is told to come again: it may have been stopped, or we. */
+export function armHello(wire: Wire, timeouts: WireTimeouts | undefined): NodeJS.Timeout {
+  const late = new TidemarkError('UNREACHABLE', 'no HELLO came in time');
+  return setTimeout(() => wire.fail(late), timeouts?.helloMs ?? HELLO_TIMEOUT_MS);
+}
 
 /** Serves until the thread's owner calls `close`. */
 export function runTargetLane(options: TargetLaneOptions): void {
@@ -118,8 +124,7 @@ class TargetLane {
       },
     });
     this.#wires.add(wire);
-    const late = new TidemarkError('PROTOCOL_ERROR', 'no HELLO came in time', { field: 'HELLO' });
-    const timer = setTimeout(() => wire.fail(late), data.timeouts?.helloMs ?? HELLO_TIMEOUT_MS);
+    const timer = armHello(wire, data.timeouts);
   }
 
   async #greet(connection: string, wire: Wire, message: Message): Promise<Session | null> {

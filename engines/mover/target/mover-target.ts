@@ -5,10 +5,9 @@
  * own one descriptor number close each other's files. So each lane listens itself: over TCP all on the same port (SO_REUSEPORT);
  * on a Unix socket the main thread owns the configured path, answers HELLO with GO_TO, and names the lane with the fewest connections given.
  */
-import { chmodSync, mkdirSync, rmSync } from 'node:fs';
-import { createServer, type Server } from 'node:net';
+import { chmodSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
-import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
 import type { RestorePointId, RunKey } from '../../../schema/domain/ids.ts';
 import type {
@@ -18,11 +17,10 @@ import type {
   TransferHello,
   TransferRegistrar,
 } from '../../../schema/domain/seams.ts';
-import { refuse } from '../../../schema/wire/frame.ts';
 import { type LaneThread, startLaneThread } from '../lane-thread.ts';
 import { type Handlers } from '../port-calls.ts';
-import { Wire } from '../wire-session/wire.ts';
-import { HELLO_TIMEOUT_MS, type TargetLaneData, type WireTimeouts } from './lane.ts';
+import { type Door, openDoor } from './door.ts';
+import type { TargetLaneData, WireTimeouts } from './lane.ts';
 
 export type MoverTargetOptions = {
   /** A Unix socket (its folder becomes 0700, the sockets 0600), or host and port; port 0: the system chooses. */
@@ -47,7 +45,12 @@ export type MoverTarget = {
   close(): Promise<void>;
 };
 
-type Lane = { thread: LaneThread; at: Endpoint; connections: Set<string>; given: number; alive: boolean };
+/** A connection as the repository knows it: `begun` settles when it has begun or was refused. */
+type Connection = { begun: Promise<unknown>; end(): Promise<void> };
+type Lane = { thread: LaneThread; at: Endpoint; connections: Map<string, Connection>; given: number; alive: boolean };
+
+const FIRST_PAUSE_MS = 100;
+const LONGEST_PAUSE_MS = 5000;
 
 /** UNREACHABLE: the address cannot be listened on. */
 export async function startMoverTarget(options: MoverTargetOptions): Promise<MoverTarget> {
@@ -59,9 +62,10 @@ export async function startMoverTarget(options: MoverTargetOptions): Promise<Mov
 class Target implements MoverTarget {
   readonly #options: MoverTargetOptions;
   readonly #lanes: Lane[] = [];
+  readonly #restarts = new Set<Promise<void>>();
+  readonly #closing = new AbortController();
   #endpoint: Endpoint;
-  #door: Server | null = null;
-  #closed = false;
+  #door: Door | null = null;
 
   constructor(options: MoverTargetOptions) {
     this.#options = options;
@@ -73,7 +77,7 @@ class Target implements MoverTarget {
   }
 
   async start(): Promise<void> {
-    const { listen, laneCount } = this.#options;
+    const { listen, laneCount, timeouts } = this.#options;
     if ('unix' in listen) makePrivateFolder(path.dirname(listen.unix));
     try {
       for (let index = 0; index < laneCount; index += 1) {
@@ -81,7 +85,7 @@ class Target implements MoverTarget {
         // The first lane finds the port that the others share.
         if (!('unix' in listen)) this.#endpoint = this.#lanes[0]!.at;
       }
-      if ('unix' in listen) this.#door = await openDoor(listen.unix, () => this.#nextLanePath());
+      if ('unix' in listen) this.#door = await openDoor(listen.unix, () => this.#nextLanePath(), timeouts);
     } catch (error) {
       await this.close();
       throw error;
@@ -89,87 +93,96 @@ class Target implements MoverTarget {
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
-    const door = this.#door;
-    if (door) await new Promise((resolve) => door.close(resolve));
+    this.#closing.abort();
+    await this.#door?.close();
+    await Promise.all(this.#restarts);
     await Promise.all(
       this.#lanes.map(async (lane) => {
         await lane.thread.calls
           .call('close')
           .catch((error: unknown) =>
-            this.#options.seams.log.warn('target lane did not close cleanly', { error: String(error) }),
+            this.#options.seams.log.warn('target lane did not close cleanly', { error: messageOf(error) }),
           );
         await lane.thread.terminate();
       }),
     );
   }
 
+  /** UNREACHABLE; then no thread is left. */
   async #startLane(laneIndex: number): Promise<Lane> {
     const { laneCount, laneEntry, laneData, timeouts } = this.#options;
-    const connections = new Set<string>();
+    const connections = new Map<string, Connection>();
     const data: TargetLaneData = { laneIndex, laneCount, laneData, ...(timeouts ? { timeouts } : {}) };
-    const lane: Partial<Lane> = { connections, given: 0, alive: true };
-    const onExit = (error: Error): void => this.#replace(laneIndex, lane as Lane, error);
-    lane.thread = startLaneThread(laneEntry, data, { handlers: this.#handlers(connections), onExit });
+    const onExit = (error: Error): void => this.#onLaneExit(lane, laneIndex, error);
+    const thread = startLaneThread(laneEntry, data, { handlers: this.#handlers(connections), onExit });
     const endpoint = this.#endpoint;
     const at = 'unix' in endpoint ? { unix: `${endpoint.unix}.${laneIndex}` } : endpoint;
+    const lane: Lane = { thread, at, connections, given: 0, alive: false };
     try {
-      lane.at = await lane.thread.calls.call<Endpoint>('listen', at);
+      lane.at = await thread.calls.call<Endpoint>('listen', at);
     } catch (error) {
+      await thread.terminate();
       throw new TidemarkError(
         'UNREACHABLE',
-        `target lane ${laneIndex} cannot listen on ${JSON.stringify(at)}: ${(error as Error).message}`,
+        `target lane ${laneIndex} cannot listen on ${JSON.stringify(at)}: ${messageOf(error)}`,
         { at },
         error,
       );
     }
-    return lane as Lane;
+    lane.alive = true;
+    return lane;
   }
 
-  #handlers(connections: Set<string>): Handlers {
+  #handlers(connections: Map<string, Connection>): Handlers {
     const { registrar, restoreSource, rehearse } = this.#options;
-    const restores = new Set<string>();
     return {
-      begin: (connection: string, hello: TransferHello) => {
-        connections.add(connection);
-        return registrar.begin(connection, hello);
+      begin: (name: string, hello: TransferHello) => {
+        const begun = registrar.begin(name, hello);
+        connections.set(name, { begun, end: () => registrar.end(name) });
+        return begun;
       },
-      offer: (connection: string, firstBlock: number, digests: Uint8Array) =>
-        registrar.offer(connection, firstBlock, digests),
+      offer: (name: string, firstBlock: number, digests: Uint8Array) => registrar.offer(name, firstBlock, digests),
       commit: registrar.commit.bind(registrar),
       commitUntouched: registrar.commitUntouched.bind(registrar),
-      beginRestore: (connection: string, hello: RestoreHello) => {
-        restores.add(connection);
-        connections.add(connection);
-        return restoreSource.begin(connection, hello);
+      beginRestore: (name: string, hello: RestoreHello) => {
+        const begun = restoreSource.begin(name, hello);
+        connections.set(name, { begun, end: () => restoreSource.end(name) });
+        return begun;
       },
       resolve: restoreSource.resolve.bind(restoreSource),
-      end: async (connection: string) => {
-        if (!connections.delete(connection)) return;
-        await (restores.delete(connection) ? restoreSource : registrar).end(connection);
-      },
+      end: (name: string) => endConnection(connections, name),
       rehearse: async (restorePointId: RestorePointId, run: RunKey) => rehearse?.(restorePointId, run),
     };
   }
 
   /** A lane that crashed takes its connections with it: their promises end, their clients come back to its successor. */
-  #replace(index: number, lane: Lane, error: Error): void {
+  #onLaneExit(lane: Lane, index: number, error: Error): void {
+    const { log } = this.#options.seams;
+    for (const name of lane.connections.keys())
+      endConnection(lane.connections, name).catch((reason: unknown) =>
+        log.warn('a connection of a dead lane did not end cleanly', { connection: name, error: messageOf(reason) }),
+      );
+    if (!lane.alive || this.#closing.signal.aborted) return;
     lane.alive = false;
-    const { registrar, restoreSource, seams } = this.#options;
-    for (const connection of lane.connections)
-      void Promise.allSettled([registrar.end(connection), restoreSource.end(connection)]);
-    if (this.#closed) return;
-    seams.log.warn('target lane ended and is replaced', { lane: index, error: error.message });
-    const again = async (): Promise<void> => {
-      if (!this.#closed) this.#lanes[index] = await this.#startLane(index);
-    };
-    setTimeout(
-      () =>
-        void again().catch((reason: unknown) =>
-          seams.log.error('target lane cannot be replaced', { lane: index, error: String(reason) }),
-        ),
-      100,
-    );
+    log.warn('target lane ended and is replaced', { lane: index, error: error.message });
+    const restart = this.#restartLane(index).finally(() => this.#restarts.delete(restart));
+    this.#restarts.add(restart);
+  }
+
+  /** Until it lives: what kept it from listening may pass. */
+  async #restartLane(index: number): Promise<void> {
+    const { clock, log } = this.#options.seams;
+    const { signal } = this.#closing;
+    for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS)) {
+      await clock.sleep(pauseMs, signal).catch(() => undefined);
+      if (signal.aborted) return;
+      try {
+        this.#lanes[index] = await this.#startLane(index);
+        return;
+      } catch (error) {
+        log.error('target lane cannot be replaced yet', { lane: index, error: messageOf(error) });
+      }
+    }
   }
 
   #nextLanePath(): string {
@@ -183,37 +196,15 @@ class Target implements MoverTarget {
   }
 }
 
+/** Only after it has begun: else what begins late would never end. */
+async function endConnection(connections: Map<string, Connection>, name: string): Promise<void> {
+  const connection = connections.get(name);
+  if (!connections.delete(name)) return;
+  await connection!.begun.catch(() => undefined);
+  await connection!.end();
+}
+
 function makePrivateFolder(folder: string): void {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   chmodSync(folder, 0o700);
-}
-
-/** The one configured path: it reads HELLO and sends the client on. A socket file left by a dead process is removed. */
-async function openDoor(socketPath: string, nextPath: () => string): Promise<Server> {
-  rmSync(socketPath, { force: true });
-  const door = createServer((socket) => {
-    const wire = new Wire({
-      socket,
-      what: 'client at the door',
-      onMessage: (message) => {
-        if (message.type !== 'hello') throw refuse('type', message.type, 'HELLO');
-        clearTimeout(timer);
-        wire.send({ type: 'goTo', path: nextPath() });
-        wire.close();
-      },
-      onEnd: () => clearTimeout(timer),
-    });
-    const late = new TidemarkError('PROTOCOL_ERROR', 'no HELLO came in time', { field: 'HELLO' });
-    const timer = setTimeout(() => wire.fail(late), HELLO_TIMEOUT_MS);
-  });
-  await new Promise<void>((resolve, reject) => {
-    door.once('error', (error) =>
-      reject(
-        new TidemarkError('UNREACHABLE', `cannot listen on ${socketPath}: ${error.message}`, { socketPath }, error),
-      ),
-    );
-    door.listen(socketPath, resolve);
-  });
-  chmodSync(socketPath, 0o600);
-  return door;
 }

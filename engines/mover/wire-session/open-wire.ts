@@ -10,9 +10,13 @@ const GREETING_TIMEOUT_MS = 20_000;
 export const SOFTWARE = 'tidemark';
 export const versions = { lowestVersion: PROTOCOL_VERSION, highestVersion: PROTOCOL_VERSION, software: SOFTWARE };
 
-export type ClientHandlers = {
+export type ClientOptions = {
   onMessage(message: Message, payload: Buffer): void;
   onEnd(error: Error | null): void;
+  /** How long the target may say nothing while it owes an answer. */
+  silenceMs?: number;
+  /** Ends the greeting; the connection itself is the caller's to end. */
+  signal?: AbortSignal;
 };
 export type OpenedWire = { wire: Wire; welcome: Welcome };
 
@@ -20,12 +24,12 @@ export const describeEndpoint = (at: Endpoint): string => ('unix' in at ? at.uni
 
 /**
  * UNREACHABLE (details.lost): nobody listens, no answer, or the connection was lost; worth trying again. Any other
- * code is the target's refusal. `handlers` hear everything after WELCOME.
+ * code is the target's refusal. `options` hear everything after WELCOME.
  */
-export async function openWire(endpoint: Endpoint, hello: Hello, handlers: ClientHandlers): Promise<OpenedWire> {
-  const first = await greet(endpoint, hello, handlers);
+export async function openWire(endpoint: Endpoint, hello: Hello, options: ClientOptions): Promise<OpenedWire> {
+  const first = await greet(endpoint, hello, options);
   if ('welcome' in first) return first;
-  const second = await greet(checkedDetour(endpoint, first.goTo), hello, handlers);
+  const second = await greet(checkedDetour(endpoint, first.goTo), hello, options);
   if ('welcome' in second) return second;
   throw new TidemarkError('PROTOCOL_ERROR', `target at ${describeEndpoint(endpoint)} sends from door to door`, {
     field: 'GO_TO',
@@ -48,20 +52,28 @@ export function errorOfPeer(message: Extract<Message, { type: 'error' }>, what: 
   return new TidemarkError(message.code, message.message, { from: what, ...(again ? { lost: true } : {}) });
 }
 
-function greet(endpoint: Endpoint, hello: Hello, handlers: ClientHandlers): Promise<OpenedWire | { goTo: string }> {
+function greet(endpoint: Endpoint, hello: Hello, options: ClientOptions): Promise<OpenedWire | { goTo: string }> {
   const what = `target ${describeEndpoint(endpoint)}`;
+  const { signal, silenceMs } = options;
   return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
     let greeted = false;
     let welcomed = false;
     const socket: Socket = 'unix' in endpoint ? connect(endpoint.unix) : connect(endpoint.port, endpoint.host);
+    const giveUp = (): void => wire.destroy(signal?.reason as Error);
+    const settle = (): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', giveUp);
+    };
     const wire = new Wire({
       socket,
       what,
+      ...(silenceMs === undefined ? {} : { silenceMs }),
       onMessage: (message, payload) => {
         if (message.type === 'error') return wire.destroy(errorOfPeer(message, what));
-        if (greeted) return handlers.onMessage(message, payload);
+        if (greeted) return options.onMessage(message, payload);
         greeted = true;
-        clearTimeout(timer);
+        settle();
         if (message.type === 'welcome') {
           welcomed = true;
           return resolve({ wire, welcome: message });
@@ -71,14 +83,16 @@ function greet(endpoint: Endpoint, hello: Hello, handlers: ClientHandlers): Prom
         reject(new TidemarkError('PROTOCOL_ERROR', `${what} answered HELLO with ${message.type}`, { field: 'type' }));
       },
       onEnd: (error) => {
-        clearTimeout(timer);
+        settle();
         if (!greeted) reject(error ?? new TidemarkError('UNREACHABLE', `${what} closed`, { lost: true }));
         // The end of a connection that only pointed elsewhere is not the end of the one wanted.
-        else if (welcomed) handlers.onEnd(error);
+        else if (welcomed) options.onEnd(error);
       },
     });
     const late = new TidemarkError('UNREACHABLE', `${what} did not answer HELLO in time`, { lost: true });
-    const timer = setTimeout(() => wire.destroy(late), GREETING_TIMEOUT_MS);
+    const greetingMs = Math.min(GREETING_TIMEOUT_MS, silenceMs ?? GREETING_TIMEOUT_MS);
+    const timer = setTimeout(() => wire.destroy(late), greetingMs);
+    signal?.addEventListener('abort', giveUp, { once: true });
     wire.send(hello);
   });
 }

@@ -16,12 +16,16 @@ export type WireOptions = {
   /** Called once. Null after a BYE or our own close. */
   onEnd(error: Error | null): void;
   frameTimeoutMs?: number;
+  /** How long a peer that owes an answer (`owed`) may say nothing before it counts as lost; default: for ever. */
+  silenceMs?: number;
 };
 
 export class Wire {
   readonly #options: WireOptions;
   readonly #decoder: FrameDecoder;
   #timer: NodeJS.Timeout | null = null;
+  #silence: NodeJS.Timeout | null = null;
+  #owedCount = 0;
   #ended = false;
   #leaving = false;
 
@@ -47,7 +51,21 @@ export class Wire {
   }
 
   send(message: Message): void {
+    this.#silence?.refresh();
     if (!this.#ended) this.#options.socket.write(encodeMessage(message));
+  }
+
+  /** What the peer owes: a process that is stopped or a network that swallows everything closes no connection. */
+  async owed<T>(answer: Promise<T>): Promise<T> {
+    this.#owedCount += 1;
+    const { silenceMs } = this.#options;
+    if (silenceMs !== undefined && !this.#ended) this.#silence ??= setTimeout(() => this.#fallenSilent(), silenceMs);
+    try {
+      return await answer;
+    } finally {
+      this.#owedCount -= 1;
+      if (this.#owedCount === 0) this.#endSilence();
+    }
   }
 
   /** Resolves when the payload has left: then its memory may be used again. Rejects when the connection is lost first. */
@@ -55,6 +73,7 @@ export class Wire {
     return new Promise((resolve, reject) => {
       if (this.#ended) return reject(this.#unreachable(new Error('the connection has ended')));
       const { socket } = this.#options;
+      this.#silence?.refresh();
       socket.cork();
       socket.write(encodeMessage(message, payload.length));
       socket.write(payload, (error) => (error ? reject(this.#unreachable(error)) : resolve()));
@@ -84,6 +103,7 @@ export class Wire {
 
   #push(bytes: Buffer): void {
     if (this.#ended) return;
+    this.#silence?.refresh();
     try {
       this.#decoder.push(bytes);
     } catch (error) {
@@ -97,8 +117,9 @@ export class Wire {
     this.#timer ??= setTimeout(
       () =>
         this.fail(
-          new TidemarkError('PROTOCOL_ERROR', `${this.#options.what}: rest of a frame did not come in time`, {
-            field: 'frame',
+          // Slow, or one of both was stopped for a while: worth coming again.
+          new TidemarkError('UNREACHABLE', `${this.#options.what}: rest of a frame did not come in time`, {
+            lost: true,
           }),
         ),
       this.#options.frameTimeoutMs ?? FRAME_TIMEOUT_MS,
@@ -108,6 +129,15 @@ export class Wire {
   #disarm(): void {
     if (this.#timer) clearTimeout(this.#timer);
     this.#timer = null;
+  }
+
+  #fallenSilent(): void {
+    this.destroy(this.#unreachable(new Error(`nothing was heard for ${this.#options.silenceMs} ms`)));
+  }
+
+  #endSilence(): void {
+    if (this.#silence) clearTimeout(this.#silence);
+    this.#silence = null;
   }
 
   #unreachable(cause: Error): TidemarkError {
@@ -127,6 +157,7 @@ export class Wire {
     if (this.#ended) return;
     this.#ended = true;
     this.#disarm();
+    this.#endSilence();
     this.#options.socket.end();
     // A peer that does not close its side must not hold ours open.
     setTimeout(() => this.#options.socket.destroy(), 1000).unref();

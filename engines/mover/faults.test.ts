@@ -1,0 +1,381 @@
+/** What movers do when something dies, hangs or lies, told apart from the plain ways of `mover.test.ts`. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { createServer, type Server } from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
+import { blake3 } from '@napi-rs/blake-hash';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import type { Endpoint } from '../../schema/domain/hypervisor.ts';
+import { diskKey, restorePointId, runKey } from '../../schema/domain/ids.ts';
+import type { RestoreSource, TransferRegistrar } from '../../schema/domain/seams.ts';
+import { encodeMessage, type Message } from '../../schema/wire/messages.ts';
+import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
+import { expectedMap, mapOf, MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
+import {
+  backupHello,
+  dataFrame,
+  offerFrame,
+  rawClient,
+  type RawClient,
+  windowEndFrame,
+} from '../../tests/fixtures/mover/raw-client.ts';
+import { CRASH, FAIL_SYNC } from '../../tests/fixtures/mover/target-marks.ts';
+import { silentServer, type TestServer, wireServer } from '../../tests/fixtures/mover/test-servers.ts';
+import { testSeams } from '../../tests/fixtures/seams.ts';
+import { createRestorePool, type RestorePool } from './restore-client/pool.ts';
+import { createSourcePool, type SourcePool } from './source/pool.ts';
+import { type MoverTarget, startMoverTarget } from './target/mover-target.ts';
+
+const MIB = 1024 * 1024;
+let folder: string;
+let repository: MemoryRepository;
+let target: MoverTarget | null;
+const ends: (() => unknown)[] = [];
+
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(os.tmpdir(), 'td-faults-'));
+  repository = new MemoryRepository(path.join(folder, 'ledger'));
+  target = null;
+});
+
+afterEach(async () => {
+  for (const end of ends.splice(0).toReversed()) await end();
+  await target?.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const fixture = (name: string): URL => new URL(`../../tests/fixtures/mover/${name}.ts`, import.meta.url);
+const socketOf = (name = 'mover'): string => path.join(folder, 'sock', name);
+const laneClient = (lane = 0): Promise<RawClient> => rawClient(socketOf(`mover.${lane}`));
+
+type StartOptions = { registrar?: TransferRegistrar; restoreSource?: RestoreSource; helloMs?: number };
+async function start(of: StartOptions = {}): Promise<MoverTarget> {
+  target = await startMoverTarget({
+    listen: { unix: socketOf() },
+    laneCount: 2,
+    laneEntry: fixture('target-lane'),
+    laneData: { folder },
+    registrar: of.registrar ?? repository,
+    restoreSource: of.restoreSource ?? repository.restoreSource(0, 0),
+    timeouts: { helloMs: of.helloMs ?? 10_000, frameMs: 10_000 },
+    seams: testSeams(),
+  });
+  return target;
+}
+
+function sourcePool(laneCount: number): SourcePool {
+  const pool = createSourcePool({ laneCount, laneEntry: fixture('source-lane'), seams: testSeams() });
+  ends.push(() => pool.close());
+  return pool;
+}
+
+function restorePool(laneCount: number): RestorePool {
+  const pool = createRestorePool({ laneCount, laneEntry: fixture('restore-lane'), seams: testSeams() });
+  ends.push(() => pool.close());
+  return pool;
+}
+
+const kept = <T extends { close(): unknown }>(server: T): T => {
+  ends.push(() => server.close());
+  return server;
+};
+
+async function randomDisk(name: string, sizeBytes: number): Promise<string> {
+  const file = path.join(folder, name);
+  await writeRandomDisk(file, sizeBytes, seeded().next, 1);
+  return file;
+}
+
+describe('durability', () => {
+  test('a failed sync ends all connections of its lane: none is acknowledged on a pack that was abandoned', async () => {
+    await start();
+    const clients = [await laneClient(), await laneClient()];
+    for (const [i, client] of clients.entries()) {
+      client.send(backupHello(MIB, MIB));
+      await client.next('welcome');
+      const block = Buffer.alloc(MIB, `block ${i}`);
+      client.send(offerFrame({ window: 0, firstBlock: 0, classes: ['data'], digests: blake3(block) }));
+      expect(await client.next('answer')).toMatchObject({ answers: ['want'] });
+      client.send(dataFrame(0, 0, block));
+      await client.next('credit');
+    }
+    await writeFile(path.join(folder, FAIL_SYNC), '');
+    clients[0]!.send(windowEndFrame(0, { dataBytes: MIB }));
+    expect(await clients[0]!.next('error')).toMatchObject({ code: 'STORAGE_ERROR' });
+    // The other one's block lay in the same pack; it is to come again on a new connection.
+    expect(await clients[1]!.next('error')).toMatchObject({ code: 'TRANSFER_FAILED' });
+    expect(repository.windows.size).toBe(0);
+  });
+
+  test.each(['before', 'after'] as const)(
+    'a target that dies %s the commit, before its ACK: the window counts once',
+    async (when) => {
+      const file = await randomDisk('disk', 3 * MIB);
+      let child = await startTargetProcess();
+      await writeFile(path.join(folder, `die-${when}-commit`), '');
+      void once(child, 'exit').then(async () => (child = await startTargetProcess()));
+      const order = orderOf({
+        disk: { file },
+        sizeBytes: 3 * MIB,
+        blockSize: MIB,
+        codec: 'none',
+        endpoint: { unix: socketOf() },
+      });
+      const summary = await sourcePool(2).transfer(order);
+      expect(summary).toMatchObject({ windowCount: 1, windowsSent: when === 'before' ? 1 : 0 });
+      const reread = new MemoryRepository(path.join(folder, 'ledger'));
+      expect(reread.map(3 * MIB, MIB)).toEqual(await expectedMap(file, MIB));
+    },
+  );
+});
+
+async function startTargetProcess(): Promise<ChildProcess> {
+  const child = spawn(process.execPath, [fixture('target-process').pathname, folder], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  ends.push(() => child.kill('SIGKILL'));
+  await once(child.stdout, 'data');
+  return child;
+}
+
+describe('waiting', () => {
+  const shortDisk = async (endpoint: Endpoint) =>
+    orderOf({ disk: { file: await randomDisk('short', MIB) }, sizeBytes: MIB, blockSize: MIB, endpoint });
+
+  test('a stop gives the lane free at once, also while it waits for a silent target', async () => {
+    const silent = kept(await silentServer(path.join(folder, 'silent')));
+    const { endpoint } = await start();
+    const pool = sourcePool(1);
+    const stop = new AbortController();
+    const first = pool.transfer({ ...(await shortDisk({ unix: silent.path })), signal: stop.signal });
+    await silent.connected;
+    stop.abort(new Error('enough'));
+    await expect(first).rejects.toThrow('enough');
+    await vi.waitFor(() => expect(silent.open()).toBe(0), { timeout: 5000 });
+    await pool.transfer(await shortDisk(endpoint));
+  });
+
+  test('a target that is stopped, not dead, is given up after the patience asked for', async () => {
+    const child = await startTargetProcess();
+    const file = await randomDisk('disk', 8 * MIB);
+    const of = { disk: { file, delayMs: 100 }, sizeBytes: 8 * MIB, blockSize: MIB, endpoint: { unix: socketOf() } };
+    const transfer = sourcePool(1).transfer({
+      ...orderOf(of),
+      patienceMs: 2000,
+      onProgress: (p) => p.windowOpen && child.kill('SIGSTOP'),
+    });
+    await expect(transfer).rejects.toMatchObject({ code: 'TRANSFER_FAILED' });
+  });
+
+  test('a restore that waits for its turn is stopped at once', async () => {
+    const silent = kept(await silentServer(path.join(folder, 'silent')));
+    const pool = restorePool(1);
+    const stop = new AbortController();
+    const first = pool.restoreDisk(await restoreOrder({ unix: silent.path }, stop.signal));
+    const waiting = new AbortController();
+    const second = pool.restoreDisk(await restoreOrder({ unix: silent.path }, waiting.signal));
+    await silent.connected;
+    waiting.abort(new Error('not wanted any more'));
+    await expect(second).rejects.toThrow('not wanted any more');
+    stop.abort(new Error('enough'));
+    await expect(first).rejects.toThrow('enough');
+    await vi.waitFor(() => expect(silent.open()).toBe(0), { timeout: 5000 });
+  });
+
+  test('a restore from a target that falls silent is given up; closing the pool says why', async () => {
+    const silent = kept(
+      await wireServer(path.join(folder, 'deaf'), (asked) => (asked.type === 'hello' ? [restoreWelcome] : [])),
+    );
+    const pool = restorePool(2);
+    const signal = new AbortController().signal;
+    const impatient = { ...(await restoreOrder({ unix: silent.path }, signal)), patienceMs: 1000 };
+    await expect(pool.restoreDisk(impatient)).rejects.toMatchObject({ code: 'TRANSFER_FAILED' });
+    const closed = pool.restoreDisk(await restoreOrder({ unix: silent.path }, signal));
+    await silent.connected;
+    await pool.close();
+    await expect(closed).rejects.toMatchObject({ code: 'HOST_DRAINING' });
+  });
+});
+
+const none = { creditBytes: 0, lowWater: 0, above: [] };
+const restoreWelcome: Message = {
+  type: 'welcome',
+  version: 0,
+  laneCount: 1,
+  ...none,
+  sizeBytes: MIB,
+  blockSize: MIB,
+  windowCount: 1,
+};
+
+async function restoreOrder(endpoint: Endpoint, signal: AbortSignal) {
+  const run = runKey('restore00000');
+  const file = path.join(folder, 'restored');
+  await writeFile(file, '');
+  await truncate(file, MIB);
+  const data = { via: 'file' as const, path: file };
+  return {
+    run,
+    restorePointId: restorePointId('0123456789abcdef0123456789abcdef'),
+    diskKey: TEST_DISK,
+    endpoint,
+    target: { run, diskKey: TEST_DISK, sizeBytes: MIB, cursorFile: `${file}.cursor`, data },
+    signal,
+  };
+}
+
+/** A repository in memory for each disk, by its key. */
+function registrarPerDisk(repositories: Map<string, MemoryRepository>): TransferRegistrar {
+  const of = new Map<string, MemoryRepository>();
+  return {
+    begin: (connection, hello) => {
+      const one = repositories.get(hello.diskKey) ?? new MemoryRepository(path.join(folder, `ledger-${hello.diskKey}`));
+      repositories.set(hello.diskKey, one);
+      of.set(connection, one);
+      return one.begin(connection, hello);
+    },
+    offer: (connection, ...args) => of.get(connection)!.offer(connection, ...args),
+    commit: (connection, ...args) => of.get(connection)!.commit(connection, ...args),
+    commitUntouched: (connection, ...args) => of.get(connection)!.commitUntouched(connection, ...args),
+    end: (connection) => of.get(connection)!.end(connection),
+  };
+}
+
+describe('lanes', () => {
+  test('many disks over few lanes all end, one of them empty', async () => {
+    const repositories = new Map<string, MemoryRepository>();
+    const { endpoint } = await start({ registrar: registrarPerDisk(repositories) });
+    const pool = sourcePool(2);
+    const sizes = Array.from({ length: 12 }, (_, i) => (i === 5 ? 0 : i * 300_000 + 1));
+    const file = await randomDisk('disk', 12 * 300_000);
+    const disk = { disk: { file }, blockSize: 256 * 1024, endpoint };
+    const orders = sizes.map((sizeBytes, i) => orderOf({ ...disk, sizeBytes, diskKey: diskKey(`d${i}`) }));
+    const summaries = await Promise.all(orders.map((order) => pool.transfer(order)));
+    expect(summaries.map(({ windowCount }) => windowCount)).toEqual(sizes.map((size) => (size === 0 ? 0 : 1)));
+    const whole = await readFile(file);
+    for (const [i, sizeBytes] of sizes.entries()) {
+      const expected = mapOf(whole.subarray(0, sizeBytes), 256 * 1024);
+      expect(repositories.get(`d${i}`)?.map(sizeBytes, 256 * 1024) ?? []).toEqual(expected);
+    }
+  });
+
+  test('no more lanes than the export takes connections', async () => {
+    const file = await randomDisk('disk', 200 * MIB);
+    const { endpoint } = await start();
+    const order = orderOf({ disk: { file }, sizeBytes: 200 * MIB, blockSize: MIB, codec: 'none', endpoint });
+    const data = { via: 'nbd' as const, at: endpoint, export: '', maxConnections: 1, model: JSON.stringify({ file }) };
+    await sourcePool(2).transfer({ ...order, access: { ...order.access, data } });
+    expect(repository.begun).toBe(1);
+  });
+
+  test('a lane of the target that cannot come back is tried until it can', async () => {
+    await start();
+    const lane = socketOf('mover.0');
+    const client = await laneClient();
+    client.send(backupHello(MIB, MIB));
+    await client.next('welcome');
+    const block = Buffer.alloc(MIB, CRASH);
+    client.send(offerFrame({ window: 0, firstBlock: 0, classes: ['data'], digests: blake3(block) }));
+    await client.next('answer');
+    client.send(dataFrame(0, 0, block));
+    await client.closed;
+    await rm(lane, { force: true });
+    await mkdir(lane);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    await rm(lane, { recursive: true });
+    await vi.waitFor(async () => (await laneClient()).destroy(), { timeout: 10_000 });
+  });
+
+  test('a target that cannot start leaves no thread behind', async () => {
+    const taken = kept(await listenOnTcp());
+    const script = `
+      import { startMoverTarget } from '${new URL('./target/mover-target.ts', import.meta.url).href}';
+      import { testSeams } from '${new URL('../../tests/fixtures/seams.ts', import.meta.url).href}';
+      await startMoverTarget({ listen: { host: '127.0.0.1', port: ${taken.port} }, laneCount: 2,
+        laneEntry: new URL('${fixture('target-lane').href}'), laneData: { folder: '${folder}' }, registrar: { commit() {}, commitUntouched() {} },
+        restoreSource: { resolve() {} }, seams: testSeams() }).catch((error) => console.log(error.code));`;
+    const entry = path.join(folder, 'start.mjs');
+    await writeFile(entry, script);
+    const child = spawn(process.execPath, [entry], { stdio: ['ignore', 'pipe', 'inherit'] });
+    ends.push(() => child.kill('SIGKILL'));
+    const [said] = (await once(child.stdout, 'data')) as [Buffer];
+    expect(said.toString().trim()).toBe('UNREACHABLE');
+    await once(child, 'exit');
+  });
+
+  test('closing does not wait for a client that says nothing at the door', async () => {
+    await start({ helloMs: 60_000 });
+    const idle = await rawClient(socketOf());
+    await target!.close();
+    await idle.closed;
+  });
+
+  test('a connection ends for the repository after it has begun, however soon its client leaves', async () => {
+    const order: string[] = [];
+    const source: RestoreSource = {
+      begin: async () => {
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        order.push('begun');
+        return { sizeBytes: MIB, blockSize: MIB };
+      },
+      resolve: () => Promise.reject(new Error('not asked')),
+      end: async () => void order.push('ended'),
+    };
+    await start({ restoreSource: source });
+    const client = await laneClient();
+    client.send(restoreHello);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    client.destroy();
+    await vi.waitFor(() => expect(order).toHaveLength(2), { timeout: 5000 });
+    expect(order).toEqual(['begun', 'ended']);
+  });
+});
+
+const restoreHello = encodeMessage({
+  type: 'hello',
+  purpose: 'restore',
+  lowestVersion: 0,
+  highestVersion: 0,
+  software: 'test',
+  restorePointId: restorePointId('0123456789abcdef0123456789abcdef'),
+  run: runKey('restore00000'),
+  fence: 0,
+  sizeBytes: 0,
+  blockSize: 0,
+  diskKey: TEST_DISK,
+  creditBytes: 16 * MIB,
+});
+
+async function listenOnTcp(): Promise<{ port: number; close(): Promise<void> }> {
+  const server: Server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  return { port, close: async () => void (await new Promise((resolve) => server.close(resolve))) };
+}
+
+describe('a target that lies', () => {
+  const welcome = { ...restoreWelcome, blockSize: MIB / 4, creditBytes: 4 * MIB } as Message;
+  const shortAnswer: Message = { type: 'answer', window: 0, firstBlock: 0, answers: ['have'] };
+  const answer: Message = { ...shortAnswer, answers: ['have', 'have', 'have', 'have'] };
+  const wrongAck: Message = { type: 'ack', firstWindow: 3, count: 1 };
+  const wrongAnswer: Message = { type: 'answer', window: 7, firstBlock: 0, answers: ['have', 'have', 'have', 'have'] };
+  const lies: [string, { hello: Message; offer?: Message; windowEnd?: Message }][] = [
+    ['grants less credit than a block may need', { hello: { ...welcome, creditBytes: 1000 } as Message }],
+    ['says another size', { hello: { ...welcome, sizeBytes: 2 * MIB } as Message }],
+    ['answers fewer blocks than were offered', { hello: welcome, offer: shortAnswer }],
+    ['answers for another window', { hello: welcome, offer: wrongAnswer }],
+    ['acknowledges another window', { hello: welcome, offer: answer, windowEnd: wrongAck }],
+  ];
+  test.each(lies)('%s: refused', async (_name, answers) => {
+    const all: Partial<Record<Message['type'], Message>> = { windowEnd: { ...wrongAck, firstWindow: 0 }, ...answers };
+    const reply = (asked: Message): Message[] => [all[asked.type]].filter((message) => message !== undefined);
+    const server: TestServer = kept(await wireServer(path.join(folder, 'liar'), reply));
+    const file = await randomDisk('disk', MIB);
+    const order = orderOf({ disk: { file }, sizeBytes: MIB, blockSize: 256 * 1024, endpoint: { unix: server.path } });
+    await expect(sourcePool(1).transfer({ ...order, patienceMs: 5000 })).rejects.toMatchObject({
+      code: 'PROTOCOL_ERROR',
+    });
+  });
+});
