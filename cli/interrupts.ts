@@ -6,20 +6,24 @@ import { createInterface } from 'node:readline';
 
 export type Choice = 'detach' | 'stop' | 'graceful' | 'continue';
 
-const QUESTION = 'The session goes on by itself. [d]etach, [s]top it, stop [g]racefully, or [c]ontinue watching? ';
+const question = (isGraceful: boolean): string =>
+  `The session goes on by itself. [d]etach, [s]top it, ${isGraceful ? 'stop [g]racefully, ' : ''}or [c]ontinue watching? `;
 
-export function choiceOf(answer: string): Choice | null {
+function choiceOf(answer: string, isGraceful: boolean): Choice | null {
   const letter = answer.trim().toLowerCase();
   if (letter === 'd' || letter === 'detach') return 'detach';
   if (letter === 's' || letter === 'stop') return 'stop';
-  if (letter === 'g' || letter === 'graceful') return 'graceful';
+  if (isGraceful && (letter === 'g' || letter === 'graceful')) return 'graceful';
   return letter === '' || letter === 'c' || letter === 'continue' ? 'continue' : null;
 }
 
 export const isInteractive = (): boolean => process.stdin.isTTY && process.stdout.isTTY;
 
-/** Asks until the answer is one; Ctrl-C is "detach", the end of input "continue". The signal ends it with "continue". */
-export function askChoice(signal: AbortSignal): Promise<Choice> {
+/**
+ * Asks until the answer is one; Ctrl-C is "detach", the end of input "continue". The signal ends it with "continue".
+ * `isGraceful`: the session can be stopped gracefully.
+ */
+export function askChoice(isGraceful: boolean, signal: AbortSignal): Promise<Choice> {
   return new Promise((resolve) => {
     const lines = createInterface({ input: process.stdin, output: process.stdout, terminal: true });
     const finish = (choice: Choice): void => {
@@ -39,8 +43,8 @@ export function askChoice(signal: AbortSignal): Promise<Choice> {
     });
     lines.on('close', () => finish('continue'));
     const ask = (): void =>
-      lines.question(QUESTION, (answer) => {
-        const choice = choiceOf(answer);
+      lines.question(question(isGraceful), (answer) => {
+        const choice = choiceOf(answer, isGraceful);
         if (choice === null) ask();
         else finish(choice);
       });

@@ -50,8 +50,8 @@ class Question {
   answer: Choice | null = null;
   readonly #done: Promise<void>;
 
-  constructor() {
-    this.#done = askChoice(this.#abort.signal).then((choice) => void (this.answer = choice));
+  constructor(isGraceful: boolean) {
+    this.#done = askChoice(isGraceful, this.#abort.signal).then((choice) => void (this.answer = choice));
   }
 
   get done(): Promise<void> {
@@ -89,7 +89,7 @@ async function look(view: SessionView, options: WatchOptions, interrupts: Interr
       screen.leave();
       await question?.close();
       if (question !== null || !isInteractive()) return { kind: 'detached' };
-      question = new Question();
+      question = new Question(view.target.kind === 'backup');
     }
     const pause = new AbortController();
     const slept = sleep(REFRESH_MS, undefined, { signal: pause.signal }).catch(() => undefined);

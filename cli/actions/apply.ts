@@ -51,12 +51,17 @@ async function readSite(file: string): Promise<SiteConfig> {
   }
 }
 
-/** What of the changes running sessions use, in words. */
-async function usedBySessions(db: CatalogDatabase, changes: readonly SiteChange[]): Promise<string[]> {
-  const removed = changes.filter(({ change }) => change === 'removed');
-  if (removed.length === 0) return [];
+type InUse = { isRemoved: boolean; warning: string };
+const words = { removed: 'is removed', changed: 'changes', added: 'is added' } as const;
+
+/** What of the changes running sessions use. A changed job is none: a session keeps the job it was started with. */
+async function usedBySessions(db: CatalogDatabase, changes: readonly SiteChange[]): Promise<InUse[]> {
+  const matters = changes.filter(
+    ({ change, kind }) => change === 'removed' || (change === 'changed' && kind !== 'job'),
+  );
+  if (matters.length === 0) return [];
   const leases = await listLeases(db);
-  const warnings: string[] = [];
+  const found: InUse[] = [];
   for (const { sessionId } of await listSessions(db, { open: true, limit: 1000 })) {
     const session = await loadSession(db, sessionId);
     if (session === null) continue;
@@ -65,10 +70,14 @@ async function usedBySessions(db: CatalogDatabase, changes: readonly SiteChange[
       session,
       own.map(({ kind, id }) => `${kind} ${id}`),
     );
-    for (const { kind, id } of removed)
-      if (used.has(`${kind} ${id}`)) warnings.push(`${kind} ${id} is removed, but session ${sessionId} uses it`);
+    for (const { kind, id, change } of matters)
+      if (used.has(`${kind} ${id}`))
+        found.push({
+          isRemoved: change === 'removed',
+          warning: `${kind} ${id} ${words[change]}, but session ${sessionId} uses it`,
+        });
   }
-  return warnings;
+  return found;
 }
 
 function usedThings(session: SessionWithRows, leases: readonly string[]): Set<string> {
@@ -181,13 +190,14 @@ export async function apply(options: ApplyOptions): Promise<number> {
     const layout = layoutOf(options.state);
     const changes = diffSites(await loadSite(db), site);
     if (!options.json) showChanges(changes);
-    const inUse = await usedBySessions(db, changes);
+    const used = await usedBySessions(db, changes);
+    const inUse = used.map(({ warning }) => warning);
     warn(inUse);
     if (options.dryRun) {
       show(options, { applied: false, changes, warnings: inUse });
       return exitCodes.ok;
     }
-    const isAsked = inUse.length > 0 && !options.yes && !options.json && process.stdin.isTTY;
+    const isAsked = used.some(({ isRemoved }) => isRemoved) && !options.yes && !options.json && process.stdin.isTTY;
     if (isAsked && !(await isWanted())) {
       console.log('nothing was changed');
       return exitCodes.failed;

@@ -135,6 +135,9 @@ test('warns before it removes what a running session uses', async () => {
   const session = { kind: 'backup', jobId: 'nightly', startedBy: 'manual', nominalTime: startedAt, startedAt } as const;
   await createSession(stack.db, { ...session, sessionId: 's1', workflowId: 'w1' });
   await planSessionVms(stack.db, 's1', [{ vmId: vm.vmId, name: 'files', hostId: 'images' }]);
+  await writeFile(file, site().replace('format: raw', 'format: qcow2'));
+  const changed = await stack.tidemark('apply', '-f', file, '--dry-run');
+  expect(changed.errors).toBe('warning: vm images/files changes, but session s1 uses it\n');
   await writeFile(file, 'site: lab\nmachine: box\nrepositories: [{ name: other, folder: /tmp/td-none }]\n');
   const { exitCode, output } = await stack.tidemark('apply', '-f', file, '--dry-run', '--json');
   expect(exitCode).toBe(0);
@@ -143,6 +146,12 @@ test('warns before it removes what a running session uses', async () => {
     'vm images/files is removed, but session s1 uses it',
     'job nightly is removed, but session s1 uses it',
   ]);
+  const asked = stack.onTerminal('apply', '-f', file);
+  await asked.until('Apply it all the same? [y/N]');
+  asked.child.stdin!.write('\r');
+  expect((await asked.outcome).exitCode).toBe(1);
+  await asked.until('nothing was changed');
+  expect((await listResources(stack.db, 'host'))[0]).toMatchObject({ id: 'images', state: 'active' });
   const applied = await stack.tidemark('apply', '-f', file);
   expect(applied.exitCode).toBe(0);
   expect(applied.errors).toContain('warning: host images is removed, but session s1 uses it\n');
