@@ -171,3 +171,11 @@ export type ProxyActivities = {
     target: TargetAccess;
   }): Promise<Omit<RestoredDisk, 'file'>>;
 };
+
+export type Activities = WaitActivities &
+  ControlActivities &
+  HostActivities &
+  GuestActivities &
+  RepositoryActivities &
+  ProxyControlActivities &
+  ProxyActivities;

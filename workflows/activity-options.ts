@@ -1,66 +1,112 @@
 /**
- * Every timeout and retry in one table. `attempts` absent means without limit: a policy of 0 attempts
+ * Every timeout and retry in one table, a row per activity. `attempts` absent means without limit: a policy of 0 attempts
  * makes the workflow task fail without a word in the log.
  */
 import type { ActivityOptions } from '@temporalio/workflow';
+import type { Activities } from '../activities/contract.ts';
 import type { ErrorCode } from '../schema/domain/errors.ts';
 
+/** Milliseconds, or words such as "10 min". */
+type Duration = string | number;
+
 type Bounds = {
-  toStart?: ActivityOptions['scheduleToStartTimeout'];
-  attempt: NonNullable<ActivityOptions['startToCloseTimeout']>;
-  heartbeat?: ActivityOptions['heartbeatTimeout'];
-  toClose?: ActivityOptions['scheduleToCloseTimeout'];
+  /** "machine": no other machine can stand in, so it waits for this one, up to the job's `hostWaitMs`. */
+  toStart?: Duration;
+  attempt: Duration;
+  heartbeat?: Duration;
+  toClose?: Duration;
   attempts?: number;
   never?: readonly ErrorCode[];
 };
 
-const options = (bounds: Bounds): ActivityOptions => ({
-  startToCloseTimeout: bounds.attempt,
-  ...(bounds.toStart === undefined ? {} : { scheduleToStartTimeout: bounds.toStart }),
-  ...(bounds.heartbeat === undefined ? {} : { heartbeatTimeout: bounds.heartbeat }),
-  ...(bounds.toClose === undefined ? {} : { scheduleToCloseTimeout: bounds.toClose }),
-  cancellationType: 'WAIT_CANCELLATION_COMPLETED',
-  retry: {
-    initialInterval: '1 s',
-    maximumInterval: '30 s',
-    ...(bounds.attempts === undefined ? {} : { maximumAttempts: bounds.attempts }),
-    ...(bounds.never === undefined ? {} : { nonRetryableErrorTypes: [...bounds.never] }),
-  },
-});
+const sealed = ['NOT_CONSERVED', 'FENCED', 'RESTORE_POINT_ABORTED'] as const;
+/** A killed control worker costs one attempt. */
+const control: Bounds = { attempt: '15 s', toClose: '30 min' };
+/** Rows for people: a catalog that is down for a day loses none of them. */
+const record: Bounds = { attempt: '15 s', toClose: '24 h' };
+/** Idempotent, short, on a machine that nobody can stand in for. */
+const onMachine: Bounds = { toStart: 'machine', attempt: '60 s', attempts: 5 };
+/** Removing verbs: tried for 10 min, then left to the janitor. */
+const undo: Bounds = { attempt: '2 min', heartbeat: '30 s', toClose: '10 min', attempts: 10, never: ['NOT_OURS'] };
+/** Scripts are not idempotent, so one attempt; the heartbeat lets them be stopped. */
+const script: Bounds = { toStart: '5 min', attempt: '11 min', heartbeat: '30 s', attempts: 1 };
 
-const never = { vm: ['VM_NOT_FOUND'], seal: ['NOT_CONSERVED', 'FENCED'] } as const;
-
-export const activityOptions = {
-  /** A killed control worker costs one attempt. */
-  confirmLeases: options({ attempt: '15 s', toClose: '30 min', never: ['LEASE_LOST'] }),
+export const activityBounds = {
+  startSession: { ...control, never: ['JOB_NOT_FOUND', 'ALREADY_RUNNING', 'BAD_CONFIG'] },
+  /** A host that is silent costs the session this long, then the catalog's inventory serves. */
+  listInventory: { toStart: '20 s', attempt: '60 s', attempts: 2 },
+  planSession: { ...control, attempt: '60 s', never: ['JOB_NOT_FOUND', 'VM_NOT_FOUND', 'BAD_CONFIG'] },
+  updateSession: record,
+  startVm: control,
+  recordVm: record,
+  recordUnprocessed: record,
+  /** Can be rebuilt from the repository, and holds no lease. */
+  recordRestorePoint: record,
   /** 60 s hold and a margin. */
-  acquireResources: options({ attempt: '75 s', heartbeat: '30 s', never: ['VM_NOT_FOUND', 'RESOURCE_REMOVED'] }),
-  releaseResources: options({ attempt: '10 s', toClose: '10 min' }),
-  /** No other machine can stand in: it waits for this one. */
-  repositoryControl: options({
-    toStart: '15 min',
-    attempt: '30 s',
-    attempts: 5,
-    never: ['REPOSITORY_FULL', 'RESTORE_POINT_SEALED'],
-  }),
-  connectMovers: options({ toStart: '60 s', attempt: '30 s', attempts: 3 }),
+  acquireResources: { attempt: '75 s', heartbeat: '30 s', never: ['VM_NOT_FOUND', 'RESOURCE_REMOVED'] },
+  confirmLeases: { ...control, never: ['LEASE_LOST'] },
+  releaseResources: { attempt: '10 s', toClose: '10 min' },
+  probeQueue: { attempt: '10 s', attempts: 2 },
+  startRestore: {
+    ...control,
+    never: ['RESTORE_POINT_NOT_FOUND', 'NOT_FOUND', 'TARGET_NOT_ALLOWED', 'RESOURCE_REMOVED'],
+  },
+  recordRestore: record,
+
   /** Reads only. */
-  inspectVm: options({ toStart: '15 min', attempt: '60 s', attempts: 5, never: never.vm }),
+  inspectVm: { ...onMachine, never: ['VM_NOT_FOUND'] },
   /** Short, so that a queued freeze is not stale; the second attempt adopts or cleans. */
-  createCheckpoint: options({
+  createCheckpoint: {
     toStart: '2 min',
     attempt: '60 s',
     heartbeat: '10 s',
     attempts: 2,
-    never: ['GUEST_REQUIRED', 'SCRATCH_FULL'],
-  }),
-  openAccess: options({ toStart: '2 min', attempt: '60 s', attempts: 5, never: ['CHECKPOINT_LOST'] }),
-  /** The workflow loops: each attempt needs its own fence. */
-  transferDisk: options({ toStart: '60 s', attempt: '48 h', heartbeat: '30 s', attempts: 1 }),
-  /** Release, commit, discard, close. */
-  hostUndo: options({ attempt: '2 min', heartbeat: '30 s', toClose: '10 min', attempts: 10, never: ['NOT_OURS'] }),
+    never: ['GUEST_REQUIRED', 'SCRATCH_FULL', 'VM_NOT_FOUND', 'VM_OFF'],
+  },
+  openAccess: { toStart: '2 min', attempt: '60 s', attempts: 5, never: ['CHECKPOINT_LOST', 'NOT_FOUND'] },
+  closeAccess: undo,
+  releaseCheckpoint: undo,
+  commitReferencePoint: undo,
+  discardReferencePoint: undo,
+
+  prepareGuest: script,
+  /** Freezing must end also where the first attempt was lost; its script is known to the guest by its run. */
+  thawGuest: { ...script, attempts: 3, toClose: '20 min' },
+  completeGuest: script,
+
+  openRestorePoint: { ...onMachine, attempt: '30 s', never: ['REPOSITORY_FULL', 'RESTORE_POINT_SEALED'] },
+  declareDisks: { ...onMachine, attempt: '30 s', never: ['REPOSITORY_FULL'] },
+  assignTransfer: { ...onMachine, attempt: '30 s', never: ['FENCED', 'RESTORE_POINT_ABORTED'] },
   /** Idempotent by run key. */
-  seal: options({ toStart: '15 min', attempt: '10 min', heartbeat: '30 s', attempts: 10, never: never.seal }),
-  /** Can be rebuilt from the repository, and holds no lease. */
-  recordRestorePoint: options({ attempt: '15 s', toClose: '24 h' }),
-} as const satisfies Record<string, ActivityOptions>;
+  sealRestorePoint: { toStart: 'machine', attempt: '10 min', heartbeat: '30 s', attempts: 10, never: sealed },
+  abortRestorePoint: { attempt: '2 min', heartbeat: '30 s', toClose: '10 min', attempts: 10 },
+  openRestore: { ...onMachine, attempt: '30 s', never: ['RESTORE_POINT_NOT_FOUND'] },
+
+  connectMovers: { toStart: 'machine', attempt: '30 s', attempts: 5 },
+  /** The workflow loops: each attempt needs its own fence. The bound to start is generous: slots granted never exceed the worker's. */
+  transferDisk: { toStart: '60 s', attempt: '48 h', heartbeat: '30 s', attempts: 1 },
+  /** Likewise; a restore goes on from its cursor. */
+  restoreDisk: { toStart: '60 s', attempt: '48 h', heartbeat: '30 s', attempts: 1 },
+  createTargets: { ...onMachine, never: ['TARGET_EXISTS', 'TARGET_NOT_ALLOWED', 'STORAGE_ERROR'] },
+  finishTargets: { ...onMachine, attempt: '10 min', heartbeat: '30 s', never: ['TARGET_EXISTS'] },
+  discardTargets: undo,
+} as const satisfies Record<keyof Activities, Bounds>;
+
+/** Options of one call. `machineWaitMs`: how long a machine that nobody can stand in for is waited for. */
+export function optionsOf(name: keyof Activities, machineWaitMs: number): ActivityOptions {
+  const bounds: Bounds = activityBounds[name];
+  const toStart = bounds.toStart === 'machine' ? machineWaitMs : bounds.toStart;
+  return {
+    startToCloseTimeout: bounds.attempt,
+    ...(toStart === undefined ? {} : { scheduleToStartTimeout: toStart }),
+    ...(bounds.heartbeat === undefined ? {} : { heartbeatTimeout: bounds.heartbeat }),
+    ...(bounds.toClose === undefined ? {} : { scheduleToCloseTimeout: bounds.toClose }),
+    cancellationType: 'WAIT_CANCELLATION_COMPLETED',
+    retry: {
+      initialInterval: '1 s',
+      maximumInterval: '30 s',
+      ...(bounds.attempts === undefined ? {} : { maximumAttempts: bounds.attempts }),
+      ...(bounds.never === undefined ? {} : { nonRetryableErrorTypes: [...bounds.never] }),
+    },
+  };
+}

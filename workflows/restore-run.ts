@@ -1,0 +1,91 @@
+/** One `restoreSession` while it runs: where it is, and how it is shown. */
+import { formatBytes } from '../schema/domain/figures.ts';
+import type { DiskKey, RunKey } from '../schema/domain/ids.ts';
+import { repositoryCtlQueue } from '../schema/domain/queues.ts';
+import type {
+  RestoredDisk,
+  RestoreProgressView,
+  RestoreSessionInput,
+  SessionErrorView,
+  StartedRestore,
+} from '../schema/domain/sessions.ts';
+import type { Finding } from '../schema/domain/states.ts';
+import { cell, findingLines, table } from './vm-details.ts';
+import { type Machine, WatchedMachines } from './watched-machines.ts';
+
+const MACHINE_WAIT_MS = 15 * 60_000;
+type DiskView = RestoreProgressView['disks'][number];
+
+export class RestoreRun {
+  readonly input: RestoreSessionInput;
+  readonly started: StartedRestore;
+  readonly run: RunKey;
+  readonly machines: WatchedMachines;
+  readonly repository: Machine;
+  readonly findings: Finding[] = [];
+  readonly disks: RestoredDisk[] = [];
+  error: SessionErrorView | null = null;
+  waitsFor: string | null = null;
+  #step: RestoreProgressView['step'] = 'waiting';
+  readonly #views: Map<DiskKey, DiskView>;
+  readonly #tell: (text: string) => void;
+
+  constructor(input: RestoreSessionInput, started: StartedRestore, run: RunKey, tell: (text: string) => void) {
+    this.input = input;
+    this.started = started;
+    this.run = run;
+    this.#tell = tell;
+    this.repository = {
+      name: `repository ${started.repositoryId}`,
+      queue: repositoryCtlQueue(started.repositoryId),
+    };
+    this.machines = new WatchedMachines(MACHINE_WAIT_MS, (waitsFor) => {
+      if (waitsFor === this.waitsFor) return;
+      this.waitsFor = waitsFor;
+      this.show();
+    });
+    const views = started.disks.map(({ diskKey, sizeBytes }): DiskView => ({ diskKey, sizeBytes, state: 'waiting' }));
+    this.#views = new Map(views.map((view) => [view.diskKey, view]));
+    this.show();
+  }
+
+  enter(step: RestoreProgressView['step']): void {
+    this.#step = step;
+    this.show();
+  }
+
+  disk(diskKey: DiskKey, state: DiskView['state']): void {
+    const view = this.#views.get(diskKey);
+    if (view) view.state = state;
+    this.show();
+  }
+
+  note(finding: Finding): void {
+    this.findings.push(finding);
+    this.show();
+  }
+
+  progress(): RestoreProgressView {
+    return { step: this.#step, waitsFor: this.waitsFor, disks: [...this.#views.values()] };
+  }
+
+  show(): void {
+    this.#tell(this.#render().slice(0, 19_000));
+  }
+
+  #render(): string {
+    const { input, started, error } = this;
+    const rows = [...this.#views.values()].map((view) => [view.diskKey, view.state, formatBytes(view.sizeBytes)]);
+    const lines = [
+      `### Restore of VM ${cell(started.vmName)} into ${cell(input.folder)}: ${this.#step}`,
+      '',
+      `restore point \`${input.restorePointId}\` of repository ${started.repositoryId}, as ${input.format}`,
+      '',
+      ...table(['disk', 'state', 'size'], rows),
+    ];
+    if (this.waitsFor) lines.push('', `**${cell(this.waitsFor)}**`);
+    if (this.findings.length > 0) lines.push('', ...findingLines(this.findings));
+    if (error) lines.push('', `**${error.code}**: ${cell(error.message)}`, '', `What to do: ${error.hint}`);
+    return lines.join('\n');
+  }
+}

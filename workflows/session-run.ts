@@ -1,0 +1,118 @@
+/** One `backupSession` while it runs: what is known, and how it is shown. */
+import { CancellationScope, setCurrentDetails, upsertSearchAttributes, workflowInfo } from '@temporalio/workflow';
+import type { JobConfig } from '../schema/domain/configuration.ts';
+import type { VmId } from '../schema/domain/ids.ts';
+import { controlQueue } from '../schema/domain/queues.ts';
+import type {
+  BackupSessionInput,
+  PlannedVm,
+  SessionErrorView,
+  StartedSession,
+  VmBackupResult,
+} from '../schema/domain/sessions.ts';
+import type { Finding, SessionResult, SessionState } from '../schema/domain/states.ts';
+import { say } from './say.ts';
+import { cell, findingLines, table } from './vm-details.ts';
+import { stateAttributes } from './search-attributes.ts';
+
+export class SessionRun {
+  readonly input: BackupSessionInput;
+  readonly workflowId = workflowInfo().workflowId;
+  readonly warnings: Finding[] = [];
+  readonly results = new Map<VmId, VmBackupResult>();
+  /** Attempt of each VM in work. */
+  readonly working = new Map<VmId, number>();
+  /** Asks a child in work to stop gracefully. */
+  readonly children = new Map<VmId, () => Promise<void>>();
+  started: StartedSession | null = null;
+  vms: PlannedVm[] = [];
+  isStopping = false;
+  #state: SessionState = 'Starting';
+  #result: SessionResult = 'None';
+  #error: SessionErrorView | null = null;
+  #stored: Promise<void> = Promise.resolve();
+
+  constructor(input: BackupSessionInput) {
+    this.input = input;
+  }
+
+  get job(): JobConfig {
+    return this.started!.job;
+  }
+
+  get nominalTime(): string {
+    return this.input.nominalTime ?? workflowInfo().startTime.toISOString();
+  }
+
+  /** Children that have begun their checkpoint finish; the others skip. */
+  stopGracefully(): void {
+    if (this.isStopping) return;
+    this.isStopping = true;
+    for (const ask of this.children.values()) void ask().catch(() => undefined);
+    this.enterAtOnce('Stopping');
+  }
+
+  /** States reach the catalog one after another, each before the next is entered. */
+  async enter(state: SessionState): Promise<void> {
+    this.enterAtOnce(state);
+    await this.#stored;
+  }
+
+  /** For handlers, which cannot wait. The catalog is told all the same, whatever is cancelled meanwhile. */
+  enterAtOnce(state: SessionState): void {
+    this.#state = state;
+    upsertSearchAttributes(stateAttributes(state));
+    this.show();
+    const { sessionId } = this.input;
+    const store = (): Promise<void> =>
+      CancellationScope.nonCancellable(() =>
+        say('updateSession', { queue: controlQueue, summary: state })({ sessionId, state }),
+      );
+    this.#stored = this.#stored.then(store, store);
+    this.#stored.catch(() => undefined);
+  }
+
+  end(result: SessionResult, error: SessionErrorView | null): void {
+    this.#state = 'Stopped';
+    this.#result = result;
+    this.#error = error;
+    this.show();
+  }
+
+  show(): void {
+    setCurrentDetails(this.#render().slice(0, 19_000));
+  }
+
+  #render(): string {
+    const { input, vms, results } = this;
+    const head = `### Job ${input.jobId}, session ${input.sessionId}: ${this.#state}`;
+    const lines = [this.#result === 'None' ? head : `${head}, ${this.#result}`];
+    if (this.isStopping) lines.push('', 'stopping: VMs in work finish, no other is begun');
+    if (vms.length > 0) {
+      lines.push('', `${results.size} of ${vms.length} VMs done, ${this.working.size} in work`, '');
+      lines.push(...table(['VM', 'host', 'state', 'consistency', 'what to know'], this.#rows()));
+    }
+    if (this.warnings.length > 0) lines.push('', ...findingLines(this.warnings));
+    if (this.#error)
+      lines.push('', `**${this.#error.code}**: ${cell(this.#error.message)}`, '', `What to do: ${this.#error.hint}`);
+    return lines.join('\n');
+  }
+
+  /** Failed ones first, then those in work, then the others: the table is cut at its end. */
+  #rows(): string[][] {
+    const rank = (vm: PlannedVm): number => {
+      if (this.results.get(vm.vm.vmId)?.result === 'Failed') return 0;
+      return this.working.has(vm.vm.vmId) ? 1 : 2;
+    };
+    return [...this.vms].sort((a, b) => rank(a) - rank(b) || a.position - b.position).map((vm) => this.#row(vm));
+  }
+
+  #row({ vm, name }: PlannedVm): string[] {
+    const result = this.results.get(vm.vmId);
+    const attempt = this.working.get(vm.vmId);
+    const state = attempt === undefined ? (result?.result ?? 'waits') : `in work, try ${attempt}`;
+    const warning = result?.findings.find((finding) => finding.level === 'warning');
+    const note = result?.error ? `${result.error.code}: ${result.error.message}` : (warning?.message ?? '');
+    return [name, vm.hostId, state, result?.consistency ?? '', note];
+  }
+}

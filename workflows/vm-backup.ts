@@ -1,0 +1,246 @@
+/**
+ * One VM, steps 2 to 9 of the design's table, then seal, commit, record. Whatever was begun is on the undo list before it
+ * begins. A failed VM fails its workflow (so that Temporal's list tells it) with the whole result as the failure's
+ * detail; a stopped one ends as cancelled. What was sealed is never taken back: from there it only goes forward.
+ */
+import {
+  ApplicationFailure,
+  CancellationScope,
+  CancelledFailure,
+  setHandler,
+  upsertSearchAttributes,
+} from '@temporalio/workflow';
+import type { Checkpoint, DiskFacts, ReferencePoint, Released } from '../schema/domain/hypervisor.ts';
+import { controlQueue, controlWaitQueue, proxyCtlQueue } from '../schema/domain/queues.ts';
+import type { OpenedRestorePoint } from '../schema/domain/restore-point.ts';
+import type { HeldLease, ResourceRequest } from '../schema/domain/scheduling.ts';
+import { requestOrders } from '../schema/domain/scheduling.ts';
+import type { VmBackupInput, VmBackupResult } from '../schema/domain/sessions.ts';
+import { say } from './say.ts';
+import { viewOf } from './failures.ts';
+import { stopSignal, vmProgressQuery } from './messages.ts';
+import { resultAttributes } from './search-attributes.ts';
+import { UndoList } from './undo-list.ts';
+import { finishVm, sealVm } from './vm-finish.ts';
+import { VmRollback } from './vm-rollback.ts';
+import { VmRun } from './vm-run.ts';
+import { type Leases, proxiesOf, transferDisks } from './vm-transfer.ts';
+
+export async function vmBackup(input: VmBackupInput): Promise<VmBackupResult> {
+  const run = new VmRun(input);
+  const way = new CancellationScope();
+  setHandler(vmProgressQuery, () => run.progress());
+  // A graceful stop lets go on what has begun its checkpoint; what still waits is skipped.
+  setHandler(stopSignal, () => {
+    if (!run.isInWork) way.cancel();
+  });
+  run.enter('waiting');
+  const undo = new UndoList();
+  try {
+    await way.run(() => forward(run, undo));
+  } catch (error) {
+    run.error = viewOf(error, run.host.name);
+  }
+  const result = await CancellationScope.nonCancellable(() => conclude(run, undo));
+  return answer(result);
+}
+
+async function forward(run: VmRun, undo: UndoList): Promise<void> {
+  const { input, workflowId } = run;
+  const { sessionId, attempt, vm } = input;
+  const { startedAt } = run;
+  const start = { sessionId, vm: vm.vm, attempt, run: run.run, workflowId, startedAt };
+  await say('startVm', { queue: controlQueue })(start);
+  const leases = await acquire(run, undo);
+  const rollback = new VmRollback(run);
+  const { checkpoint, opened } = await run.machines.during(async () => {
+    const opened = await openRestorePoint(run, undo, rollback, leases);
+    return { opened, checkpoint: await takeCheckpoint(run, undo, rollback, opened) };
+  });
+  run.enter('transferring');
+  await transferDisks({ run, opened, checkpoint, leases });
+  await run.machines.during(async () => {
+    const released = await release(run, undo);
+    await CancellationScope.nonCancellable(() => sealVm(run, undo, checkpoint, released));
+  });
+}
+
+function requestOf(run: VmRun): ResourceRequest {
+  const { job, vm, manual } = run.input;
+  return {
+    workflowId: run.workflowId,
+    requestNumber: 0,
+    runKey: run.run,
+    order: requestOrders.backup,
+    manual,
+    arrivedAt: Date.parse(run.startedAt),
+    wants: {
+      vmId: vm.vm.vmId,
+      hostId: vm.vm.hostId,
+      proxies: job.proxies,
+      excludedProxies: [],
+      repositoryId: job.repositoryId,
+      pairs: Math.max(1, vm.diskCount ?? 1),
+    },
+  };
+}
+
+async function acquire(run: VmRun, undo: UndoList): Promise<Leases> {
+  const { workflowId } = run;
+  undo.push('leases', () => say('releaseResources', { queue: controlQueue })({ workflowId, leaseIds: null }));
+  const take = (): Promise<HeldLease[]> =>
+    say('acquireResources', { queue: controlWaitQueue, summary: 'VM lock, host, proxy and repository slots' })(
+      requestOf(run),
+    );
+  let held = await take();
+  return {
+    held: () => held,
+    again: async () => {
+      held = await take();
+    },
+  };
+}
+
+async function openRestorePoint(
+  run: VmRun,
+  undo: UndoList,
+  rollback: VmRollback,
+  leases: Leases,
+): Promise<OpenedRestorePoint> {
+  const { job, vm, sessionId, nominalTime } = run.input;
+  run.enter('opening');
+  undo.push('the restore point', () => rollback.abort());
+  const { jobId, blockSize, codec } = job;
+  const opened = await run.machines.on(
+    run.repository,
+    'openRestorePoint',
+  )({
+    run: run.run,
+    lineage: run.lineage,
+    vm: vm.vm,
+    vmName: vm.name,
+    jobId,
+    sessionId,
+    nominalTime,
+    blockSize,
+    codec,
+  });
+  const { restorePointId, endpoint } = opened;
+  run.restorePointId = restorePointId;
+  run.enter('rehearsing');
+  for (const proxy of new Set(proxiesOf(leases.held()))) {
+    const machine = { name: `proxy ${proxy}`, queue: proxyCtlQueue(proxy) };
+    await run.machines.on(machine, 'connectMovers', machine.name)({ restorePointId, run: run.run, endpoint });
+  }
+  return opened;
+}
+
+async function takeCheckpoint(
+  run: VmRun,
+  undo: UndoList,
+  rollback: VmRollback,
+  opened: OpenedRestorePoint,
+): Promise<Checkpoint> {
+  const { job, vm } = run.input;
+  const { restorePointId } = opened;
+  const base = opened.base?.referencePoint ?? null;
+  const consistency = job.consistency;
+  run.enter('inspecting');
+  const disks = await chooseDisks(run, base);
+  await run.machines.on(run.repository, 'declareDisks')({ restorePointId, run: run.run, disks });
+  // Guests first: of what follows, the thaw is undone before anything that may wait.
+  undo.push('the checkpoint', () => rollback.checkpoint());
+  undo.push('the thaw', () => rollback.thaw());
+  run.enter('preparing-guest');
+  const { preFreeze, postThaw } = job.scripts;
+  if (consistency !== 'none' || preFreeze !== null) {
+    const prepare = { vm: vm.vm, run: run.run, consistency, script: preFreeze };
+    run.note(...(await run.machines.on(run.guest, 'prepareGuest')(prepare)).warnings);
+  }
+  run.enter('checkpoint');
+  const spec = { run: run.run, vm: vm.vm, lineage: run.lineage, disks: disks.map((disk) => disk.diskKey), base };
+  const checkpoint = await run.machines.on(run.host, 'createCheckpoint')({ ...spec, consistency });
+  const thaw = { vm: vm.vm, run: run.run, script: postThaw };
+  run.note(...(await run.machines.on(run.guest, 'thawGuest')(thaw)).warnings);
+  undo.drop('the thaw');
+  undo.push('the access to the disks', () => rollback.access());
+  noteCheckpoint(run, checkpoint);
+  return checkpoint;
+}
+
+/** The VM's disks without those the job excludes and those that cannot be in a checkpoint. */
+async function chooseDisks(run: VmRun, base: ReferencePoint | null): Promise<DiskFacts[]> {
+  const { vm } = run.input;
+  const { facts } = await run.machines.on(run.host, 'inspectVm')({ vm: vm.vm, base });
+  run.note(...facts.notes);
+  const excluded = new Set(vm.excludeDisks);
+  for (const diskKey of excluded)
+    run.note({ level: 'info', code: 'DISK_EXCLUDED', message: `disk ${diskKey} is excluded by the job` });
+  const wanted = facts.disks.filter((disk) => !excluded.has(disk.diskKey));
+  if (wanted.length > 0) return wanted;
+  throw ApplicationFailure.create({
+    type: 'BAD_DISK',
+    message: `vm ${vm.name} has no disk to back up: ${facts.disks.length} disks, all excluded by the job`,
+    nonRetryable: true,
+  });
+}
+
+/** What was reached and what is missing; less than asked is a warning (invariant 12). */
+function noteCheckpoint(run: VmRun, checkpoint: Checkpoint): void {
+  const { consistency: asked } = run.input.job;
+  const { reached, reachedWhy, leftOut } = checkpoint;
+  run.consistency = reached;
+  if (asked !== 'none' && reached === 'crash') {
+    const why = reachedWhy ?? { code: 'GUEST_FREEZE_FAILED', message: 'no reason was given' };
+    run.warn(why.code, `crash-consistent only: ${why.message}`);
+  }
+  for (const { diskKey, why } of leftOut) run.warn(why.code, `disk ${diskKey} is left out: ${why.message}`);
+}
+
+/** Step 9. All handles shut before the release, and the release before the seal. */
+async function release(run: VmRun, undo: UndoList): Promise<Released> {
+  run.enter('releasing');
+  await run.machines.on(run.host, 'closeAccess')({ run: run.run });
+  undo.drop('the access to the disks');
+  return await run.machines.on(run.host, 'releaseCheckpoint')({ run: run.run });
+}
+
+/** Takes back what is left to take back, goes forward with what was sealed, and writes it all down. */
+async function conclude(run: VmRun, undo: UndoList): Promise<VmBackupResult> {
+  if (run.error) run.enter('undoing');
+  for (const { name, error } of await undo.runAll()) {
+    const view = viewOf(error, run.host.name);
+    run.warn(view.code, `${name} could not be taken back and is left to the janitor: ${view.message}`);
+  }
+  await finishVm(run);
+  const result = resultOf(run);
+  upsertSearchAttributes(resultAttributes(result.result));
+  const step = run.step;
+  run.enter('done');
+  await say('recordVm', { queue: controlQueue })({ sessionId: run.input.sessionId, step, result });
+  return result;
+}
+
+function resultOf(run: VmRun): VmBackupResult {
+  const { findings, error, sealed } = run;
+  const worst = findings.some((finding) => finding.level === 'warning') ? 'Warning' : 'Success';
+  return {
+    vmId: run.input.vm.vm.vmId,
+    run: run.run,
+    result: sealed ? worst : 'Failed',
+    restorePointId: sealed?.restorePointId ?? null,
+    consistency: run.consistency,
+    disks: run.diskResults(),
+    findings: [...findings],
+    error: sealed ? null : error,
+    startedAt: run.startedAt,
+    endedAt: new Date().toISOString(),
+  };
+}
+
+function answer(result: VmBackupResult): VmBackupResult {
+  const { error } = result;
+  if (!error) return result;
+  if (error.code === 'STOPPED') throw new CancelledFailure(error.message, [result]);
+  throw ApplicationFailure.create({ type: error.code, message: error.message, nonRetryable: true, details: [result] });
+}

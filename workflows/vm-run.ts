@@ -1,0 +1,100 @@
+/** One `vmBackup` while it runs: where it is, what was found, and how it is shown. */
+import { setCurrentDetails, workflowInfo } from '@temporalio/workflow';
+import {
+  lineageOf,
+  runKeyOf,
+  type DiskKey,
+  type LineageId,
+  type RestorePointId,
+  type RunKey,
+} from '../schema/domain/ids.ts';
+import { hostCtlQueue, hostGuestQueue, hostUndoQueue, repositoryCtlQueue } from '../schema/domain/queues.ts';
+import type { DiskPlan, SealOutcome } from '../schema/domain/restore-point.ts';
+import type { SessionErrorView, VmBackupInput, VmDiskResult, VmProgress } from '../schema/domain/sessions.ts';
+import { type ConsistencyReached, type Finding, type VmStep, vmSteps } from '../schema/domain/states.ts';
+import { type DiskState, renderVm } from './vm-details.ts';
+import { type Machine, WatchedMachines } from './watched-machines.ts';
+
+export class VmRun {
+  readonly input: VmBackupInput;
+  readonly workflowId = workflowInfo().workflowId;
+  readonly run: RunKey = runKeyOf(this.workflowId);
+  readonly lineage: LineageId;
+  readonly machines: WatchedMachines;
+  /** The same host through its three queues: clean-up never waits behind work. */
+  readonly host: Machine;
+  readonly hostUndo: Machine;
+  readonly guest: Machine;
+  readonly repository: Machine;
+  readonly startedAt = new Date().toISOString();
+  readonly findings: Finding[] = [];
+  readonly disks = new Map<DiskKey, DiskState>();
+  step: VmStep = 'waiting';
+  waitsFor: string | null = null;
+  restorePointId: RestorePointId | null = null;
+  consistency: ConsistencyReached | null = null;
+  sealed: SealOutcome | null = null;
+  error: SessionErrorView | null = null;
+
+  constructor(input: VmBackupInput) {
+    const { job, vm } = input;
+    const { hostId, vmId } = vm.vm;
+    this.input = input;
+    this.lineage = lineageOf(job.jobId, vmId, job.repositoryId);
+    this.host = { name: `host ${hostId}`, queue: hostCtlQueue(hostId) };
+    this.hostUndo = { name: `host ${hostId}`, queue: hostUndoQueue(hostId) };
+    this.guest = { name: `host ${hostId}`, queue: hostGuestQueue(hostId) };
+    this.repository = { name: `repository ${job.repositoryId}`, queue: repositoryCtlQueue(job.repositoryId) };
+    this.machines = new WatchedMachines(job.hostWaitMs, (waitsFor) => {
+      if (waitsFor === this.waitsFor) return;
+      this.waitsFor = waitsFor;
+      this.show();
+    });
+  }
+
+  /** The checkpoint has begun: a graceful stop lets it finish. */
+  get isInWork(): boolean {
+    return vmSteps.indexOf(this.step) >= vmSteps.indexOf('checkpoint');
+  }
+
+  enter(step: VmStep): void {
+    this.step = step;
+    this.show();
+  }
+
+  note(...findings: readonly Finding[]): void {
+    this.findings.push(...findings);
+    this.show();
+  }
+
+  warn(code: string, message: string): void {
+    this.note({ level: 'warning', code, message });
+  }
+
+  /** What is decided about a disk; figures gathered before stay. */
+  plan(plan: DiskPlan): DiskState {
+    const { diskKey, mode, reason, sizeBytes } = plan;
+    const none = { proxyId: null, readBytes: 0, sentBytes: 0, conservation: null, state: 'waiting' as const };
+    const disk = { ...none, ...this.disks.get(diskKey), diskKey, mode, reason, sizeBytes };
+    this.disks.set(diskKey, disk);
+    return disk;
+  }
+
+  progress(): VmProgress {
+    const { run, step, waitsFor, restorePointId, findings } = this;
+    return { run, step, waitsFor, restorePointId, findings, disks: [...this.disks.values()] };
+  }
+
+  /** Per disk, with what the seal found where there was one. */
+  diskResults(): VmDiskResult[] {
+    const sealed = new Map(this.sealed?.manifest.disks.map((disk) => [disk.diskKey, disk]));
+    return [...this.disks.values()].map(({ state: _state, ...disk }) => ({
+      ...disk,
+      conservation: sealed.get(disk.diskKey)?.conservation ?? null,
+    }));
+  }
+
+  show(): void {
+    setCurrentDetails(renderVm(this));
+  }
+}
