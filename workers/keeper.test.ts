@@ -1,11 +1,12 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { connectKeeper } from '../engines/guest/keeper/client.ts';
+import { importGraph } from '../tests/fixtures/import-graph.ts';
 import { testSeams } from '../tests/fixtures/seams.ts';
 
 const keeperFile = resolve(import.meta.dirname, 'keeper.ts');
@@ -43,18 +44,7 @@ test('listens without a configuration, ends when its parent is gone, starts agai
 });
 
 test('loads no workflow engine and no database client', () => {
-  const seen = new Set<string>();
-  const packages = new Set<string>();
-  const follow = (file: string): void => {
-    if (seen.has(file)) return;
-    seen.add(file);
-    for (const match of readFileSync(file, 'utf8').matchAll(/^(?:import|export)(?! type).*? from '([^']+)';$/gms)) {
-      const from = match[1]!;
-      if (from.startsWith('.')) follow(resolve(dirname(file), from));
-      else if (!from.startsWith('node:')) packages.add(from);
-    }
-  };
-  follow(keeperFile);
-  expect(seen.size).toBeGreaterThan(10);
-  expect([...packages]).toEqual(['pino']);
+  const { files, packages } = importGraph(keeperFile);
+  expect(files.length).toBeGreaterThan(10);
+  expect(packages).toEqual(['pino']);
 });

@@ -2,33 +2,23 @@
  * The guest keeper's process. It reads the machine's configuration and its own ledgers, and needs nothing else that
  * runs: no Temporal, no database. Guests are thawed before it exits.
  */
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { startGuestKeeper } from '../engines/guest/keeper/guest-keeper.ts';
 import type { KeptVm } from '../engines/guest/keeper/protocol.ts';
 import type { MachineConfig } from '../schema/domain/configuration.ts';
-import { messageOf, TidemarkError } from '../schema/domain/errors.ts';
+import { messageOf } from '../schema/domain/errors.ts';
+import { loadMachine, stateLayout } from './runtime/config.ts';
 import { createSeams } from './runtime/seams.ts';
 
-const stateFolder = process.env['TIDEMARK_STATE'];
-if (!stateFolder) throw new TidemarkError('BAD_CONFIG', 'TIDEMARK_STATE does not name the state folder');
+const layout = stateLayout();
 
 /** The QEMU VMs of all hosts of this machine; none when there is no configuration yet. */
 async function loadVms(): Promise<KeptVm[]> {
-  const path = join(stateFolder!, 'config/machine.json');
-  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return null;
-    throw new TidemarkError('BAD_CONFIG', `cannot read ${path}: ${error.message}`, { file: path }, error);
-  });
-  if (text === null) return [];
-  try {
-    const machine = JSON.parse(text) as MachineConfig;
-    return machine.hosts.flatMap((host) =>
-      host.provider === 'qemu' ? host.vms.map((vm) => keptVm(vm, machine.site)) : [],
-    );
-  } catch (error) {
-    throw new TidemarkError('BAD_CONFIG', `${path} is damaged: ${messageOf(error)}`, { file: path }, error);
-  }
+  const machine = await loadMachine(layout);
+  if (!machine) return [];
+  return machine.hosts.flatMap((host) =>
+    host.provider === 'qemu' ? host.vms.map((vm) => keptVm(vm, machine.site)) : [],
+  );
 }
 
 type QemuVm = Extract<MachineConfig['hosts'][number], { provider: 'qemu' }>['vms'][number];
@@ -36,9 +26,10 @@ const keptVm = ({ vmId, qmp, agent }: QemuVm, site: MachineConfig['site']): Kept
   agent === undefined ? { vmId, qmp, site } : { vmId, qmp, agent, site };
 
 const seams = createSeams('keeper');
+const socket = join(layout.runFolder, 'keeper.sock');
 const keeper = await startGuestKeeper({
-  socket: join(stateFolder, 'run/keeper.sock'),
-  stateFolder: join(stateFolder, 'keeper'),
+  socket,
+  stateFolder: join(layout.folder, 'keeper'),
   loadVms,
   seams,
 });
@@ -58,5 +49,5 @@ process.on('disconnect', () => void stop('parent is gone'));
 process.on('SIGHUP', () => {
   keeper.reload().catch((error: unknown) => seams.log.error('cannot reload', { error: messageOf(error) }));
 });
-seams.log.info('listens', { socket: join(stateFolder, 'run/keeper.sock') });
+seams.log.info('listens', { socket });
 process.send?.({ ready: true });

@@ -8,7 +8,13 @@ export const systemClock: Clock = {
   now: () => Date.now(),
   monotonic: () => performance.now(),
   sleep: async (durationMs, signal) => {
-    await delay(durationMs, undefined, signal ? { signal } : {});
+    try {
+      await delay(durationMs, undefined, signal ? { signal } : {});
+    } catch (error) {
+      // Its own error only wraps the reason.
+      signal?.throwIfAborted();
+      throw error;
+    }
   },
 };
 

@@ -1,0 +1,102 @@
+/** The control worker: workflow code, plans, leases, rows of the catalog. The only one that knows where that is. */
+import { fileURLToPath } from 'node:url';
+import { Client } from '@temporalio/client';
+import { bundleWorkflowCode, type NativeConnection } from '@temporalio/worker';
+import { ClosedOwners } from '../activities/resources/closed-owners.ts';
+import { storeReachability } from '../activities/resources/reachability.ts';
+import { createGrantLoop, createResourceActivities } from '../activities/resources/resource-activities.ts';
+import { WorkerWatch } from '../activities/resources/worker-watch.ts';
+import { createRestoreSessionActivities } from '../activities/session/restore-session-activities.ts';
+import { createSessionActivities } from '../activities/session/session-activities.ts';
+import { type CatalogDatabase, connectCatalog } from '../schema/catalog/connection.ts';
+import { controlQueue, controlWaitQueue } from '../schema/domain/queues.ts';
+import { temporalAddress } from './runtime/config.ts';
+import { catalogConnection } from './runtime/database.ts';
+import { periodically } from './runtime/periodically.ts';
+import { createQueueView, createWorkflowView, listWorkerSigns } from './runtime/temporal-views.ts';
+import { type RoleContext, runWorkerProcess, type ServedQueue } from './runtime/worker-process.ts';
+
+const workflowsPath = fileURLToPath(new URL('../workflows/index.ts', import.meta.url));
+
+/** 387-497 MB were measured with 150, more than 600 MB with 600. */
+const MOST_CACHED_WORKFLOWS = 150;
+/** Each waiter holds a slot, and does nothing. */
+const MOST_WAITERS = 2000;
+const LOOK_AT_WORKERS_MS = 3000;
+const SWEEP_MS = 15_000;
+
+type Parts = { db: CatalogDatabase; client: Client; context: RoleContext };
+
+function createControl({ db, client, context }: Parts) {
+  const { clock, log } = context.seams;
+  const workflows = createWorkflowView(client);
+  const watch = new WorkerWatch();
+  const grants = createGrantLoop({ db, clock, log });
+  const kick = (): void => grants.kick();
+  const queues = createQueueView(client, watch, clock);
+  const activities = {
+    ...createResourceActivities({ db, queues, clock, log }, grants),
+    ...createSessionActivities({ db, workflows, clock }),
+    ...createRestoreSessionActivities({ db, clock }),
+  };
+  const owners = new ClosedOwners({ db, workflows, clock, log, onFreed: kick });
+  const lookAtWorkers = async (): Promise<void> => {
+    try {
+      watch.observe(await listWorkerSigns(client), clock.monotonic());
+    } catch (error) {
+      watch.missed();
+      throw error;
+    }
+    if (await storeReachability({ db, watch, clock, log })) kick();
+  };
+  const every = (what: string, intervalMs: number, work: () => Promise<unknown>): Promise<void> =>
+    periodically({ what, intervalMs, ...context }, work);
+  const background = Promise.all([
+    every('looking at the workers', LOOK_AT_WORKERS_MS, lookAtWorkers),
+    every('the sweep of closed workflows', SWEEP_MS, () => owners.sweep()),
+  ]);
+  return { activities, background };
+}
+
+function queuesOf(activities: object, code: string): ServedQueue[] {
+  return [
+    {
+      queue: controlQueue,
+      activities,
+      slots: 100,
+      polls: 5,
+      graceMs: 10_000,
+      workflows: {
+        workflowBundle: { code },
+        maxCachedWorkflows: MOST_CACHED_WORKFLOWS,
+        // After kill -9 the next process gets the workflow tasks so soon, instead of after 10 s.
+        stickyQueueScheduleToStartTimeout: '2 s',
+        workflowThreadPoolSize: 1,
+      },
+    },
+    { queue: controlWaitQueue, activities, slots: MOST_WAITERS, polls: 5 },
+  ];
+}
+
+await runWorkerProcess({
+  name: 'control',
+  open: async (context) => {
+    const { namespace } = temporalAddress();
+    const db = connectCatalog(await catalogConnection());
+    // While Temporal comes up, too.
+    const { code } = await bundleWorkflowCode({ workflowsPath });
+    let background: Promise<unknown> = Promise.resolve();
+    return {
+      queues: (connection: NativeConnection) => {
+        const client = new Client({ connection, namespace });
+        const control = createControl({ db, client, context });
+        background = control.background;
+        return queuesOf(control.activities, code);
+      },
+      close: async () => {
+        await background;
+        await db.destroy();
+      },
+    };
+  },
+});

@@ -1,0 +1,50 @@
+/** Temporal for a worker process: one runtime, one connection, waited for as long as it takes. */
+import { DefaultLogger, NativeConnection, Runtime, type LogLevel } from '@temporalio/worker';
+import { messageOf } from '../../schema/domain/errors.ts';
+import type { Log, Seams } from '../../schema/domain/seams.ts';
+import type { TemporalAddress } from './config.ts';
+
+/** How often workers tell Temporal that they live; control calls one silent after four times as long. */
+const WORKER_HEARTBEAT = '5 s';
+const FIRST_PAUSE_MS = 100;
+const LONGEST_PAUSE_MS = 3000;
+
+const levels: Record<LogLevel, keyof Omit<Log, 'child'>> = {
+  TRACE: 'debug',
+  DEBUG: 'debug',
+  INFO: 'info',
+  WARN: 'warn',
+  ERROR: 'error',
+};
+
+/** Once per process, before anything else of Temporal. Signals are ours to handle. */
+export function installRuntime(log: Log): void {
+  const logger = new DefaultLogger('INFO', ({ level, message, meta }) => log[levels[level]](message, meta));
+  Runtime.install({
+    logger,
+    shutdownSignals: [],
+    workerHeartbeatInterval: WORKER_HEARTBEAT,
+    telemetryOptions: { logging: { filter: { core: 'WARN', other: 'ERROR' }, forward: {} } },
+  });
+}
+
+/** Resolves when the server answers and has the namespace; rejects with the signal's reason. */
+export async function connectTemporal(
+  { address, namespace }: TemporalAddress,
+  { clock, log }: Seams,
+  signal: AbortSignal,
+): Promise<NativeConnection> {
+  for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS)) {
+    signal.throwIfAborted();
+    let connection: NativeConnection | null = null;
+    try {
+      connection = await NativeConnection.connect({ address });
+      await connection.workflowService.describeNamespace({ namespace });
+      return connection;
+    } catch (error) {
+      await connection?.close();
+      log.warn('waits for Temporal', { address, namespace, error: messageOf(error) });
+      await clock.sleep(pauseMs, signal);
+    }
+  }
+}
