@@ -1,32 +1,22 @@
 /** Opens a prepared target for writing, in whichever thread the restore lane runs. */
-import { open } from 'node:fs/promises';
-import { TidemarkError } from '../../schema/domain/errors.ts';
+import { errorCodeOf, messageOf, TidemarkError } from '../../schema/domain/errors.ts';
 import type { TargetAccess } from '../../schema/domain/restore-point.ts';
 import type { DiskWriter, Seams } from '../../schema/domain/seams.ts';
 import { connectNbd } from '../nbd/client.ts';
+import { guarded, openTarget } from './files.ts';
 
 /** STORAGE_ERROR: the file cannot be opened; UNREACHABLE: the target's NBD server is gone (run `createTargets` again). */
 export async function openWriter(access: TargetAccess, _seams: Seams): Promise<DiskWriter> {
   return access.data.via === 'file' ? openFileWriter(access, access.data.path) : openNbdWriter(access, access.data);
 }
 
-const asStorageError = (file: string, error: unknown): TidemarkError =>
-  new TidemarkError('STORAGE_ERROR', `restore target ${file}: ${(error as Error).message}`, { file }, error);
-
 async function openFileWriter({ sizeBytes }: TargetAccess, file: string): Promise<DiskWriter> {
-  const guarded = async <T>(work: () => Promise<T>): Promise<T> => {
-    try {
-      return await work();
-    } catch (error) {
-      throw asStorageError(file, error);
-    }
-  };
-  const handle = await guarded(() => open(file, 'r+'));
+  const handle = await guarded(file, () => openTarget(file));
   return {
     sizeBytes,
     write: (offset, data, signal) => {
       signal.throwIfAborted();
-      return guarded(async () => {
+      return guarded(file, async () => {
         for (let at = 0; at < data.length;)
           at += (await handle.write(data, at, data.length - at, offset + at)).bytesWritten;
       });
@@ -34,8 +24,8 @@ async function openFileWriter({ sizeBytes }: TargetAccess, file: string): Promis
     // The file was made by us and truncated to its size: what nobody wrote is a hole that reads as zero. An attempt that
     // goes on from a cursor writes the same bytes at the same places, never data where there was to be zero.
     zero: async (_of, signal) => signal.throwIfAborted(),
-    flush: () => guarded(() => handle.datasync()),
-    close: () => guarded(() => handle.close()),
+    flush: () => guarded(file, () => handle.datasync()),
+    close: () => guarded(file, () => handle.close()),
   };
 }
 
@@ -46,10 +36,20 @@ async function openNbdWriter(
   const client = await connectNbd({ at: data.at, export: data.export });
   return {
     sizeBytes,
-    write: (offset, bytes, signal) => client.write(offset, bytes, signal),
+    write: (offset, bytes, signal) => ofStorage(client.write(offset, bytes, signal)),
     // As with files: a fresh image reads as zero where nothing was written.
     zero: async (_of, signal) => signal.throwIfAborted(),
-    flush: () => client.flush(),
+    flush: () => ofStorage(client.flush()),
     close: () => client.close(),
   };
+}
+
+/** What the daemon could not do to the image (a full disk) is the storage's affair, not a hypervisor's. */
+async function ofStorage(done: Promise<void>): Promise<void> {
+  try {
+    await done;
+  } catch (error) {
+    if (errorCodeOf(error) !== 'HYPERVISOR_ERROR') throw error;
+    throw new TidemarkError('STORAGE_ERROR', `restore target: ${messageOf(error)}`, {}, error);
+  }
 }

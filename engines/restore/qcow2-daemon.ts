@@ -1,82 +1,100 @@
-/** A qcow2 target is written through qemu-storage-daemon: no qcow2 writer of ours. One daemon per image, found by its pid file. */
-import { execFile, spawn } from 'node:child_process';
-import { readFile, rm } from 'node:fs/promises';
+/**
+ * A qcow2 target is written through qemu-storage-daemon: no qcow2 writer of ours. One daemon per image; it outlives the
+ * worker that started it and is found by its command line, which names its socket: nothing has to be written down first.
+ */
+import { execFile } from 'node:child_process';
+import { readdir, readFile, rename, rm } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
 import { connectNbd } from '../nbd/client.ts';
 
 const execute = promisify(execFile);
-const START_TIMEOUT_MS = 10_000;
-const pidFileOf = (socket: string): string => `${socket}.pid`;
+const START_TIMEOUT_MS = 30_000;
+/** After SIGTERM it writes back what it holds; after a flush of ours that is nothing we need. */
+const END_TIMEOUT_MS = 20_000;
+const POLL_MS = 20;
+export const EXPORT_NAME = 'target';
 
-/** The virtual size is rounded up to 512 bytes by the format. */
-export async function createImage(file: string, sizeBytes: number): Promise<void> {
-  try {
-    await execute('qemu-img', ['create', '-q', '-f', 'qcow2', file, String(Math.ceil(sizeBytes / 512) * 512)]);
-  } catch (error) {
-    throw new TidemarkError('STORAGE_ERROR', `image ${file} cannot be made: ${messageOf(error)}`, { file }, error);
-  }
+/** Appears under its name only when it is whole. The virtual size is rounded up to 512 bytes by the format. */
+export async function createImage(file: string, making: string, sizeBytes: number): Promise<void> {
+  await rm(making, { force: true });
+  await runTool('qemu-img', ['create', '-q', '-f', 'qcow2', making, String(Math.ceil(sizeBytes / 512) * 512)], file);
+  await rename(making, file);
 }
 
-/** Leaves a daemon that answers alone: it outlived the worker that started it. */
+/** Leaves a daemon that answers alone. STORAGE_ERROR, MISSING_TOOL: it does not come up. */
 export async function ensureDaemon(file: string, socket: string): Promise<void> {
   if (await answers(socket)) return;
   await endDaemon(socket);
-  const child = spawn(
-    'qemu-storage-daemon',
-    [
-      '--blockdev',
-      JSON.stringify({ driver: 'file', 'node-name': 'file0', filename: file }),
-      '--blockdev',
-      JSON.stringify({ driver: 'qcow2', 'node-name': 'image0', file: 'file0' }),
-      '--nbd-server',
-      `addr.type=unix,addr.path=${socket},max-connections=4`,
-      '--export',
-      'type=nbd,id=target,node-name=image0,name=target,writable=on',
-      '--pidfile',
-      pidFileOf(socket),
-    ],
-    { detached: true, stdio: 'ignore' },
-  );
-  child.unref();
-  const failed = new Promise<never>((_, reject) => child.once('error', reject));
-  await Promise.race([untilItAnswers(file, socket), failed]);
+  await runTool('qemu-storage-daemon', daemonArguments(file, socket), file);
 }
 
-async function untilItAnswers(file: string, socket: string): Promise<void> {
-  for (let waitedMs = 0; waitedMs < START_TIMEOUT_MS; waitedMs += 50) {
-    if (await answers(socket)) return;
-    await delay(50);
+/** With --daemonize the command ends when the export is up, or says on stderr why not. */
+const daemonArguments = (file: string, socket: string): string[] => [
+  '--daemonize',
+  '--blockdev',
+  JSON.stringify({ driver: 'file', 'node-name': 'file0', filename: file }),
+  '--blockdev',
+  JSON.stringify({ driver: 'qcow2', 'node-name': 'image0', file: 'file0' }),
+  '--nbd-server',
+  serverArgument(socket),
+  '--export',
+  JSON.stringify({ type: 'nbd', id: 'target', 'node-name': 'image0', name: EXPORT_NAME, writable: true }),
+];
+
+const serverArgument = (socket: string): string =>
+  JSON.stringify({ addr: { type: 'unix', path: socket }, 'max-connections': 4 });
+
+async function runTool(tool: string, args: string[], file: string): Promise<void> {
+  try {
+    await execute(tool, args, { timeout: START_TIMEOUT_MS });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT')
+      throw new TidemarkError('MISSING_TOOL', `${tool} is not installed`, { tool }, error);
+    const said = (error as { stderr?: string }).stderr?.trim() ?? '';
+    throw new TidemarkError('STORAGE_ERROR', `${tool} of image ${file}: ${said || messageOf(error)}`, { file }, error);
   }
-  await endDaemon(socket);
-  throw new TidemarkError('STORAGE_ERROR', `qemu-storage-daemon does not serve ${file}`, { file, socket });
 }
 
 async function answers(socket: string): Promise<boolean> {
   try {
-    await (await connectNbd({ at: { unix: socket }, export: 'target' })).close();
+    await (await connectNbd({ at: { unix: socket }, export: EXPORT_NAME })).close();
     return true;
   } catch {
     return false;
   }
 }
 
-/** SIGTERM lets it flush and close the image; gone already is success. */
+/** Gone already is success. */
 export async function endDaemon(socket: string): Promise<void> {
-  const pid = Number(await readFile(pidFileOf(socket), 'utf8').catch(() => ''));
-  if (pid > 0 && (await isOurs(pid, socket))) {
-    process.kill(pid, 'SIGTERM');
-    for (let waitedMs = 0; waitedMs < START_TIMEOUT_MS && (await isOurs(pid, socket)); waitedMs += 20) await delay(20);
-    if (await isOurs(pid, socket))
-      throw new TidemarkError('STORAGE_ERROR', `qemu-storage-daemon ${pid} does not end`, { pid });
+  for (let waitedMs = 0; ; waitedMs += POLL_MS) {
+    const pids = await findDaemons(socket);
+    if (pids.length === 0) break;
+    if (waitedMs > 2 * END_TIMEOUT_MS)
+      throw new TidemarkError('STORAGE_ERROR', `qemu-storage-daemon ${pids.join(', ')} does not end`, { socket });
+    for (const pid of pids) signal(pid, waitedMs < END_TIMEOUT_MS ? 'SIGTERM' : 'SIGKILL');
+    await delay(POLL_MS);
   }
-  await rm(pidFileOf(socket), { force: true });
   await rm(socket, { force: true });
 }
 
-/** A process id is used again after a restart of the machine: only one that serves this socket is ours. */
-async function isOurs(pid: number, socket: string): Promise<boolean> {
-  const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-  return line.includes('qemu-storage-daemon') && line.includes(socket);
+/** Those whose command line has our server's address, word for word. */
+async function findDaemons(socket: string): Promise<number[]> {
+  const argument = serverArgument(socket);
+  const found: number[] = [];
+  for (const name of await readdir('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    const line = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
+    if (line.split('\0').includes(argument)) found.push(Number(name));
+  }
+  return found;
+}
+
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
 }
