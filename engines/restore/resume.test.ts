@@ -1,0 +1,94 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readdir, readFile, rm, stat, truncate } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
+import { diskKey, runKey } from '../../schema/domain/ids.ts';
+import { orderOf, seeded, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
+import { MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
+import { testSeams } from '../../tests/fixtures/seams.ts';
+import { createSourcePool } from '../mover/source/pool.ts';
+import { type MoverTarget, startMoverTarget } from '../mover/target/mover-target.ts';
+import { discardTargets, type TargetRequest } from './targets.ts';
+
+const MIB = 1024 * 1024;
+const KILLS = 4;
+const DATA_BYTES = 3 * WINDOW_BYTES;
+const sizeBytes = 2 * DATA_BYTES + 4711;
+const fixture = (name: string): URL => new URL(`../../tests/fixtures/mover/${name}.ts`, import.meta.url);
+const run = runKey('restore00000');
+const out = (): string => path.join(folder, 'out');
+let folder: string;
+let target: MoverTarget;
+let child: ChildProcess | null = null;
+
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(os.tmpdir(), 'td-resume-'));
+  const repository = new MemoryRepository(path.join(folder, 'ledger'));
+  target = await startMoverTarget({
+    listen: { unix: path.join(folder, 'sock', 'mover') },
+    laneCount: 1,
+    laneEntry: fixture('target-lane'),
+    laneData: { folder },
+    registrar: repository,
+    restoreSource: repository.restoreSource(sizeBytes, MIB),
+    seams: testSeams(),
+  });
+});
+afterEach(async () => {
+  child?.kill('SIGKILL');
+  await target.close();
+  await discardTargets({ run, folder: out() });
+  await rm(folder, { recursive: true, force: true });
+});
+
+test.each(['raw', 'qcow2'] as const)(
+  'a restore killed again and again comes out byte for byte: %s',
+  async (format) => {
+    const { next } = seeded();
+    const disk = path.join(folder, 'disk');
+    // The second half is empty.
+    await writeRandomDisk(disk, DATA_BYTES, next);
+    await truncate(disk, sizeBytes);
+    const source = createSourcePool({ laneCount: 2, laneEntry: fixture('source-lane'), seams: testSeams() });
+    await source.transfer(orderOf({ disk: { file: disk }, sizeBytes, blockSize: MIB, endpoint: target.endpoint }));
+    await source.close();
+    const disks = [{ diskKey: diskKey('d0'), sizeBytes, name: 'disk.img' }];
+    const request: TargetRequest = { run, folder: out(), allowedFolders: [folder], format, disks };
+    const kept: boolean[] = [];
+    for (let kill = 0; kill < KILLS; kill += 1) {
+      child = spawnRestore(request);
+      await Promise.race([once(child, 'exit'), sleep(200 + next(1200))]);
+      if (child.exitCode !== null) break;
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+      kept.push((await readdir(out()).catch(() => [])).some((name) => name.endsWith('.cursor')));
+    }
+    child = spawnRestore(request);
+    const pieces: Buffer[] = [];
+    child.stdout!.on('data', (piece: Buffer) => pieces.push(piece));
+    await once(child, 'close');
+    const summary = JSON.parse(Buffer.concat(pieces).toString()) as { windowsRestored: number };
+    if (kept.includes(true)) expect(summary.windowsRestored).toBeLessThan(7);
+    expect(await readdir(out())).toEqual(['disk.img']);
+    const file = path.join(out(), 'disk.img');
+    const raw = format === 'raw' ? file : path.join(folder, 'flat');
+    if (format === 'qcow2') execFileSync('qemu-img', ['convert', '-O', 'raw', file, raw]);
+    const restored = await readFile(raw);
+    expect(restored.subarray(0, sizeBytes).equals(await readFile(disk))).toBe(true);
+    if (format === 'raw') expect((await stat(file)).blocks * 512).toBeLessThanOrEqual(DATA_BYTES + MIB);
+  },
+  90_000,
+);
+
+const spawnRestore = (request: TargetRequest): ChildProcess =>
+  spawn(
+    process.execPath,
+    [fixture('restore-process').pathname, JSON.stringify({ endpoint: target.endpoint, request })],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
