@@ -10,7 +10,7 @@ import { queryNames, type RestoreProgressView, type VmProgress } from '../schema
 import type { SessionResult } from '../schema/domain/states.ts';
 import { liveRestore, liveVm, type RestoreSources, type VmSources, waitsOf } from './live-session.ts';
 import type { LiveSession, LiveVm } from './output/progress.ts';
-import { describeWorkflow, soon, type WorkflowPicture } from './temporal-access.ts';
+import { describeWorkflow, isUnanswered, soon, type WorkflowPicture } from './temporal-access.ts';
 
 /** `name`: of the VM that comes back; only a restore has it. */
 export type SessionTarget = { sessionId: string; workflowId: string; kind: 'backup' | 'restore'; name: string };
@@ -81,8 +81,8 @@ export class SessionView {
   async #ask<T>(workflowId: string, query: string): Promise<T | null> {
     try {
       return await soon(this.#client, () => this.#client.workflow.getHandle(workflowId).query<T>(query));
-    } catch {
-      this.#notices.add('the control worker does not answer; the steps shown may be old');
+    } catch (error) {
+      if (isUnanswered(error)) this.#notices.add('the control worker does not answer; the steps shown may be old');
       return null;
     }
   }
@@ -145,6 +145,7 @@ export class SessionView {
   #live(end: SessionEnd | null): LiveSession {
     const nowMs = Date.now();
     return {
+      kind: this.target.kind,
       sessionId: this.target.sessionId,
       state: end === null ? (this.#rows?.state ?? 'Starting') : 'Stopped',
       result: end?.result ?? this.#rows?.result ?? 'None',

@@ -28,14 +28,21 @@ export async function withTemporal<T>(stack: StackFile, work: (client: Client) =
   }
 }
 
-/** gRPC's DEADLINE_EXCEEDED and UNAVAILABLE, also as the cause of the client's own errors. */
-function isAway(error: unknown): boolean {
+const grpcCodes = { deadlineExceeded: 4, failedPrecondition: 9, unavailable: 14 } as const;
+
+/** Also as the cause of the client's own errors. */
+function hasGrpcCode(error: unknown, ...codes: number[]): boolean {
   for (let at = error; at instanceof Error; at = at.cause) {
     const { code } = at as { code?: unknown };
-    if (code === 4 || code === 14) return true;
+    if (typeof code === 'number' && codes.includes(code)) return true;
   }
   return false;
 }
+
+const isAway = (error: unknown): boolean => hasGrpcCode(error, grpcCodes.deadlineExceeded, grpcCodes.unavailable);
+/** Of a query: no worker answers it, in time or at all. A workflow that has no such query yet is another matter. */
+export const isUnanswered = (error: unknown): boolean =>
+  isAway(error) || hasGrpcCode(error, grpcCodes.failedPrecondition);
 
 /** One call with a limit: a server that is away must not hold a person for long. */
 export const soon = <T>(client: Client, call: () => Promise<T>): Promise<T> =>

@@ -7,6 +7,7 @@ import {
   createSession,
   loadSession,
   planSessionVms,
+  updateSession,
   updateSessionDisk,
   updateSessionVm,
 } from '../../schema/catalog/sessions.ts';
@@ -73,5 +74,6 @@ async function startRestore(
   await updateSessionVm(db, sessionId, vmId, { attempt: 1, workflowId, restorePointId, startedAt });
   for (const { diskKey, sizeBytes } of started.disks)
     await updateSessionDisk(db, sessionId, vmId, diskKey, { sizeBytes, startedAt });
+  await updateSession(db, sessionId, { state: 'Working' });
   return started;
 }

@@ -25,7 +25,7 @@ describe('restores', () => {
     sessions.plays.set('d0', beat(100));
     sessions.plays.set('d1', end);
     const command = played.run('restore', 'vm', 'files@latest', '--into', folder);
-    await command.until(/files d0 .* 10 %/);
+    await command.until(/files d0 .* 10 % .*received 50 B, written 7 B/);
     sessions.plays.set('d0', end);
     const { exitCode, output } = await command.outcome;
     expect(exitCode).toBe(0);
@@ -62,30 +62,19 @@ describe('restores', () => {
     const before = (JSON.parse((await stack.tidemark('session', 'list', '--json')).output) as { sessions: unknown[] })
       .sessions.length;
     const into = ['--into', folder];
-    const cases: [string[], number, RegExp][] = [
-      [['vm', '0000', ...into], 2, /^error: there is no restore point 0000\nhint: List the restore points/],
-      [['vm', 'mial@latest', ...into], 2, /^error: VM mial has no restore point; did you mean "mail"\?/],
-      [['vm', 'mail', ...into], 2, /^error: expected a restore point's id, .* or <vm>@latest, found "mail"/],
-      [['disk', id, 'd7', ...into], 2, /^error: restore point \S+ has no disk d7; it has d0/],
-      [
-        ['vm', id, '--into', '/somewhere'],
-        2,
-        new RegExp(`^error: no proxy allows restores into /somewhere \\(allowed: ${folder}\\)`),
-      ],
-      [['vm', id, '--into', `${folder}/../x`], 2, /TARGET_NOT_ALLOWED|no proxy allows restores into/],
-      [['vm', id, '--into', 'here'], 2, /^error: restore folder here is not an absolute path/],
-      [['vm', id, ...into, '--proxy', 'p9'], 2, /^error: there is no proxy p9/],
-      [['vm', id, ...into, '--name', 'a/b'], 2, /^error: "a\/b" is not a file name/],
-      [['vm', id, ...into, '--format', 'vhd'], 2, /Allowed choices are raw, qcow2/],
-      [
-        ['vm', id, ...into],
-        2,
-        new RegExp(`^error: ${folder}/mail-d0\\.raw is there already\nhint: Choose another name`),
-      ],
+    // What else `planRestore` refuses, its own tests tell.
+    const cases: [string[], RegExp][] = [
+      [['vm', '0000', ...into], /^error: there is no restore point 0000\nhint: List the restore points/],
+      [['vm', 'mial@latest', ...into], /^error: VM mial has no restore point; did you mean "mail"\?/],
+      [['vm', 'mail', ...into], /^error: expected a restore point's id, .* or <vm>@latest, found "mail"/],
+      [['disk', id, 'd7', ...into], /^error: restore point \S+ has no disk d7; it has d0/],
+      [['vm', id, '--into', '/x'], new RegExp(`^error: no proxy allows restores into /x \\(allowed: ${folder}\\)`)],
+      [['vm', id, ...into, '--format', 'vhd'], /Allowed choices are raw, qcow2/],
+      [['vm', id, ...into], new RegExp(`^error: ${folder}/mail-d0\\.raw is there already\nhint: Choose another name`)],
     ];
-    for (const [args, exitCode, said] of cases) {
+    for (const [args, said] of cases) {
       const outcome = await stack.tidemark('restore', ...args);
-      expect(outcome).toMatchObject({ exitCode, errors: expect.stringMatching(said) });
+      expect(outcome).toMatchObject({ exitCode: 2, output: '', errors: expect.stringMatching(said) });
     }
     const after = (JSON.parse((await stack.tidemark('session', 'list', '--json')).output) as { sessions: unknown[] })
       .sessions.length;

@@ -18,7 +18,7 @@ beforeEach(() => {
 });
 
 describe('what is away is said, and waited for', () => {
-  test('the control worker', { timeout: 60_000 }, async () => {
+  test('the control worker', async () => {
     sessions.plays.set('files', beat(300));
     const command = played.run('job', 'run', 'nightly');
     await command.until('30 %');
@@ -30,7 +30,7 @@ describe('what is away is said, and waited for', () => {
     expect((await command.outcome).exitCode).toBe(0);
   });
 
-  test('Temporal, killed and started again on its file', { timeout: 90_000 }, async () => {
+  test('Temporal, killed and started again on its file', async () => {
     sessions.plays.set('files', beat(300));
     const command = played.run('job', 'run', 'nightly');
     await command.until('30 %');

@@ -3,6 +3,7 @@ import { createLineReporter, renderSession, type LiveSession } from './progress.
 
 const disk = { diskKey: 'd0', bytesTotal: 1000, readRateBytesPerSecond: 2048, readBytes: 99, sentBytes: 7 };
 const session = (bytesDone: number, step = 'transferring', waitsFor = ''): LiveSession => ({
+  kind: 'backup',
   sessionId: 's1',
   state: 'Working',
   result: 'None',
@@ -24,6 +25,7 @@ test('a terminal sees percent, bytes, rate, sent and what is waited for, cut to 
   expect(lines[2]).toBe(
     '    d0 [########............]  42 %  425 B of 1000 B, read 99 B, sent 7 B, 2.0 KiB/s, waits for target',
   );
+  expect(renderSession({ ...session(425), kind: 'restore' }, 200)[2]).toContain('received 99 B, written 7 B');
   expect(renderSession(session(425), 30).every((line) => line.length < 30)).toBe(true);
 });
 

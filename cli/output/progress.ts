@@ -9,7 +9,7 @@ export type LiveDisk = {
   bytesDone: number;
   bytesTotal: number;
   readRateBytesPerSecond: number;
-  /** Read from the source; less than done where nothing had changed. */
+  /** Read from the source; less than done where nothing had changed. Of a restore: received, written. */
   readBytes: number;
   sentBytes: number;
   /** What the transfer waits for, in words; empty when it flows. */
@@ -26,6 +26,7 @@ export type LiveVm = {
 };
 
 export type LiveSession = {
+  kind: 'backup' | 'restore';
   sessionId: string;
   state: string;
   result: string;
@@ -44,10 +45,13 @@ function bar(percent: number, width = 20): string {
   return `[${'#'.repeat(filled)}${'.'.repeat(width - filled)}]`;
 }
 
-function diskLine(disk: LiveDisk): string {
+const flowWords = { backup: ['read', 'sent'], restore: ['received', 'written'] } as const;
+
+function diskLine(disk: LiveDisk, kind: LiveSession['kind']): string {
+  const [came, went] = flowWords[kind];
   const percent = percentOf(disk);
   const done = `${formatBytes(disk.bytesDone)} of ${formatBytes(disk.bytesTotal)}`;
-  const figures = `read ${formatBytes(disk.readBytes)}, sent ${formatBytes(disk.sentBytes)}`;
+  const figures = `${came} ${formatBytes(disk.readBytes)}, ${went} ${formatBytes(disk.sentBytes)}`;
   const waits = disk.waitsFor === '' ? '' : `, waits for ${disk.waitsFor}`;
   const rate = disk.readRateBytesPerSecond === 0 ? '' : `, ${formatRate(disk.readRateBytesPerSecond)}`;
   return `${disk.diskKey} ${bar(percent)} ${String(percent).padStart(3)} %  ${done}, ${figures}${rate}${waits}`;
@@ -66,7 +70,7 @@ export function renderSession(session: LiveSession, columns: number, rows = Infi
   const lines = [sessionLine(session), ...session.notices.map((notice) => `  warning: ${notice}`)];
   for (const vm of session.vms) {
     lines.push(`  ${vmLine(vm)}`);
-    for (const disk of vm.disks) lines.push(`    ${diskLine(disk)}`);
+    for (const disk of vm.disks) lines.push(`    ${diskLine(disk, session.kind)}`);
   }
   const room = Math.max(2, rows - 1);
   const shown =
@@ -95,7 +99,7 @@ export function createLineReporter(): (session: LiveSession) => string[] {
       for (const disk of vm.disks) {
         const tenth = Math.floor(percentOf(disk) / 10);
         if (changed(`disk ${vm.name} ${disk.diskKey}`, `${tenth} ${disk.waitsFor}`)) {
-          lines.push(`${vm.name} ${diskLine(disk)}`);
+          lines.push(`${vm.name} ${diskLine(disk, session.kind)}`);
         }
       }
     }

@@ -23,7 +23,8 @@ const vmColumns: Column<SessionVm>[] = [
   { title: 'VM', of: (vm) => vm.name },
   { title: 'HOST', of: (vm) => vm.hostId },
   { title: 'RESULT', of: (vm) => (vm.result === 'None' ? '-' : vm.result) },
-  { title: 'STEP', of: (vm) => vm.step },
+  // Of what went well, the step where it ended says nothing.
+  { title: 'STEP', of: (vm) => (vm.result === 'Success' || vm.result === 'Warning' ? '-' : vm.step) },
   { title: 'CONSISTENT', of: (vm) => text(vm.consistency) },
   { title: 'RESTORE POINT', of: (vm) => text(vm.restorePointId?.slice(0, SHORT_ID)) },
   { title: 'TRY', of: (vm) => String(vm.attempt), right: true },
