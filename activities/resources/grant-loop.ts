@@ -31,6 +31,7 @@ export class GrantLoop {
   readonly #waiters = new Set<Waiter>();
   #running = false;
   #again = false;
+  #isFailing = false;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: GrantLoopOptions) {
@@ -87,8 +88,11 @@ export class GrantLoop {
         if (wait) waiter.onReason({ position: wait.position, reason: wait.reason });
         else await this.#look(waiter);
       }
+      this.#isFailing = false;
     } catch (error) {
-      this.#options.log.warn('a grant pass failed and is tried again', { error: messageOf(error) });
+      const { log } = this.#options;
+      log[this.#isFailing ? 'debug' : 'warn']('a grant pass failed and is tried again', { error: messageOf(error) });
+      this.#isFailing = true;
       const message = `the catalog does not answer: ${messageOf(error)}`;
       for (const { onReason } of waiters) onReason({ position: null, reason: { code: 'DATABASE_ERROR', message } });
     }

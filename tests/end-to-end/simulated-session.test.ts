@@ -1,0 +1,157 @@
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { readFile, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { actOnSimulated, readSimulated } from '../../engines/hypervisors/simulated/model.ts';
+import { listEvents } from '../../schema/catalog/events.ts';
+import { listLeases, listRequests } from '../../schema/catalog/leases.ts';
+import { loadSession, type SessionWithRows } from '../../schema/catalog/sessions.ts';
+import type { JobConfig } from '../../schema/domain/configuration.ts';
+import { diskKey, jobId, restorePointId, sessionId, type DiskKey } from '../../schema/domain/ids.ts';
+import { controlQueue } from '../../schema/domain/queues.ts';
+import {
+  backupSessionWorkflowId,
+  restoreSessionWorkflowId,
+  type BackupSessionInput,
+  type RestoreSessionInput,
+} from '../../schema/domain/sessions.ts';
+import { imageHost, imageVm, MIB, repository, simulatedDisk, simulatedHost, simulatedVm } from '../fixtures/machine.ts';
+import { startWholeStack, type WholeStack } from '../fixtures/whole-stack.ts';
+
+/** What the two jobs have in common. */
+const rules = {
+  repositoryId: repository,
+  proxies: [],
+  scripts: { preFreeze: null, postThaw: null, success: null },
+  codec: 'zstd' as const,
+  blockSize: MIB,
+  maxParallelVms: 2,
+  hostWaitMs: 900_000,
+} satisfies Partial<JobConfig>;
+const simulated: JobConfig = {
+  ...rules,
+  jobId: jobId('simulated'),
+  vms: [{ hostId: simulatedHost, name: 'web', vmId: simulatedVm.vmId, excludeDisks: [] }],
+  consistency: 'none',
+};
+const images: JobConfig = {
+  ...rules,
+  jobId: jobId('images'),
+  vms: [{ hostId: imageHost, name: 'files', vmId: imageVm.vmId, excludeDisks: [] }],
+  consistency: 'prefer',
+};
+
+let whole: WholeStack;
+beforeAll(async () => {
+  whole = await startWholeStack();
+  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', whole.machine.imageFile, '96M']);
+  await whole.apply([simulated, images]);
+});
+afterAll(() => whole?.close());
+
+let count = 0;
+async function backUp(job: JobConfig): Promise<SessionWithRows> {
+  const input: BackupSessionInput = {
+    version: 1,
+    sessionId: sessionId(`s${(count += 1)}`),
+    jobId: job.jobId,
+    startedBy: 'manual',
+    nominalTime: null,
+    retryOf: null,
+  };
+  const workflowId = backupSessionWorkflowId(job.jobId, input.sessionId);
+  await whole.client.workflow.execute('backupSession', { workflowId, taskQueue: controlQueue, args: [input] });
+  return (await loadSession(whole.db, input.sessionId))!;
+}
+
+async function restore(point: string, name: string, format: 'raw' | 'qcow2'): Promise<Buffer> {
+  const input: RestoreSessionInput = {
+    version: 1,
+    sessionId: sessionId(`r${(count += 1)}`),
+    restorePointId: restorePointId(point),
+    disks: null,
+    format,
+    folder: whole.machine.folders.restores,
+    name,
+    proxyId: null,
+  };
+  const workflowId = restoreSessionWorkflowId(input.sessionId);
+  await whole.client.workflow.execute('restoreSession', { workflowId, taskQueue: controlQueue, args: [input] });
+  expect(await loadSession(whole.db, input.sessionId)).toMatchObject({ state: 'Stopped', result: 'Success' });
+  const file = path.join(input.folder, `${name}-d0.${format}`);
+  if (format === 'raw') return await readFile(file);
+  execFileSync('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', file, `${file}.raw`]);
+  return await readFile(`${file}.raw`);
+}
+
+async function nothingLeft(): Promise<void> {
+  expect(await listLeases(whole.db)).toEqual([]);
+  expect(await listRequests(whole.db)).toEqual([]);
+}
+
+const key: DiskKey = diskKey('d0');
+const bytesNow = async (): Promise<Buffer> =>
+  Buffer.from(await readSimulated(whole.machine.layout.hostFolder(simulatedHost), simulatedDisk, simulatedVm.vmId));
+
+test('a simulated VM: full, then what changed, each restored byte for byte', async () => {
+  const first = await backUp(simulated);
+  expect(first).toMatchObject({ state: 'Stopped', result: 'Success', error: null });
+  const [vm] = first.vms;
+  expect(vm).toMatchObject({ result: 'Success', consistency: 'crash', disks: [{ diskKey: key, mode: 'full' }] });
+  const before = await bytesNow();
+
+  const write = { kind: 'write', diskKey: key, offset: 70 * MIB + 4096, length: 8192, seed: 99 } as const;
+  await actOnSimulated(whole.machine.layout.hostFolder(simulatedHost), simulatedVm.vmId, write);
+  const after = await bytesNow();
+  expect(after.equals(before)).toBe(false);
+  const second = await backUp(simulated);
+  expect(second).toMatchObject({ result: 'Success', vms: [{ disks: [{ mode: 'cbt', readBytes: MIB }] }] });
+
+  expect((await restore(first.vms[0]!.restorePointId!, 'first', 'raw')).equals(before)).toBe(true);
+  expect((await restore(second.vms[0]!.restorePointId!, 'second', 'raw')).equals(after)).toBe(true);
+  await nothingLeft();
+});
+
+/** What the image holds now, flattened. */
+async function flatImage(): Promise<Buffer> {
+  const flat = path.join(whole.machine.folders.restores, 'flat');
+  execFileSync('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', whole.machine.imageFile, flat]);
+  const bytes = await readFile(flat);
+  await rm(flat);
+  return bytes;
+}
+async function writeImage(at: number, bytes: Buffer): Promise<void> {
+  const source = path.join(whole.machine.folders.restores, 'source');
+  await writeFile(source, bytes);
+  execFileSync('qemu-io', ['-f', 'qcow2', '-c', `write -s ${source} ${at} ${bytes.length}`, whole.machine.imageFile]);
+  await rm(source);
+}
+
+test('an image: full, then by comparison, with a warning that nothing could be frozen', async () => {
+  await writeImage(3 * MIB, randomBytes(20 * MIB));
+  await writeImage(90 * MIB, randomBytes(MIB));
+  const before = await flatImage();
+  const first = await backUp(images);
+  expect(first).toMatchObject({ state: 'Stopped', result: 'Warning', vms: [{ disks: [{ mode: 'full' }] }] });
+  const warnings = (await listEvents(whole.db, first.sessionId)).filter(({ level }) => level === 'warning');
+  expect(warnings.map(({ message }) => message).join()).toContain('no guest agent');
+
+  await writeImage(5 * MIB, randomBytes(MIB));
+  const after = await flatImage();
+  const second = await backUp(images);
+  const [disk] = second.vms[0]!.disks;
+  expect(disk).toMatchObject({
+    mode: 'comparison',
+    conservation: { sizeBytes: 96 * MIB, unchangedBytes: 95 * MIB, storedBytes: MIB },
+  });
+  expect(disk!.sentBytes).toBeLessThan(2 * MIB);
+
+  expect((await restore(first.vms[0]!.restorePointId!, 'before', 'qcow2')).equals(before)).toBe(true);
+  expect((await restore(second.vms[0]!.restorePointId!, 'after', 'raw')).equals(after)).toBe(true);
+  await nothingLeft();
+  const daemons = execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' }).split('\n');
+  expect(daemons.filter((line) => line.includes('qemu-storage-daemon') && line.includes(whole.machine.root))).toEqual(
+    [],
+  );
+});
