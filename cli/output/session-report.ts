@@ -77,6 +77,10 @@ function eventLine(event: SessionEvent, names: Map<string, string>): string {
   return `${formatTime(event.at)}  ${event.level.padEnd(7)}  ${about === '' ? '' : `${about}: `}${event.message}`;
 }
 
+/** A session that failed because of its VMs says what they say. */
+const isTold = (error: SessionError, failed: readonly SessionVm[]): boolean =>
+  failed.some((vm) => vm.error!.code === error.code && error.message.includes(vm.error!.message));
+
 const fileColumns: Column<RestoredDisk>[] = [
   { title: 'DISK', of: (file) => file.diskKey },
   { title: 'SIZE', of: (file) => formatBytes(file.sizeBytes), right: true },
@@ -111,7 +115,7 @@ export function renderReport({ session, events, files, uiUrl }: ReportInput): st
     files.length > 0 ? renderTable(files, fileColumns) : '',
     told.map((event) => eventLine(event, names)).join('\n'),
     failed.flatMap((vm) => errorLines({ ...vm.error!, message: `${vm.name}: ${vm.error!.message}` })).join('\n'),
-    session.error === null ? '' : errorLines(session.error).join('\n'),
+    session.error === null || isTold(session.error, failed) ? '' : errorLines(session.error).join('\n'),
     `Temporal UI: ${uiUrl}`,
   ];
   return blocks.filter((block) => block !== '').join('\n\n');
