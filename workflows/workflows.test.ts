@@ -164,7 +164,7 @@ describe('vmBackup', () => {
 
   it('gives each try of a transfer a fence of its own, at most five', async () => {
     const { state } = await backUp({ transferDisk: { at: 'before', code: 'TRANSFER_FAILED', times: 1 } });
-    expect([...state.fences].sort()).toEqual([1, 1, 2]);
+    expect([...state.fences].sort((a, b) => a - b)).toEqual([1, 1, 2]);
     const { state: lost } = await backUp({ transferDisk: { at: 'before', code: 'BAD_DISK', times: 1 } });
     expect(lost.recorded!.error?.code).toBe('BAD_DISK');
     expect(Math.max(...lost.fences)).toBe(1);
