@@ -53,6 +53,8 @@ export type NbdClient = {
 };
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
+const GOODBYE_MS = 1000;
+const KEEP_ALIVE_MS = 30_000;
 
 /**
  * UNREACHABLE: nobody listens, or the connection was lost. HYPERVISOR_ERROR: no such export, or the server reports an
@@ -110,6 +112,8 @@ class Connection {
     this.#socket = connect({
       ...address,
       noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: KEEP_ALIVE_MS,
       onread: { buffer, callback: (n, b) => this.#push(b, n) },
     });
     this.#socket.on('error', (error) => this.fail(error));
@@ -198,7 +202,14 @@ class Connection {
     if (this.#failure) return;
     const closed = new Promise((resolve) => this.#socket.once('close', resolve));
     const goodbye = encodeRequest({ flags: 0, type: command.disconnect, handle: 0, offset: 0, length: 0 });
-    await new Promise<void>((resolve) => this.#socket.write(goodbye, () => resolve()));
+    // A server that is stopped takes no goodbye.
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, GOODBYE_MS);
+      this.#socket.write(goodbye, () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
     this.fail(new Error('the connection was closed by us'));
     await closed;
   }
@@ -259,8 +270,9 @@ function asClient(connection: Connection, agreed: Negotiated): NbdClient {
       const status = new Map<string, StatusExtent[]>();
       for (const name of agreed.contexts.values()) status.set(name, []);
       if (of.length === 0) return status;
-      const [piece] = pieces(of, longest);
-      await connection.request({ type: command.blockStatus, ...piece! }, { status }, signal);
+      check(of);
+      const length = Math.min(of.length, longest);
+      await connection.request({ type: command.blockStatus, offset: of.offset, length }, { status }, signal);
       return status;
     },
     status: (context, of, signal) => walkStatus(client, context, of, signal),

@@ -6,13 +6,14 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
-import { diskKey, runKey } from '../../schema/domain/ids.ts';
+import { diskKey, restorePointId, runKey } from '../../schema/domain/ids.ts';
 import { orderOf, seeded, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
 import { MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
+import { createRestorePool } from '../mover/restore-client/pool.ts';
 import { createSourcePool } from '../mover/source/pool.ts';
 import { type MoverTarget, startMoverTarget } from '../mover/target/mover-target.ts';
-import { discardTargets, type TargetRequest } from './targets.ts';
+import { createTargets, discardTargets, type TargetRequest } from './targets.ts';
 
 const MIB = 1024 * 1024;
 const KILLS = 4;
@@ -92,3 +93,35 @@ const spawnRestore = (request: TargetRequest): ChildProcess =>
       stdio: ['ignore', 'pipe', 'inherit'],
     },
   );
+
+test('a restore whose target hangs can be stopped', async () => {
+  const disk = path.join(folder, 'disk');
+  await writeRandomDisk(disk, DATA_BYTES, seeded().next, 1);
+  await truncate(disk, sizeBytes);
+  const source = createSourcePool({ laneCount: 2, laneEntry: fixture('source-lane'), seams: testSeams() });
+  await source.transfer(orderOf({ disk: { file: disk }, sizeBytes, blockSize: MIB, endpoint: target.endpoint }));
+  await source.close();
+  const disks = [{ diskKey: diskKey('d0'), sizeBytes, name: 'disk.img' }];
+  const [access] = await createTargets({ run, folder: out(), allowedFolders: [folder], format: 'qcow2', disks });
+  const daemon = Number(execFileSync('pgrep', ['-f', `^qemu-storage-daemon.*${folder}`], { encoding: 'utf8' }));
+  const laneEntry = new URL('../../workers/lanes/restore-lane.ts', import.meta.url);
+  const pool = createRestorePool({ laneCount: 1, laneEntry, seams: testSeams() });
+  const stop = new AbortController();
+  const restore = pool.restoreDisk({
+    run,
+    restorePointId: restorePointId('0123456789abcdef0123456789abcdef'),
+    diskKey: diskKey('d0'),
+    endpoint: target.endpoint,
+    target: access!,
+    signal: stop.signal,
+    onProgress: (p) => {
+      if (p.bytesDone < DATA_BYTES) return;
+      // Nothing is left to write but zeros, so it hangs in a flush.
+      process.kill(daemon, 'SIGSTOP');
+      setTimeout(() => stop.abort(new Error('enough')), 500);
+    },
+  });
+  await expect(restore).rejects.toThrow('enough');
+  await pool.close();
+  process.kill(daemon, 'SIGCONT');
+});

@@ -40,6 +40,7 @@ class DiskRestore {
   readonly #report: (progress: RestoreProgress) => void;
   readonly #abort = new AbortController();
   #connection: RestoreConnection | null = null;
+  #writer: DiskWriter | null = null;
   #receivedBytes = 0;
   #writtenBytes = 0;
   #windowsRestored = 0;
@@ -55,9 +56,13 @@ class DiskRestore {
     const reason = new TidemarkError('STOPPED', `restore of disk ${this.#spec.diskKey} was stopped`);
     this.#abort.abort(reason);
     this.#connection?.destroy(reason);
+    // A flush has no signal of its own, and a target that hangs would hold the lane for ever.
+    void this.#writer?.close().catch(() => undefined);
   }
 
   async run(writer: DiskWriter): Promise<RestoreSummary> {
+    this.#writer = writer;
+    this.#abort.signal.throwIfAborted();
     const { diskKey, restorePointId, target } = this.#spec;
     const of = { restorePointId, diskKey, sizeBytes: target.sizeBytes };
     let window = await readCursor(target.cursorFile, of);
