@@ -1,7 +1,6 @@
 /** The control worker: workflow code, plans, leases, rows of the catalog. The only one that knows where that is. */
-import { fileURLToPath } from 'node:url';
 import { Client } from '@temporalio/client';
-import { bundleWorkflowCode, type NativeConnection } from '@temporalio/worker';
+import type { NativeConnection } from '@temporalio/worker';
 import { ClosedOwners } from '../activities/resources/closed-owners.ts';
 import { storeReachability } from '../activities/resources/reachability.ts';
 import { createGrantLoop, createResourceActivities } from '../activities/resources/resource-activities.ts';
@@ -10,13 +9,12 @@ import { createRestoreSessionActivities } from '../activities/session/restore-se
 import { createSessionActivities } from '../activities/session/session-activities.ts';
 import { type CatalogDatabase, connectCatalog } from '../schema/catalog/connection.ts';
 import { controlQueue, controlWaitQueue } from '../schema/domain/queues.ts';
-import { temporalAddress } from './runtime/config.ts';
+import { stateLayout, temporalAddress } from './runtime/config.ts';
 import { catalogConnection } from './runtime/database.ts';
 import { periodically } from './runtime/periodically.ts';
 import { createQueueView, createWorkflowView, listWorkerSigns } from './runtime/temporal-views.ts';
 import { type RoleContext, runWorkerProcess, type ServedQueue } from './runtime/worker-process.ts';
-
-const workflowsPath = fileURLToPath(new URL('../workflows/index.ts', import.meta.url));
+import { loadWorkflowBundle } from './runtime/workflow-bundle.ts';
 
 /** 387-497 MB were measured with 150, more than 600 MB with 600. */
 const MOST_CACHED_WORKFLOWS = 150;
@@ -84,7 +82,7 @@ await runWorkerProcess({
     const { namespace } = temporalAddress();
     const db = connectCatalog(await catalogConnection());
     // While Temporal comes up, too.
-    const { code } = await bundleWorkflowCode({ workflowsPath });
+    const code = await loadWorkflowBundle(stateLayout().workflowBundleFolder, context.seams.log);
     let background: Promise<unknown> = Promise.resolve();
     return {
       queues: (connection: NativeConnection) => {

@@ -11,6 +11,7 @@
  *   database/              MariaDB's files
  *   host.<id>/             ledgers of a hypervisor host
  *   repository-index.<id>/ rebuildable index of a repository
+ *   workflow-bundle/       workflow code as the control worker loads it; rebuilt when missing
  */
 import path from 'node:path';
 import { TidemarkError } from '../../schema/domain/errors.ts';
@@ -34,6 +35,7 @@ export type StackLayout = {
   logFile(child: string): string;
   hostFolder(hostId: string): string;
   repositoryIndexFolder(repositoryId: string): string;
+  workflowBundleFolder: string;
 };
 
 export function stackLayout(stateFolder: string): StackLayout {
@@ -55,6 +57,7 @@ export function stackLayout(stateFolder: string): StackLayout {
     logFile: (child) => at('logs', `${child}.log`),
     hostFolder: (hostId) => at(`host.${hostId}`),
     repositoryIndexFolder: (repositoryId) => at(`repository-index.${repositoryId}`),
+    workflowBundleFolder: at('workflow-bundle'),
   };
 }
 
