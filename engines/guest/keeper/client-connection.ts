@@ -2,7 +2,8 @@
 import net from 'node:net';
 import { isErrorCode, messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
-import { createLineSplitter, encodeLine, MAX_REPLY_BYTES, type KeeperReply } from './protocol.ts';
+import { createLineSplitter } from '../../qmp/json-lines.ts';
+import { encodeLine, MAX_REPLY_BYTES, type KeeperReply } from './protocol.ts';
 
 export type KeeperCall = {
   /** Throws what the keeper threw; UNREACHABLE when the connection is lost or the time is over. */

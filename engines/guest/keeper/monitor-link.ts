@@ -2,8 +2,9 @@
  * The keeper's hold on one VM's monitor: connected whenever somebody listens there, for ever tried again when not.
  * Events are passed on to whoever subscribed, those of our own making included.
  */
-import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import { messageOf, type TidemarkError } from '../../../schema/domain/errors.ts';
 import type { MonitorEvent, Seams } from '../../../schema/domain/seams.ts';
+import { nobodyListens } from '../../qmp/client.ts';
 import { SCRATCH_FULL, type KeptVm } from './protocol.ts';
 import type { Rescuer } from './rescuer.ts';
 
@@ -143,9 +144,4 @@ function createSubscriber(left: () => void): Subscriber {
 
 /** The error of a monitor nobody listens on. */
 export const vmOff = (vm: KeptVm, cause: unknown): TidemarkError =>
-  new TidemarkError(
-    'VM_OFF',
-    `vm ${vm.vmId} is off: nobody listens on its monitor ${vm.qmp}`,
-    { vm: vm.vmId, socket: vm.qmp },
-    cause,
-  );
+  nobodyListens({ socket: vm.qmp, owner: `vm ${vm.vmId}`, details: { vm: vm.vmId } }, cause);

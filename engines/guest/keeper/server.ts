@@ -5,8 +5,8 @@ import { dirname } from 'node:path';
 import { errorCodeOf, messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import { badRequest } from './params.ts';
 import type { Log } from '../../../schema/domain/seams.ts';
+import { createLineSplitter } from '../../qmp/json-lines.ts';
 import {
-  createLineSplitter,
   encodeLine,
   MAX_BEHIND_BYTES,
   MAX_CONNECTIONS,
