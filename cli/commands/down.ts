@@ -1,6 +1,6 @@
 /** `tidemark down`: ends the stack of a folder, also one whose supervisor was killed. */
 import type { Command } from 'commander';
-import { endLeftovers } from '../../engines/stack/leftovers.ts';
+import { endLeftovers, endStorageDaemons } from '../../engines/stack/leftovers.ts';
 import { signalProcess, waitUntilGone } from '../../engines/stack/process-identity.ts';
 import { isSupervisorRunning, readStackFile } from '../../engines/stack/stack-file.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
@@ -25,6 +25,7 @@ async function down(options: DownOptions): Promise<number> {
     }
   }
   const leftovers = await endLeftovers(layout.stackFile);
+  await endStorageDaemons(layout.folder);
   if (options.json) printJson({ wasRunning, leftovers });
   else if (leftovers.length > 0) console.log(`ended what a killed stack had left running: ${leftovers.join(', ')}`);
   else console.log(wasRunning ? 'stopped' : `nothing runs in ${layout.folder}`);

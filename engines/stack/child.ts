@@ -5,8 +5,9 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync, writeSync } from 'node:fs';
+import { messageOf } from '../../schema/domain/errors.ts';
 import type { Clock } from '../../schema/domain/seams.ts';
-import { endProcess, identityOf, type ProcessIdentity } from './process-identity.ts';
+import { identityOf } from './process-identity.ts';
 import type { ChildState, ChildStatus } from './stack-file.ts';
 
 export type ChildSpec = {
@@ -33,7 +34,7 @@ export const nextPauseMs = (previousMs: number, lifeMs: number): number =>
 const wordsOf = (code: number | null, signal: string | null): string =>
   signal === null ? `exit code ${code}` : `signal ${signal}`;
 
-type Running = { process: ChildProcess; identity: ProcessIdentity | null; gone: Promise<void> };
+type Running = { process: ChildProcess; gone: Promise<void> };
 
 export class Child {
   readonly #spec: ChildSpec;
@@ -84,8 +85,10 @@ export class Child {
       return;
     }
     if (this.#status.state !== 'stopping') this.#enter('stopping');
-    if (ending.identity !== null) await endProcess(ending.identity, this.#spec.graceMs);
+    ending.process.kill('SIGTERM');
+    const force = setTimeout(() => ending.process.kill('SIGKILL'), this.#spec.graceMs);
     await ending.gone;
+    clearTimeout(force);
   }
 
   /** Resolves when ready; false when it is stopped or the time runs out first. */
@@ -118,10 +121,10 @@ export class Child {
   }
 
   #spawn(): ChildProcess {
-    const { name, command, args, environment, readiness } = this.#spec;
+    const { command, args, environment, readiness } = this.#spec;
     const log = openSync(this.#logFile, 'a', 0o600);
     try {
-      writeSync(log, `---- ${this.#now()} starting ${name}\n`);
+      this.#writeHead(log);
       const stdio: ('ignore' | 'ipc' | number)[] = ['ignore', log, log];
       if (readiness.kind === 'message') stdio.push('ipc');
       return spawn(command, args, { detached: true, env: { ...process.env, ...environment }, stdio });
@@ -130,9 +133,24 @@ export class Child {
     }
   }
 
+  /** A full disk costs this line, not the child. */
+  #writeHead(log: number): void {
+    try {
+      writeSync(log, `---- ${this.#now()} starting ${this.name}\n`);
+    } catch {
+      // The child's own lines are lost as well; it is told by the state of the disk, not by us.
+    }
+  }
+
   #launch(): void {
-    const started = this.#spawn();
     this.#startedAtMs = this.#clock.monotonic();
+    let started: ChildProcess;
+    try {
+      started = this.#spawn();
+    } catch (error) {
+      // No log to be had, no descriptor, no process: worth trying again like any death.
+      return this.#onDeath(`cannot be started: ${messageOf(error)}`);
+    }
     const identity = started.pid === undefined ? null : identityOf(started.pid);
     const gone = new Promise<void>((resolve) => {
       const end = (lastExit: string): void => {
@@ -142,7 +160,7 @@ export class Child {
       started.once('error', (error) => end(`cannot be started: ${error.message}`));
       started.once('exit', (code, signal) => end(wordsOf(code, signal)));
     });
-    this.#running = { process: started, identity, gone };
+    this.#running = { process: started, gone };
     this.#enter('starting', { pid: identity?.pid ?? null, startTicks: identity?.startTicks ?? null });
     if (this.#spec.readiness.kind === 'probe') void this.#probe(started, this.#spec.readiness);
     else started.on('message', (message) => this.#onMessage(started, message));
@@ -169,6 +187,10 @@ export class Child {
   #onGone(which: ChildProcess, lastExit: string): void {
     if (this.#running?.process !== which) return;
     this.#running = null;
+    this.#onDeath(lastExit);
+  }
+
+  #onDeath(lastExit: string): void {
     const noProcess = { pid: null, startTicks: null, lastExit };
     if (!this.#wanted) return this.#enter('stopped', noProcess);
     this.#pauseMs = nextPauseMs(this.#pauseMs, this.#clock.monotonic() - this.#startedAtMs);

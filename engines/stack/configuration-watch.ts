@@ -32,6 +32,7 @@ export async function watchConfiguration(
   applied: string | null,
   clock: Clock,
   signal: AbortSignal,
+  onTrouble: (error: unknown) => void,
   apply: (digest: string | null) => Promise<void>,
 ): Promise<void> {
   let seen: string | null | undefined;
@@ -39,10 +40,15 @@ export async function watchConfiguration(
   while (!signal.aborted) {
     const modification = await modificationOf(machineFile);
     if (modification !== seen) {
-      seen = modification;
-      const digest = await configurationDigest(machineFile);
-      if (digest !== current) await apply(digest);
-      current = digest;
+      try {
+        const digest = await configurationDigest(machineFile);
+        if (digest !== current) await apply(digest);
+        current = digest;
+        seen = modification;
+      } catch (error) {
+        // Looked at again: it may be unreadable for a moment only.
+        onTrouble(error);
+      }
     }
     await clock.sleep(POLL_MS, signal).catch(() => undefined);
   }

@@ -74,9 +74,15 @@ function feed(command: string, args: string[], script: string): Promise<void> {
   });
 }
 
+function refuseWithoutPassword({ databaseFolder, databasePasswordFile }: StackLayout): void {
+  if (existsSync(databasePasswordFile)) return;
+  const message = `the password of the database in ${databaseFolder} is gone: put ${databasePasswordFile} back, or move both away`;
+  throw new TidemarkError('DATABASE_ERROR', message, { file: databasePasswordFile });
+}
+
 /** Makes the database unless it is there; it appears under its name only when it is whole. */
 export async function prepareDatabase(layout: StackLayout, tools: StackTools): Promise<void> {
-  if (existsSync(layout.databaseFolder)) return;
+  if (existsSync(layout.databaseFolder)) return refuseWithoutPassword(layout);
   const making = `${layout.databaseFolder}.new`;
   await rm(making, { recursive: true, force: true });
   await mkdir(making, { recursive: true, mode: 0o700 });

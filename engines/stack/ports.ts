@@ -20,37 +20,42 @@ export function probePort(port: number): Promise<number | null> {
 
 function readKept(file: string): Partial<StackPorts> {
   try {
-    return JSON.parse(readFileSync(file, 'utf8')) as Partial<StackPorts>;
+    const kept = JSON.parse(readFileSync(file, 'utf8')) as Partial<Record<string, unknown>> | null;
+    const isPort = (value: unknown): boolean => Number.isInteger(value) && Number(value) > 0 && Number(value) < 65_536;
+    return Object.fromEntries(Object.entries(kept ?? {}).filter(([, value]) => isPort(value)));
   } catch {
     return {};
   }
 }
 
-async function choose(name: string, asked: number | undefined, kept: number | undefined): Promise<number> {
-  if (asked !== undefined) {
-    if ((await probePort(asked)) !== null) return asked;
-    throw new TidemarkError('BAD_REQUEST', `port ${asked}, asked for as ${name} port, is in use`, {
-      name,
-      port: asked,
-    });
+/** BAD_REQUEST: it is in use, or asked for twice. */
+async function takeAsked(name: string, port: number, taken: Set<number>): Promise<number> {
+  if (!taken.has(port) && (await probePort(port)) !== null) return port;
+  const message = `port ${port}, asked for as ${name} port, is in use`;
+  throw new TidemarkError('BAD_REQUEST', message, { name, port });
+}
+
+/** A kept port that somebody else took meanwhile gives way: a stack that starts beats one that is where it was. */
+async function takeFree(name: string, kept: number | undefined, taken: Set<number>): Promise<number> {
+  if (kept !== undefined && !taken.has(kept) && (await probePort(kept)) !== null) return kept;
+  for (;;) {
+    const free = await probePort(0);
+    if (free === null) throw new TidemarkError('STORAGE_ERROR', `no free port for ${name}`);
+    if (!taken.has(free)) return free;
   }
-  // A kept port that somebody else took meanwhile gives way: a stack that starts beats one that is where it was.
-  const free = (kept === undefined ? null : await probePort(kept)) ?? (await probePort(0));
-  if (free === null) throw new TidemarkError('STORAGE_ERROR', `no free port for ${name}`);
-  return free;
 }
 
 export async function choosePorts(file: string, asked: Partial<StackPorts>): Promise<StackPorts> {
   const kept = readKept(file);
-  const ports = {} as StackPorts;
-  for (const name of names) {
-    do ports[name] = await choose(name, asked[name], kept[name]);
-    while (asked[name] === undefined && isTaken(ports, name) && delete kept[name]);
+  const ports: Partial<StackPorts> = {};
+  const taken = new Set<number>();
+  // Those asked for first: what is merely kept must not stand in their way.
+  for (const name of names.toSorted((a, b) => Number(b in asked) - Number(a in asked))) {
+    const wish = asked[name];
+    ports[name] = wish === undefined ? await takeFree(name, kept[name], taken) : await takeAsked(name, wish, taken);
+    taken.add(ports[name]);
   }
   writeFileSync(`${file}.new`, `${JSON.stringify(ports)}\n`);
   renameSync(`${file}.new`, file);
-  return ports;
+  return ports as StackPorts;
 }
-
-const isTaken = (ports: StackPorts, name: (typeof names)[number]): boolean =>
-  names.some((other) => other !== name && ports[other] === ports[name]);

@@ -1,12 +1,15 @@
 /**
- * Which process a pid meant. Pids are given out again, so a process is named by pid and start time; one that only
+ * Which process a pid meant. Pids are given out again, so a process is named by pid, start time and boot; one that only
  * shares the pid is never signalled.
  */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** `startTicks`: field 22 of /proc/<pid>/stat, clock ticks since boot. */
+/** `startTicks`: field 22 of /proc/<pid>/stat (clock ticks since boot), and which boot that was. */
 export type ProcessIdentity = { pid: number; startTicks: string };
+
+/** After a restart of the machine services may well have the pids and ticks of the last time. */
+const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').slice(0, 8);
 
 /** Null when there is no such process, or only its unreaped rest. */
 export function identityOf(pid: number): ProcessIdentity | null {
@@ -16,7 +19,7 @@ export function identityOf(pid: number): ProcessIdentity | null {
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     const [state, startTicks] = [fields[0], fields[19]];
     if (state === 'Z' || state === 'X' || startTicks === undefined) return null;
-    return { pid, startTicks };
+    return { pid, startTicks: `${startTicks}-${boot}` };
   } catch {
     return null;
   }
@@ -50,4 +53,19 @@ export async function endProcess(identity: ProcessIdentity, graceMs: number): Pr
   if (await waitUntilGone(identity, graceMs)) return;
   signalProcess(identity, 'SIGKILL');
   await waitUntilGone(identity, 10_000);
+}
+
+/** All processes whose command line and environment, as lists of words, are accepted. Those of others show nothing. */
+export function findProcesses(accept: (command: string[], environment: string[]) => boolean): ProcessIdentity[] {
+  const wordsOf = (pid: string, what: string): string[] => {
+    try {
+      return readFileSync(`/proc/${pid}/${what}`, 'utf8').split('\0');
+    } catch {
+      return [];
+    }
+  };
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name) && accept(wordsOf(name, 'cmdline'), wordsOf(name, 'environ')))
+    .map((name) => identityOf(Number(name)))
+    .filter((identity) => identity !== null);
 }

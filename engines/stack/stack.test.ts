@@ -1,22 +1,33 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, mkdtemp, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { locateMariadbShare, locateTool, rootFolder } from '../../setup/locate.mjs';
+import { seeded } from '../../tests/fixtures/mover/disks.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
-import { errorCodeOf } from '../../schema/domain/errors.ts';
 import { stackLayout } from './layout.ts';
+import { watchConfiguration } from './configuration-watch.ts';
 import { endLeftovers } from './leftovers.ts';
-import { identityOf, isRunning, type ProcessIdentity, signalProcess, waitUntilGone } from './process-identity.ts';
+import { keepShort } from './log-file.ts';
+import { choosePorts } from './ports.ts';
+import {
+  findProcesses,
+  identityOf,
+  isRunning,
+  type ProcessIdentity,
+  signalProcess,
+  waitUntilGone,
+} from './process-identity.ts';
 import { readStackFile, runningChildren, type StackFile } from './stack-file.ts';
 import { startStack } from './start-stack.ts';
 import { Child, type ChildSpec, nextPauseMs } from './child.ts';
-import { workerNames } from './worker-child.ts';
+import { type WorkerName, workerNames } from './worker-child.ts';
 
 const missing = ['temporal', 'mariadbd'].filter((name) => locateTool(name) === null);
 if (missing.length > 0) console.warn(`NOT TESTED, missing: ${missing.join(', ')}; run node setup/setup.mjs --for test`);
@@ -42,7 +53,7 @@ const clock = { now: () => Date.now(), monotonic: () => performance.now(),
   sleep: (ms, signal) => import('node:timers/promises').then((t) => t.setTimeout(ms, undefined, { signal })) };
 const quiet = { debug() {}, info() {}, warn() {}, error() {}, child: () => quiet };
 try {
-  const stack = await startStack({ ...${options}, clock, log: quiet, migrate: async () => undefined });
+  const stack = await startStack({ ...${options}, stateFolder: process.argv[2], clock, log: quiet, migrate: async () => undefined });
   process.on('SIGTERM', () => void stack.stop().then(() => process.exit(0)));
   console.log(await stack.whenReady(60000) ? 'ready' : 'not ready');
 } catch (error) {
@@ -69,7 +80,7 @@ describe.skipIf(missing.length > 0)('a stack', () => {
     const tools = { temporal, mariadbd, mariadbShare, node };
     script = path.join(folder, 'up.mjs');
     const module = pathToFileURL(path.join(import.meta.dirname, 'start-stack.ts')).href;
-    await writeFile(script, supervisor(module, JSON.stringify({ stateFolder: state, tools, workers, ports: {} })));
+    await writeFile(script, supervisor(module, JSON.stringify({ tools, workers, ports: {} })));
   });
 
   afterAll(async () => {
@@ -77,6 +88,14 @@ describe.skipIf(missing.length > 0)('a stack', () => {
     await endLeftovers(stackLayout(state).stackFile);
     await rm(folder, { recursive: true, force: true });
   });
+
+  async function startStorageDaemon(stateFolder: string): Promise<ProcessIdentity> {
+    const pidFile = path.join(folder, `daemon-${started.length}.pid`);
+    const env = { ...process.env, TIDEMARK_STATE: stateFolder };
+    started.push(spawn('qemu-storage-daemon', ['--pidfile', pidFile], { env, stdio: 'ignore' }));
+    while (!existsSync(pidFile)) await sleep(20);
+    return identityOf(started.at(-1)!.pid!)!;
+  }
 
   const read = (): StackFile => readStackFile(stackLayout(state).stackFile)!;
   const childOf = (name: string): StackFile['children'][number] =>
@@ -90,11 +109,16 @@ describe.skipIf(missing.length > 0)('a stack', () => {
     }
   }
 
-  async function up(): Promise<{ said: string; process: ChildProcess }> {
-    const child = spawn(node, [script], { stdio: ['ignore', 'pipe', 'inherit'] });
+  function spawnUp(stateFolder: string): ChildProcess {
+    const child = spawn(node, [script, stateFolder], { stdio: ['ignore', 'pipe', 'inherit'] });
     started.push(child);
+    return child;
+  }
+
+  async function up(stateFolder = state): Promise<{ said: string; process: ChildProcess }> {
+    const child = spawnUp(stateFolder);
     const said = await new Promise<string>((resolve) => {
-      child.stdout.once('data', (data: Buffer) => resolve(data.toString().trim()));
+      child.stdout!.once('data', (data: Buffer) => resolve(data.toString().trim()));
     });
     return { said, process: child };
   }
@@ -129,9 +153,20 @@ describe.skipIf(missing.length > 0)('a stack', () => {
       expect(childOf(name)).toMatchObject({ restarts: 1, lastExit: 'signal SIGKILL' });
     }
 
+    // a record that cannot be written does not end the supervisor
+    const layout = stackLayout(state);
+    await mkdir(`${layout.stackFile}.new`);
+    const proxy = childOf('proxy').pid!;
+    process.kill(proxy, 'SIGKILL');
+    expect(await waitUntilGone({ pid: proxy, startTicks: childOf('proxy').startTicks! }, 5000)).toBe(true);
+    await sleep(500);
+    await rmdir(`${layout.stackFile}.new`);
+    process.kill(childOf('host').pid!, 'SIGKILL');
+    await until('host again', () => childOf('host').state === 'ready' && childOf('host').restarts === 1);
+    expect(childOf('proxy')).toMatchObject({ state: 'ready', restarts: 2 });
+
     // a changed configuration restarts those that use it, and only them
     const before = read();
-    const layout = stackLayout(state);
     await writeFile(`${layout.machineFile}.new`, '{"changed":true}');
     await rename(`${layout.machineFile}.new`, layout.machineFile);
     const digest = createHash('sha256').update('{"changed":true}').digest('hex');
@@ -144,37 +179,166 @@ describe.skipIf(missing.length > 0)('a stack', () => {
     expect(changed).toEqual(['keeper', 'host', 'proxy', 'repository']);
 
     // the supervisor is killed: servers live on, and the next one ends them and uses the same ports
+    const daemon = await startStorageDaemon(state);
+    const foreign = await startStorageDaemon(`${state}-other`);
     const killed = read();
     process.kill(killed.pid, 'SIGKILL');
     expect(await waitUntilGone(killed, 5000)).toBe(true);
     expect(runningChildren(killed).map(({ name }) => name)).toEqual(expect.arrayContaining(['database', 'temporal']));
-    const again = await up();
-    expect(again.said).toBe('ready');
+    // as if it had been killed before it wrote them down
+    const unrecorded = killed.children.filter(({ name }) => name !== 'database' && name !== 'temporal');
+    await writeFile(layout.stackFile, JSON.stringify({ ...killed, children: unrecorded }));
+    // of several at once, one starts
+    const tries = await Promise.all([up(), up(), up()]);
+    const again = tries.find(({ said }) => said === 'ready')!;
+    expect(tries.filter(({ said }) => said.startsWith('STACK_RUNNING'))).toHaveLength(2);
     expect(identitiesOf(killed).filter(isRunning)).toEqual([]);
     expect(read().temporal).toEqual(first.temporal);
+    // a session's storage daemon lives through that
+    expect(isRunning(daemon)).toBe(true);
 
     // and an orderly end leaves no process and no lock
     const last = read();
     again.process.kill('SIGTERM');
     expect(await waitUntilGone(last, 30_000)).toBe(true);
     expect(identitiesOf(last).filter(isRunning)).toEqual([]);
+    expect([isRunning(daemon), isRunning(foreign)]).toEqual([false, true]);
     expect(existsSync(layout.lockFile)).toBe(false);
     expect(read().children.every((child) => child.state === 'stopped' && child.pid === null)).toBe(true);
   }, 120_000);
+
+  test('killed at any moment of its start, the next one comes up', async () => {
+    const { next } = seeded();
+    const again = path.join(folder, 'again');
+    onTestFinished(async () => void (await endLeftovers(stackLayout(again).stackFile)));
+    for (let kill = 0; kill < 5; kill += 1) {
+      const child = spawnUp(again);
+      await sleep(next(kill < 2 ? 1000 : 2500));
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+    }
+    const { said, process: last } = await up(again);
+    expect(said).toBe('ready');
+    last.kill('SIGTERM');
+    await once(last, 'exit');
+    expect(findProcesses((command) => command.some((word) => word.includes(again)))).toEqual([]);
+  }, 120_000);
 });
 
+/** Without tools: for what is refused before they are used. */
+function startWithoutTools(stateFolder: string): Promise<unknown> {
+  const { clock, log } = testSeams();
+  const tools = { temporal: '', mariadbd: '', mariadbShare: '', node };
+  const workers = Object.fromEntries(workerNames.map((name) => [name, ''])) as Record<WorkerName, string>;
+  return startStack({ stateFolder, tools, workers, ports: {}, migrate: async () => undefined, clock, log });
+}
+
+async function temporaryFolder(): Promise<string> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'tm-piece-'));
+  onTestFinished(() => rm(folder, { recursive: true, force: true }));
+  return folder;
+}
+
 describe('pieces of a stack', () => {
+  test('ports asked for are given even when one is kept for something else; none is given twice', async () => {
+    const folder = await temporaryFolder();
+    const file = path.join(folder, 'ports.json');
+    const kept = await choosePorts(file, {});
+    const swapped = await choosePorts(file, { ui: kept.temporal });
+    expect(swapped.ui).toBe(kept.temporal);
+    expect(new Set(Object.values(swapped)).size).toBe(4);
+    const twice = choosePorts(file, { ui: kept.temporal, http: kept.temporal });
+    await expect(twice).rejects.toMatchObject({ code: 'BAD_REQUEST' });
+    await writeFile(file, '{"temporal":"x","ui":70000,"http":null}');
+    expect(new Set(Object.values(await choosePorts(file, {}))).size).toBe(4);
+  });
+
+  test("another user's stack is refused, and a database without its password", async () => {
+    const folder = await temporaryFolder();
+    await mkdir(stackLayout(folder).databaseFolder);
+    await expect(startWithoutTools(folder)).rejects.toMatchObject({ code: 'DATABASE_ERROR' });
+    const user = vi.spyOn(process, 'getuid').mockReturnValue(4711);
+    onTestFinished(() => user.mockRestore());
+    const message = expect.stringContaining('user 4711');
+    await expect(startWithoutTools(folder)).rejects.toMatchObject({ code: 'BAD_CONFIG', message });
+  });
+
+  test('a state folder that cannot be written is named', async () => {
+    const file = path.join(await temporaryFolder(), 'file');
+    await writeFile(file, '');
+    const message = expect.stringContaining(path.join(file, 'x'));
+    await expect(startWithoutTools(path.join(file, 'x'))).rejects.toMatchObject({ code: 'STORAGE_ERROR', message });
+  });
+
+  test('leftovers are ended also when the stack file was lost to a power cut', async () => {
+    const folder = await temporaryFolder();
+    const { databaseFolder, stackFile } = stackLayout(folder);
+    await writeFile(stackFile, '');
+    const server = spawn('bash', ['-c', 'while true; do sleep 0.1; done', `--datadir=${databaseFolder}.new`]);
+    onTestFinished(() => void server.kill('SIGKILL'));
+    const identity = identityOf(server.pid!)!;
+    await vi.waitFor(async () => expect(await readFile(`/proc/${server.pid}/cmdline`, 'utf8')).toContain('--datadir'));
+    expect(await endLeftovers(stackFile)).toEqual(['database']);
+    expect(isRunning(identity)).toBe(false);
+  });
+
+  test('a child whose log cannot be had is tried again like one that died', async () => {
+    const folder = await temporaryFolder();
+    const { clock } = testSeams();
+    const spec: ChildSpec = {
+      name: 'logless',
+      command: node,
+      args: ['-e', 'process.send({ready: true}); setInterval(() => undefined, 1000)'],
+      environment: {},
+      readiness: { kind: 'message' },
+      graceMs: 1000,
+    };
+    const child = new Child(spec, path.join(folder, 'later', 'log'), clock, () => undefined);
+    child.start();
+    await vi.waitFor(() => expect(child.status().restarts).toBeGreaterThan(1), { timeout: 5000 });
+    expect(child.status().lastExit).toContain('ENOENT');
+    await mkdir(path.join(folder, 'later'));
+    expect(await child.whenReady(10_000)).toBe(true);
+    await child.stop();
+  });
+
+  test('a log that grew too long is kept once and goes on at its beginning', async () => {
+    const folder = await temporaryFolder();
+    const file = path.join(folder, 'log');
+    await keepShort(file, 10);
+    const writer = spawn('sh', ['-c', `exec >> ${file}; echo 0123456789; read x; echo after`], {
+      stdio: ['pipe', 'inherit', 'inherit'],
+    });
+    await vi.waitFor(async () => expect((await stat(file)).size).toBe(11));
+    await keepShort(file, 11);
+    expect((await stat(file)).size).toBe(11);
+    await keepShort(file, 10);
+    writer.stdin.end('\n');
+    await once(writer, 'exit');
+    expect([await readFile(file, 'utf8'), await readFile(`${file}.1`, 'utf8')]).toEqual(['after\n', '0123456789\n']);
+  });
+
+  test('a configuration that cannot be read for a while is followed afterwards', async () => {
+    const folder = await temporaryFolder();
+    const file = path.join(folder, 'machine.json');
+    const stop = new AbortController();
+    const seen: (string | null)[] = [];
+    const troubles: unknown[] = [];
+    const apply = async (digest: string | null): Promise<void> => void seen.push(digest);
+    await mkdir(file);
+    const { clock } = testSeams();
+    const watching = watchConfiguration(file, null, clock, stop.signal, (error) => troubles.push(error), apply);
+    await vi.waitFor(() => expect(troubles.length).toBeGreaterThan(0), { timeout: 5000 });
+    await rmdir(file);
+    await appendFile(file, '{}');
+    await vi.waitFor(() => expect(seen).toHaveLength(1), { timeout: 5000 });
+    stop.abort();
+    await watching;
+  });
+
   test('a state folder too long for sockets is refused before anything is made', async () => {
     const stateFolder = path.join(tmpdir(), 'x'.repeat(120));
-    const { clock, log } = testSeams();
-    const tools = { temporal: '', mariadbd: '', mariadbShare: '', node };
-    const workers = Object.fromEntries(workerNames.map((name) => [name, ''])) as Record<
-      (typeof workerNames)[number],
-      string
-    >;
-    const migrate = async (): Promise<void> => undefined;
-    const attempt = startStack({ stateFolder, tools, workers, ports: {}, migrate, clock, log });
-    await expect(attempt).rejects.toSatisfy((error) => errorCodeOf(error) === 'BAD_CONFIG');
+    await expect(startWithoutTools(stateFolder)).rejects.toMatchObject({ code: 'BAD_CONFIG' });
     expect(existsSync(stateFolder)).toBe(false);
   });
 
@@ -188,7 +352,9 @@ describe('pieces of a stack', () => {
     const child = spawn('sleep', ['30']);
     onTestFinished(() => void child.kill('SIGKILL'));
     const identity = identityOf(child.pid!)!;
-    signalProcess({ ...identity, startTicks: String(Number(identity.startTicks) - 1) }, 'SIGKILL');
+    const [ticks, boot] = identity.startTicks.split('-');
+    for (const startTicks of [`${Number(ticks) - 1}-${boot}`, `${ticks}-00000000`])
+      signalProcess({ ...identity, startTicks }, 'SIGKILL');
     await sleep(50);
     expect(isRunning(identity)).toBe(true);
     signalProcess(identity, 'SIGKILL');

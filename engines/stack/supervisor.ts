@@ -1,10 +1,12 @@
 /** Starts the children in order, keeps them running, follows the configuration, records every change in stack.json. */
-import { TidemarkError } from '../../schema/domain/errors.ts';
+import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
 import type { Clock, Log } from '../../schema/domain/seams.ts';
 import { Child, type ChildSpec } from './child.ts';
 import { configurationDigest, watchConfiguration } from './configuration-watch.ts';
-import { databaseChild } from './database.ts';
+import { databaseChild, prepareDatabase } from './database.ts';
 import type { StackLayout } from './layout.ts';
+import { endStorageDaemons } from './leftovers.ts';
+import { keepShort } from './log-file.ts';
 import type { StackPorts } from './ports.ts';
 import { identityOf } from './process-identity.ts';
 import { type ChildStatus, type StackConnections, type StackFile, writeStackFile } from './stack-file.ts';
@@ -40,6 +42,8 @@ export type Stack = {
 
 const SERVER_LIMIT_MS = 60_000;
 const KEEPER_LIMIT_MS = 15_000;
+const LOG_LIMIT_BYTES = 64 * 1024 * 1024;
+const LOG_PAUSE_MS = 60_000;
 
 const isServer = (name: string): boolean => name === 'database' || name === 'temporal';
 
@@ -52,7 +56,7 @@ export class Supervisor implements Stack {
   readonly #children = new Map<string, Child>();
   readonly #stopping = new AbortController();
   readonly #head: Pick<StackFile, 'pid' | 'startTicks' | 'startedAt' | 'state' | 'configuration'>;
-  #watching: Promise<void> = Promise.resolve();
+  #watching: Promise<unknown> = Promise.resolve();
   #workersStarted: Promise<void> = Promise.resolve();
   #stopped: Promise<void> | null = null;
 
@@ -82,6 +86,7 @@ export class Supervisor implements Stack {
   async start(): Promise<void> {
     try {
       this.#record();
+      await prepareDatabase(this.layout, this.#options.tools);
       await this.#startServers();
       await this.#options.migrate(this.connections.database);
     } catch (error) {
@@ -94,9 +99,7 @@ export class Supervisor implements Stack {
     }
     const digest = await configurationDigest(this.layout.machineFile);
     this.#workersStarted = this.#startWorkers(workerNames);
-    this.#watching = this.#watch(digest).catch((error: unknown) =>
-      this.#options.log.error('watching the configuration ended', { error: String(error) }),
-    );
+    this.#watching = Promise.all([this.#watch(digest), this.#watchLogs()]);
   }
 
   async whenReady(limitMs: number): Promise<boolean> {
@@ -113,8 +116,14 @@ export class Supervisor implements Stack {
     return this.#stopped;
   }
 
+  /** A full disk must not end the supervisor: the children need it more than the record. The next change tries again. */
   #record(): void {
-    writeStackFile(this.layout.stackFile, this.describe());
+    try {
+      writeStackFile(this.layout.stackFile, this.describe());
+    } catch (error) {
+      const fields = { file: this.layout.stackFile, error: messageOf(error) };
+      this.#options.log.error('cannot record what runs; a killed stack would not be found by it', fields);
+    }
   }
 
   #add(spec: ChildSpec): Child {
@@ -165,8 +174,23 @@ export class Supervisor implements Stack {
     if (signal.aborted) return;
     this.#head.configuration = { digest, state: 'applied' };
     this.#record();
+    const { clock, log } = this.#options;
     const apply = (changed: string | null): Promise<void> => this.#applyConfiguration(changed);
-    await watchConfiguration(this.layout.machineFile, digest, this.#options.clock, signal, apply);
+    const onTrouble = (error: unknown): void =>
+      log.error('the configuration of this machine cannot be followed', { error: messageOf(error) });
+    await watchConfiguration(this.layout.machineFile, digest, clock, signal, onTrouble, apply);
+  }
+
+  async #watchLogs(): Promise<void> {
+    const { clock, log } = this.#options;
+    const files = ['stack', ...this.#children.keys()].map((name) => this.layout.logFile(name));
+    while (!this.#stopping.signal.aborted) {
+      for (const file of files)
+        await keepShort(file, LOG_LIMIT_BYTES).catch((error: unknown) =>
+          log.warn('cannot cut a log', { file, error: messageOf(error) }),
+        );
+      await clock.sleep(LOG_PAUSE_MS, this.#stopping.signal).catch(() => undefined);
+    }
   }
 
   async #applyConfiguration(digest: string | null): Promise<void> {
@@ -191,6 +215,7 @@ export class Supervisor implements Stack {
     // The keeper outlives the workers: it thaws what they leave.
     await this.#children.get('keeper')?.stop();
     await this.#watching;
+    await endStorageDaemons(this.layout.folder);
     await Promise.all(all.filter((child) => isServer(child.name)).map((child) => child.stop()));
     this.#record();
     this.#unlock();
