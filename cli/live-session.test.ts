@@ -7,6 +7,7 @@ import type { PendingActivity, WorkflowPicture } from './temporal-access.ts';
 const NOW = 1_000_000;
 const activity = (part: Partial<PendingActivity>): PendingActivity => ({
   type: 'transferDisk',
+  queue: 'proxy.p1',
   attempt: 1,
   isStarted: true,
   scheduledAt: NOW - 60_000,
@@ -73,27 +74,29 @@ const progress = (part: Partial<VmProgress> = {}): VmProgress =>
   }) as unknown as VmProgress;
 
 describe('what a workflow waits for', () => {
-  const wait = { position: 3, reason: { code: 'busy', message: 'proxy p1 is full' } };
+  const wait = { position: 3, reason: { code: 'busy', message: 'position 3: proxy p1 is full' } };
+  const fresh = { position: null, reason: { code: 'new', message: 'waits for the next grant pass' } };
+  const waiting = { type: 'acquireResources', queue: 'control.wait' };
+  const unstarted = { isStarted: false };
   test.each<[string, Partial<PendingActivity>, string]>([
-    ['its place in line', { type: 'acquireResources', heartbeat: wait }, 'position 3: proxy p1 is full'],
-    [
-      'a reason without place',
-      { type: 'acquireResources', heartbeat: { ...wait, position: null } },
-      'proxy p1 is full',
-    ],
-    [
-      'the failure of a wait that begins anew',
-      { type: 'acquireResources', lastFailure: 'vm is locked', attempt: 4 },
-      'vm is locked',
-    ],
+    ['its place in line', { ...waiting, heartbeat: wait }, 'position 3: proxy p1 is full'],
+    ['a wait that has just begun', { ...waiting, heartbeat: fresh }, 'waits for the next grant pass'],
+    ['one that began anew', { ...waiting, heartbeat: fresh, lastFailure: 'position 4: x' }, 'position 4: x'],
+    ['the failure of a wait', { ...waiting, lastFailure: 'vm is locked', attempt: 4 }, 'vm is locked'],
     [
       'a verb that fails',
       { type: 'sealRestorePoint', lastFailure: 'no answer', attempt: 3 },
       'sealRestorePoint: no answer, try 3',
     ],
-    ['a worker', { type: 'inspectVm', isStarted: false }, 'no worker has taken inspectVm for 1 min 0 s'],
-    ['nothing: it was just scheduled', { type: 'inspectVm', isStarted: false, scheduledAt: NOW - 100 }, ''],
-    ['nothing: it runs', { type: 'inspectVm' }, ''],
+    [
+      'a host',
+      { ...unstarted, type: 'inspectVm', queue: 'host.h-1.ctl' },
+      'host h-1 does not take inspectVm for 1 min',
+    ],
+    ['control', { ...unstarted, type: 'recordVm', queue: 'control' }, 'no worker takes recordVm for 1 min'],
+    ['a proxy, not for long', { ...unstarted, scheduledAt: NOW - 9000 }, 'proxy p1 does not take transferDisk'],
+    ['nothing: it was just scheduled', { ...unstarted, scheduledAt: NOW - 100 }, ''],
+    ['nothing: it runs', {}, ''],
   ])('%s', (_what, part, said) => {
     expect(waitsOf(picture(activity(part)), NOW)).toBe(said);
   });
@@ -101,7 +104,7 @@ describe('what a workflow waits for', () => {
   test('of several activities each is told, the same once', () => {
     const refused = activity({ lastFailure: 'refused', type: 'openAccess' });
     expect(waitsOf(picture(refused, refused, activity({ isStarted: false })), NOW)).toBe(
-      'openAccess: refused; no worker has taken transferDisk for 1 min 0 s',
+      'openAccess: refused; proxy p1 does not take transferDisk for 1 min',
     );
   });
 });
@@ -131,7 +134,7 @@ describe('a VM in work', () => {
   test('a proxy that is silent has no rate', () => {
     const old = picture(activity({ heartbeat: beat(), heartbeatAt: NOW - 25_000 }));
     const [shown] = liveVm(row(), { progress: progress(), picture: old }, NOW).disks;
-    expect(shown).toMatchObject({ readRateBytesPerSecond: 0, waitsFor: 'its proxy, silent for 25 s' });
+    expect(shown).toMatchObject({ readRateBytesPerSecond: 0, waitsFor: 'its proxy, silent' });
   });
 
   test('a disk that is done is whole, whatever the last heartbeat said', () => {

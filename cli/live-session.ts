@@ -5,7 +5,6 @@
 import type { SessionDisk, SessionVm, SessionWithRows } from '../schema/catalog/sessions.ts';
 import type { RestoreProgressView, TransferHeartbeat, VmProgress, WaitHeartbeat } from '../schema/domain/sessions.ts';
 import type { LiveDisk, LiveVm } from './output/progress.ts';
-import { formatDuration } from './output/table.ts';
 import type { PendingActivity, WorkflowPicture } from './temporal-access.ts';
 
 /** Activities start within milliseconds where their worker lives. */
@@ -18,19 +17,28 @@ const isWait = (detail: unknown): detail is WaitHeartbeat =>
 const isTransfer = (detail: unknown): detail is TransferHeartbeat =>
   typeof (detail as TransferHeartbeat | null)?.bytesTotal === 'number';
 
+/** "host h1" of `host.h1.ctl`: whose workers serve a queue. */
+function serverOf(queue: string | null): string {
+  const [, kind, id] = /^(host|proxy|repository)\.([a-z0-9-]+)(?:\.|$)/.exec(queue ?? '') ?? [];
+  return kind === undefined ? 'no worker' : `${kind} ${id}`;
+}
+
+/** Whole minutes, since a pipe gets a line at each change; nothing within the first. */
+function since(durationMs: number): string {
+  const minutes = Math.floor(durationMs / 60_000);
+  return minutes === 0 ? '' : ` for ${minutes} min`;
+}
+
 function waitOf(activity: PendingActivity, nowMs: number): string {
-  if (isWait(activity.heartbeat)) {
-    const { position, reason } = activity.heartbeat;
-    return position === null ? reason.message : `position ${position}: ${reason.message}`;
-  }
-  if (activity.type === 'acquireResources' && activity.lastFailure !== null) return activity.lastFailure;
-  if (activity.lastFailure !== null) {
-    const tries = activity.attempt === 1 ? '' : `, try ${activity.attempt}`;
-    return `${activity.type}: ${activity.lastFailure}${tries}`;
-  }
+  const { type, heartbeat, lastFailure, attempt } = activity;
+  // A wait that has just begun anew knows less than the one before it said.
+  if (isWait(heartbeat) && !(heartbeat.reason.code === 'new' && lastFailure !== null)) return heartbeat.reason.message;
+  if (type === 'acquireResources' && lastFailure !== null) return lastFailure;
+  if (lastFailure !== null) return `${type}: ${lastFailure}${attempt === 1 ? '' : `, try ${attempt}`}`;
   const waitedMs = activity.scheduledAt === null ? 0 : nowMs - activity.scheduledAt;
   if (activity.isStarted || waitedMs < SLOW_START_MS) return '';
-  return `no worker has taken ${activity.type} for ${formatDuration(waitedMs)}`;
+  const server = serverOf(activity.queue);
+  return `${server} ${server === 'no worker' ? 'takes' : 'does not take'} ${type}${since(waitedMs)}`;
 }
 
 /** What a workflow waits for, in words; empty when its activities run as they should. */
@@ -50,8 +58,7 @@ function beatsOf(picture: WorkflowPicture | null, nowMs: number): Map<string, Be
 
 const flowOf = (beat: Beat | undefined): { rate: number; waitsFor: string } => {
   if (beat === undefined) return { rate: 0, waitsFor: '' };
-  if (beat.silentMs >= SILENT_MS)
-    return { rate: 0, waitsFor: `its proxy, silent for ${formatDuration(beat.silentMs)}` };
+  if (beat.silentMs >= SILENT_MS) return { rate: 0, waitsFor: `its proxy, silent${since(beat.silentMs)}` };
   return { rate: beat.readRateBytesPerSecond, waitsFor: beat.waitsFor ?? '' };
 };
 

@@ -57,6 +57,8 @@ export function workflowUrl(stack: StackFile, workflowId: string, runId?: string
 /** An activity that is not done yet, as the server describes it. Times: milliseconds since the epoch. */
 export type PendingActivity = {
   type: string;
+  /** Task queue; null where the server does not say. */
+  queue: string | null;
   attempt: number;
   /** A worker has it; else it waits for one, or for its next attempt. */
   isStarted: boolean;
@@ -88,6 +90,7 @@ function pendingOf(raw: RawActivity): PendingActivity {
   const payload = raw.heartbeatDetails?.payloads?.[0];
   return {
     type: raw.activityType?.name ?? 'activity',
+    queue: raw.activityOptions?.taskQueue?.name ?? null,
     attempt: raw.attempt ?? 1,
     isStarted: (raw.state as number) === STARTED,
     scheduledAt: millisecondsOf(raw.scheduledTime),

@@ -26,7 +26,7 @@ beforeEach(() => {
 
 describe('job run', () => {
   test('shows the session in plain lines until it ends, and reports', async () => {
-    const reason = { code: 'busy', message: 'repository main has 4 of 4 tasks' };
+    const reason = { code: 'busy', message: 'position 2: repository main has 4 of 4 tasks' };
     sessions.plays.set('wait files', { do: 'hold', heartbeat: { position: 2, reason } });
     const command = played.run('job', 'run', 'nightly');
     const id = await sessionIn(command);
@@ -237,7 +237,7 @@ describe('session stop', () => {
     });
     const { exitCode, output } = await command.outcome;
     expect(exitCode).toBe(1);
-    expect(output).toContain('error: the session was stopped (STOPPED)\nhint: ');
+    expect(output).toContain('error: files: the session was stopped (STOPPED)\nhint: ');
     const ended = await stack.tidemark('session', 'stop', id);
     expect(ended).toMatchObject({ exitCode: 0, output: `session ${id} has ended: Failed\n` });
   });
