@@ -59,6 +59,12 @@ async function bootstrapScript(tools: StackTools, password: string): Promise<str
   ].join('\n');
 }
 
+/** The lines that say what went wrong, of the many that do not. */
+function tellingIn(errors: string): string {
+  const lines = errors.split('\n').filter((line) => line.includes('[ERROR]'));
+  return (lines.length > 0 ? lines.map((line) => line.replace(/^.*\[ERROR\] /, '')).join('; ') : errors).trim();
+}
+
 function feed(command: string, args: string[], script: string): Promise<void> {
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, { stdio: ['pipe', 'ignore', 'pipe'] });
@@ -68,7 +74,10 @@ function feed(command: string, args: string[], script: string): Promise<void> {
     child.once('error', reject);
     child.once('exit', (code) => {
       if (code === 0) resolve();
-      else reject(new TidemarkError('DATABASE_ERROR', `making the database failed: ${errors}`, { exitCode: code }));
+      else
+        reject(
+          new TidemarkError('DATABASE_ERROR', `making the database failed: ${tellingIn(errors)}`, { exitCode: code }),
+        );
     });
     child.stdin.end(script);
   });

@@ -19,6 +19,7 @@ export type FakeAgent = {
   done: string[];
   /** What guest-exec-status gives in turn for any pid. */
   execStatuses: Record<string, unknown>[];
+  readonly hasClient: boolean;
   /** Cuts the present client off; what it asked for goes on. */
   dropClient(): void;
   close(): Promise<void>;
@@ -68,6 +69,9 @@ export async function startFakeAgent(socketPath: string): Promise<FakeAgent> {
     loseSyncs: 0,
     done: [],
     execStatuses: [{ exited: true, exitcode: 0 }],
+    get hasClient() {
+      return current !== null;
+    },
     dropClient: () => void current?.destroy(),
     close: async () => {
       agent.silent = false;

@@ -50,7 +50,7 @@ export function createGuestAgent(at: AgentAddress, seams: Seams): GuestAgent {
   const call = createCaller(at, seams);
   const start: GuestAgent['start'] = async ({ path, args, capture }, timeoutMs = defaultTimeoutMs) => {
     const started = await call.ask('guest-exec', { path, arg: args, 'capture-output': capture }, timeoutMs);
-    return numberIn((started as { pid?: unknown }).pid, at, 'guest-exec');
+    return numberIn((started as { pid?: unknown } | null)?.pid, at, 'guest-exec', 'GUEST_UNREACHABLE');
   };
   const result: GuestAgent['result'] = async (pid, timeoutMs = defaultTimeoutMs) =>
     asResult(await call.ask('guest-exec-status', { pid }, timeoutMs));
@@ -59,10 +59,14 @@ export function createGuestAgent(at: AgentAddress, seams: Seams): GuestAgent {
       return call.connected();
     },
     sync: async (timeoutMs = defaultTimeoutMs) => void (await call.ask(null, undefined, timeoutMs)),
-    freeze: async (timeoutMs) =>
-      numberIn(await call.ask('guest-fsfreeze-freeze', undefined, timeoutMs, 'GUEST_FREEZE_FAILED'), at, 'freeze'),
-    thaw: async (timeoutMs = defaultTimeoutMs) =>
-      numberIn(await call.ask('guest-fsfreeze-thaw', undefined, timeoutMs, 'GUEST_FREEZE_FAILED'), at, 'thaw'),
+    freeze: async (timeoutMs) => {
+      const count = await call.ask('guest-fsfreeze-freeze', undefined, timeoutMs, 'GUEST_FREEZE_FAILED');
+      return numberIn(count, at, 'freeze', 'GUEST_FREEZE_FAILED');
+    },
+    thaw: async (timeoutMs = defaultTimeoutMs) => {
+      const count = await call.ask('guest-fsfreeze-thaw', undefined, timeoutMs, 'GUEST_FREEZE_FAILED');
+      return numberIn(count, at, 'thaw', 'GUEST_FREEZE_FAILED');
+    },
     status: async (timeoutMs = defaultTimeoutMs) =>
       (await call.ask('guest-fsfreeze-status', undefined, timeoutMs)) === 'frozen' ? 'frozen' : 'thawed',
     info: async (timeoutMs = defaultTimeoutMs) => asInfo(await call.ask('guest-info', undefined, timeoutMs)),
@@ -143,9 +147,11 @@ function createCaller(at: AgentAddress, seams: Seams) {
 const wasAnswered = (error: unknown): boolean =>
   errorCodeOf(error) !== undefined && (error as TidemarkError).details['answered'] === true;
 
-function numberIn(value: unknown, at: AgentAddress, what: string): number {
+/** It was asked and answered: only what came back makes no sense. */
+function numberIn(value: unknown, at: AgentAddress, what: string, code: ErrorCode): number {
   if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value;
-  throw unreachable(at, `gave no number for ${what}`);
+  const message = `guest agent of vm ${at.vmId} at ${at.socket} gave no number for ${what}`;
+  throw new TidemarkError(code, message, { vm: at.vmId, socket: at.socket });
 }
 
 function asInfo(value: unknown): { version: string; commands: string[] } {

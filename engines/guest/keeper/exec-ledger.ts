@@ -32,6 +32,12 @@ export function createExecLedger(stateFolder: string, seams: Seams) {
     }
   };
 
+  /** Refused in so many words, it did not run: the key is free again. */
+  const forget = async (order: ExecOrder): Promise<void> => {
+    entries.delete(keyOf(order));
+    await save();
+  };
+
   const perform = async (order: ExecOrder, agent: GuestAgent): Promise<ExecResult> => {
     const end = seams.clock.monotonic() + order.timeoutMs;
     const known = entries.get(keyOf(order));
@@ -42,7 +48,10 @@ export function createExecLedger(stateFolder: string, seams: Seams) {
     if (!known) {
       enter(entry);
       await save();
-      entry.pid = await agent.start({ path: order.path, args: order.args, capture: true });
+      entry.pid = await agent.start({ path: order.path, args: order.args, capture: true }).catch(async (error) => {
+        if (wasRefused(error)) await forget(order);
+        throw error;
+      });
       await save();
     }
     while (seams.clock.monotonic() < end) {
@@ -76,6 +85,8 @@ export function createExecLedger(stateFolder: string, seams: Seams) {
     },
   };
 }
+
+const wasRefused = (error: unknown): boolean => error instanceof TidemarkError && error.details['answered'] === true;
 
 const unknownEnd = (order: ExecOrder, why: string): TidemarkError =>
   new TidemarkError(

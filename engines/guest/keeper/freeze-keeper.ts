@@ -242,12 +242,16 @@ const freezeFailed = (vm: Guest, run: RunKey, why: string, cause?: unknown): Tid
     cause,
   );
 
+const isEntry = (entry: Partial<FrozenEntry> | null): entry is FrozenEntry =>
+  typeof entry?.vmId === 'string' && typeof entry.run === 'string' && typeof entry.agent === 'string';
+
 /** A ledger that cannot be read is taken to say that every guest is frozen: a thaw too many does no harm. */
 async function readLedger(file: DurableFile, all: Guest[], { log }: Seams): Promise<FrozenEntry[]> {
   try {
-    const content = (await file.read()) as { frozen?: FrozenEntry[] } | undefined;
+    const content = (await file.read()) as { frozen?: unknown } | undefined;
     if (content === undefined) return [];
-    if (!Array.isArray(content.frozen)) throw new TypeError('it has no list of frozen guests');
+    if (!Array.isArray(content.frozen) || !content.frozen.every(isEntry))
+      throw new TypeError('it has no list of frozen guests');
     return content.frozen;
   } catch (error) {
     log.error('the ledger of frozen guests is damaged: all guests are thawed', { error: messageOf(error) });

@@ -22,6 +22,7 @@ let folder: string;
 let fake: FakeAgent;
 let keeper: GuestKeeper | null;
 let client: KeeperClient;
+let looksAfter = true;
 const children: ChildProcess[] = [];
 const ledger = async (): Promise<{ frozen: { vmId: string; run: string }[] }> =>
   JSON.parse(await readFile(join(folder, 'state/frozen.json'), 'utf8')) as never;
@@ -30,9 +31,11 @@ const keep = async (): Promise<GuestKeeper> =>
     socket: join(folder, 'keeper.sock'),
     stateFolder: join(folder, 'state'),
     loadVms: () =>
-      Promise.resolve([
-        { vmId: vm.vmId, qmp: join(folder, 'none.sock'), agent: join(folder, 'ga.sock'), site: siteId('s1') },
-      ]),
+      Promise.resolve(
+        looksAfter
+          ? [{ vmId: vm.vmId, qmp: join(folder, 'none.sock'), agent: join(folder, 'ga.sock'), site: siteId('s1') }]
+          : [],
+      ),
     seams: testSeams(),
     openMonitor: off,
   });
@@ -44,6 +47,7 @@ const thawed = async (): Promise<void> => {
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'td-keeper-'));
   await mkdir(join(folder, 'state'));
+  looksAfter = true;
   fake = await startFakeAgent(join(folder, 'ga.sock'));
   keeper = await keep();
   client = connectKeeper({ socket: join(folder, 'keeper.sock'), seams: testSeams() });
@@ -118,6 +122,13 @@ test('a refused freeze leaves nothing in the ledger', async () => {
   await client.freezer.freeze(vm, other, 2000);
 });
 
+test('a freeze answered with nonsense may have been done: the guest is thawed', async () => {
+  fake.fileSystems = -1;
+  await expect(client.freezer.freeze(vm, run, 5000)).rejects.toMatchObject({ code: 'GUEST_FREEZE_FAILED' });
+  fake.fileSystems = 2;
+  await thawed();
+});
+
 test('an agent that never answered was not frozen: nothing is left in the ledger', async () => {
   fake.silent = true;
   await expect(client.freezer.freeze(vm, run, 300)).rejects.toMatchObject({ code: 'GUEST_UNREACHABLE' });
@@ -171,13 +182,16 @@ test('at its start thaws what the ledger shows frozen, and does not give up on a
   await thawed();
 });
 
-test('a damaged ledger means that every guest is thawed', async () => {
-  await keeper!.stop();
-  fake.frozen = true;
-  await writeFile(join(folder, 'state/frozen.json'), '{"version":1,"fro');
-  keeper = await keep();
-  await thawed();
-});
+test.each(['{"version":1,"fro', '{"version":1,"frozen":[null]}', '{"version":1,"frozen":[{"vmId":"x"}]}', '[]'])(
+  'a damaged ledger means that every guest is thawed: %s',
+  async (text) => {
+    await keeper!.stop();
+    fake.frozen = true;
+    await writeFile(join(folder, 'state/frozen.json'), text);
+    keeper = await keep();
+    await thawed();
+  },
+);
 
 test('thaws all before it stops; a client finds the next keeper by itself', async () => {
   await client.freezer.freeze(vm, run, 10_000);
@@ -203,6 +217,22 @@ test('runs a guest program once per key, also over a restart of the keeper', asy
   keeper = await keep();
   expect(await client.exec(vm, script)).toEqual(result);
   expect(fake.done.filter((verb) => verb === 'guest-exec')).toHaveLength(1);
+});
+
+test('a program that the guest refused to start may be asked for again', async () => {
+  const script = { key: `${run}/pre`, path: '/bin/true', args: [], timeoutMs: 5000 };
+  fake.frozen = true;
+  await expect(client.exec(vm, script)).rejects.toMatchObject({ code: 'GUEST_UNREACHABLE' });
+  fake.frozen = false;
+  expect(await client.exec(vm, script)).toMatchObject({ exitCode: 0 });
+});
+
+test('the agent of a VM that is no longer looked after is let go', async () => {
+  await client.status(vm);
+  expect(fake.hasClient).toBe(true);
+  looksAfter = false;
+  await keeper!.reload();
+  await vi.waitFor(() => expect(fake.hasClient).toBe(false));
 });
 
 test('bad requests are answered; a caller that breaks the protocol is dropped', async () => {

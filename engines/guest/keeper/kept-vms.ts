@@ -41,6 +41,15 @@ export function createKeptVms(
     for (const [id, vm] of wanted) {
       if (!vms.has(id)) vms.set(id, { ...vm, link: createMonitorLink(vm, openMonitor, rescuer, seams) });
     }
+    letAgentsGo([...wanted.values()]);
+  };
+  /** An agent serves one client: one that is no longer ours is left to others. A thaw under way connects again. */
+  const letAgentsGo = (wanted: KeptVm[]): void => {
+    for (const [socket, agent] of agents) {
+      if (wanted.some((vm) => vm.agent === socket)) continue;
+      agent.close();
+      agents.delete(socket);
+    }
   };
   const find = async (params: Params): Promise<Kept> => {
     const id = toVmId(text(params, 'vm'));
