@@ -90,7 +90,7 @@ function liveDisks(
   isOver: boolean,
 ): LiveDisk[] {
   const keys = new Set([...progress, ...rows].map((disk) => disk.diskKey));
-  return [...keys].map((diskKey) =>
+  return [...keys].sort().map((diskKey) =>
     liveDisk(diskKey, {
       row: rows.find((disk) => disk.diskKey === diskKey),
       progress: progress.find((disk) => disk.diskKey === diskKey),

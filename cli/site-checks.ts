@@ -25,12 +25,20 @@ async function checkSocket(what: string, file: string, listening: Set<string> | 
   return listening === null || listening.has(file) ? [] : [`${what}: nobody listens on ${file}`];
 }
 
+/** What the system says to it, in words with the path in them. */
+function refusal(kind: 'file' | 'folder', file: string, error: unknown): string {
+  const { code } = error as NodeJS.ErrnoException;
+  if (code === 'ENOENT') return `there is no ${kind} ${file}`;
+  return code === 'EACCES' ? `${file} may not be used by this user` : messageOf(error);
+}
+
 async function checkReadable(what: string, file: string): Promise<string[]> {
   try {
     await access(file, constants.R_OK);
-    return (await stat(file)).isFile() ? [] : [`${what}: ${file} is not a file`];
+    const found = await stat(file);
+    return found.isFile() || found.isBlockDevice() ? [] : [`${what}: ${file} is not a file`];
   } catch (error) {
-    return [`${what}: ${messageOf(error)}`];
+    return [`${what}: ${refusal('file', file, error)}`];
   }
 }
 
@@ -41,7 +49,7 @@ async function checkFolder(what: string, folder: string, isMade: boolean): Promi
     return [];
   } catch (error) {
     const isAbsent = (error as NodeJS.ErrnoException).code === 'ENOENT';
-    return isAbsent && isMade ? [] : [`${what}: ${messageOf(error)}`];
+    return isAbsent && isMade ? [] : [`${what}: ${refusal('folder', folder, error)}`];
   }
 }
 
