@@ -83,7 +83,12 @@ export class SourceConnection {
   async sendData(head: BlockHead, payload: Buffer): Promise<void> {
     const wire = this.#wire!;
     await wire.owed(this.#credit.take(payload.length));
-    await wire.owed(wire.sendBlock({ type: 'data', ...head }, payload));
+    try {
+      await wire.owed(wire.sendBlock({ type: 'data', ...head }, payload));
+    } catch (error) {
+      // What the target said when it ended the connection tells more than a write that came too late.
+      throw this.#failure ?? error;
+    }
   }
 
   /** Resolves when the window is durable. `onWant`: blocks to send again, or after all, until then. */

@@ -1,5 +1,5 @@
 /** Aborting: the repository says sealed or aborted, exactly one of them, for ever (invariant 2). */
-import { truncate } from 'node:fs/promises';
+import { rm, truncate } from 'node:fs/promises';
 import { errorCodeOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RestorePointId, RunKey } from '../../../schema/domain/ids.ts';
 import type { AbortOutcome } from '../../../schema/domain/restore-point.ts';
@@ -50,13 +50,14 @@ async function decide(parts: Parts, known: NonNullable<ReturnType<typeof stateOf
   return decision;
 }
 
-/** On a full disk the ledger makes room: it is worth nothing any more, whether or not the abort is complete. */
+/** On a full disk reserve and ledger make room: they are worth nothing any more, whether or not the abort is complete. */
 async function bury({ layout }: Parts, point: OpenPoint, tombstone: Tombstone): Promise<Decision> {
   try {
     return await writeTombstone(layout, tombstone);
   } catch (error) {
     if (errorCodeOf(error) !== 'REPOSITORY_FULL') throw error;
     for (const disk of point.disks.values()) disk.frames.fill(-1);
+    await rm(layout.reserve(tombstone.restorePointId), { force: true });
     await truncate(layout.ledger(tombstone.restorePointId));
     return writeTombstone(layout, tombstone);
   }

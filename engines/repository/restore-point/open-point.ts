@@ -52,11 +52,15 @@ export async function saveHead(layout: Layout, head: Head): Promise<void> {
   await replaceFile(layout.head(head.restorePointId), encodeHead(head));
 }
 
+/** Not zeros: some file systems store those for nothing. */
+const RESERVE = 'room for a tombstone '.repeat(400).slice(0, 8192);
+
 /** A new open restore point, durable when it returns. */
 export async function createOpenPoint(layout: Layout, head: Head, nowMs: number): Promise<OpenPoint> {
   const folder = layout.openFolder(head.restorePointId);
   try {
     await ensureFolder(folder);
+    await replaceFile(layout.reserve(head.restorePointId), RESERVE);
     await saveHead(layout, head);
     return await openPoint(layout, head, nowMs, () => true);
   } catch (error) {

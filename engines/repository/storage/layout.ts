@@ -35,6 +35,8 @@ export function layoutOf(folder: string) {
     openFolder,
     head: (id: RestorePointId): string => join(openFolder(id), 'head'),
     ledger: (id: RestorePointId): string => join(openFolder(id), 'ledger'),
+    /** Room for a tombstone, should the disk be full by then. */
+    reserve: (id: RestorePointId): string => join(openFolder(id), 'reserve'),
     tombstone: (id: RestorePointId): string => join(folder, 'aborted', id),
     manifestFolder: (vmId: string): string => join(folder, 'manifests', vmKeyOf(vmId)),
     manifest: (vmId: string, id: RestorePointId): string => join(folder, 'manifests', vmKeyOf(vmId), id),
