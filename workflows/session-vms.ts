@@ -92,25 +92,33 @@ async function resultOf(
   try {
     return await child.result();
   } catch (error) {
-    return resultIn(error) ?? (await CancellationScope.nonCancellable(() => recordLost(run, input, error)));
+    return resultIn(run, input, error) ?? (await CancellationScope.nonCancellable(() => recordLost(run, input, error)));
   }
 }
 
-/** A child that failed or was stopped carries its whole result. */
-function resultIn(error: unknown): VmBackupResult | null {
+/**
+ * A child that failed carries its whole result. Of one that was cancelled the server keeps no details: it has recorded
+ * itself, and the session has to know only that it was stopped.
+ */
+function resultIn(run: SessionRun, input: VmBackupInput, error: unknown): VmBackupResult | null {
   if (!(error instanceof ChildWorkflowFailure)) return null;
   const { cause } = error;
-  const told = cause instanceof ApplicationFailure || cause instanceof CancelledFailure ? cause.details?.[0] : null;
+  if (cause instanceof CancelledFailure) return resultWithout(run, input, error);
+  const told = cause instanceof ApplicationFailure ? cause.details?.[0] : null;
   return (told as VmBackupResult | null | undefined) ?? null;
 }
 
-/** A child that was terminated could say and undo nothing: its row is written for it, the rest is the janitor's. */
-async function recordLost(run: SessionRun, input: VmBackupInput, error: unknown): Promise<VmBackupResult> {
+function resultWithout(run: SessionRun, input: VmBackupInput, error: unknown): VmBackupResult {
   const { vmId } = input.vm.vm;
   const now = new Date().toISOString();
   const runKey = runKeyOf(vmBackupWorkflowId(run.workflowId, vmId, input.attempt));
   const nothing = { restorePointId: null, consistency: null, disks: [], findings: [], startedAt: now, endedAt: now };
-  const result: VmBackupResult = { vmId, run: runKey, result: 'Failed', ...nothing, error: viewOf(error) };
+  return { vmId, run: runKey, result: 'Failed', ...nothing, error: viewOf(error) };
+}
+
+/** A child that was terminated could say and undo nothing: its row is written for it, the rest is the janitor's. */
+async function recordLost(run: SessionRun, input: VmBackupInput, error: unknown): Promise<VmBackupResult> {
+  const result = resultWithout(run, input, error);
   await say('recordVm', { queue: controlQueue })({ sessionId: input.sessionId, step: 'done', result });
   return result;
 }

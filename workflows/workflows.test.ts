@@ -265,7 +265,9 @@ describe('backupSession', () => {
     'stops, %s',
     async (how) => {
       const vms = [0, 1, 2, 3].map((position) => plannedVm(position));
+      let sessionWorkflow = '';
       const stop = async (workflowId: string): Promise<void> => {
+        sessionWorkflow = workflowId;
         const handle = workers.client.workflow.getHandle(workflowId);
         await (how === 'immediate' ? handle.cancel() : handle.signal(signalNames.stop));
       };
@@ -275,6 +277,8 @@ describe('backupSession', () => {
       expect(rows.states).toContain('Stopping');
       expect(rows.unprocessed).toBeGreaterThan(0);
       expect(state(vms[0]!).recorded!.result).toBe(how === 'immediate' ? 'Failed' : 'Success');
+      // What a VM has recorded of itself stays, also when it was cancelled: the session writes nothing over it.
+      expect(world.of(sessionWorkflow).recorded).toBeNull();
       for (const vm of vms) if (state(vm).recorded) expectNothingLeft(state(vm), vm.name);
     },
     30_000,
