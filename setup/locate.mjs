@@ -3,7 +3,7 @@
  * Plain JavaScript because the set-up runs before Node 24 is there; `locate.d.mts` has the types.
  */
 import { createHash } from 'node:crypto';
-import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, readFileSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import path from 'node:path';
 
@@ -14,7 +14,7 @@ export const toolCacheFolder = () => path.join(cacheFolder(), 'bin');
 function isExecutable(file) {
   try {
     accessSync(file, constants.X_OK);
-    return true;
+    return statSync(file).isFile();
   } catch {
     return false;
   }

@@ -27,6 +27,8 @@ try {
   });
   say(`everything for ${purpose} is there (${((Date.now() - startedAt) / 1000).toFixed(1)} s)`);
 } catch (error) {
-  console.error(`setup: ${error instanceof SetupStop ? error.message : (error.stack ?? error)}`);
+  // What the system refused (no space, no permission) is told by its message; a stack would hide it.
+  const isPlain = error instanceof SetupStop || error.syscall !== undefined;
+  console.error(`setup: ${isPlain ? error.message : (error.stack ?? error)}`);
   process.exitCode = error instanceof SetupStop ? 2 : 1;
 }

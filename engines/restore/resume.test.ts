@@ -12,6 +12,7 @@ import { MemoryRepository } from '../../tests/fixtures/mover/memory-repository.t
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { createRestorePool } from '../mover/restore-client/pool.ts';
 import { createSourcePool } from '../mover/source/pool.ts';
+import { findProcesses } from '../stack/process-identity.ts';
 import { type MoverTarget, startMoverTarget } from '../mover/target/mover-target.ts';
 import { createTargets, discardTargets, type TargetRequest } from './targets.ts';
 
@@ -103,7 +104,8 @@ test('a restore whose target hangs can be stopped', async () => {
   await source.close();
   const disks = [{ diskKey: diskKey('d0'), sizeBytes, name: 'disk.img' }];
   const [access] = await createTargets({ run, folder: out(), allowedFolders: [folder], format: 'qcow2', disks });
-  const daemon = Number(execFileSync('pgrep', ['-f', `^qemu-storage-daemon.*${folder}`], { encoding: 'utf8' }));
+  const serving = (word: string): boolean => word.includes(folder);
+  const [daemon] = findProcesses(([tool, ...words]) => tool === 'qemu-storage-daemon' && words.some(serving));
   const laneEntry = new URL('../../workers/lanes/restore-lane.ts', import.meta.url);
   const pool = createRestorePool({ laneCount: 1, laneEntry, seams: testSeams() });
   const stop = new AbortController();
@@ -117,11 +119,11 @@ test('a restore whose target hangs can be stopped', async () => {
     onProgress: (p) => {
       if (p.bytesDone < DATA_BYTES) return;
       // Nothing is left to write but zeros, so it hangs in a flush.
-      process.kill(daemon, 'SIGSTOP');
+      process.kill(daemon!.pid, 'SIGSTOP');
       setTimeout(() => stop.abort(new Error('enough')), 500);
     },
   });
   await expect(restore).rejects.toThrow('enough');
   await pool.close();
-  process.kill(daemon, 'SIGCONT');
+  process.kill(daemon!.pid, 'SIGCONT');
 });

@@ -129,8 +129,10 @@ function buildInitrd(files) {
 export function buildGuestImage() {
   const files = guestFiles();
   if (existsSync(files.initrd) && existsSync(files.kernel)) return;
-  if (process.arch !== 'x64')
-    throw new SetupStop('the test guest is built for x86-64 only; tests with a guest are left out');
+  if (process.arch !== 'x64') {
+    say('the test guest is built for x86-64 only: tests with a guest are left out');
+    return;
+  }
   mkdirSync(files.folder, { recursive: true });
   unpackKernel(files);
   buildInitrd(files);

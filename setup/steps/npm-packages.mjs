@@ -2,8 +2,8 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { rootFolder } from '../locate.mjs';
-import { run, say } from './shell.mjs';
+import { locateTool, rootFolder } from '../locate.mjs';
+import { run, say, SetupStop } from './shell.mjs';
 
 const modules = path.join(rootFolder, 'node_modules');
 const stampFile = path.join(modules, '.tidemark-setup');
@@ -32,6 +32,11 @@ export function installNpmPackages() {
   const digest = digestOf(path.join(rootFolder, 'package-lock.json'));
   if (existsSync(newNode) && stamped() === digest) return;
   if (existsSync(newNode) && matchesByNpmRecord()) return writeStamp(digest);
+  if (locateTool('npm') === null) {
+    throw new SetupStop(
+      'npm is not installed; install it (Debian: sudo apt-get install npm), then run the set-up again',
+    );
+  }
   say('installing the npm packages, Node 24 among them (20-60 s)');
   run('npm', ['ci', '--no-audit', '--no-fund'], { cwd: rootFolder });
   if (!existsSync(newNode)) {

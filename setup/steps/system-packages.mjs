@@ -48,7 +48,8 @@ export function installSystemPackages(purpose) {
   }
   updatePackageLists();
   say(`installing ${missing.join(', ')} (10-60 s)`);
-  runAsRoot(command.split(' '));
+  // A fresh machine may be in the middle of its own updates: their lock is waited for.
+  runAsRoot(command.replace('apt-get', 'apt-get -o DPkg::Lock::Timeout=300').split(' '));
   const still = wanted.filter(([name, isThere]) => missing.includes(name) && !isThere()).map(([name]) => name);
   if (still.length > 0) throw new Error(`installed, but still not found: ${still.join(', ')}`);
 }
