@@ -7,7 +7,6 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { whyNoGuest } from '../fixtures/guest/start-guest.ts';
-import { openTestAgent } from '../fixtures/guest/test-agent.ts';
 import { expectClean, vmOf } from '../fixtures/world/expect-clean.ts';
 import { expectRestored } from '../fixtures/world/expect-restored.ts';
 import { startWorld, type World } from '../fixtures/world/world.ts';
@@ -33,15 +32,9 @@ async function stopHostWhileFrozen(hostPid: number): Promise<boolean> {
 
 /** The tests' own agent: a write that a frozen file system would hold back. */
 async function canWrite(withinMs: number): Promise<boolean> {
-  const agent = await openTestAgent(world.guest.testAgentSocket);
-  try {
-    await agent.run('date > /mnt/data/probe && sync /mnt/data/probe', { timeoutMs: withinMs });
-    return true;
-  } catch {
-    return false;
-  } finally {
-    agent.close();
-  }
+  const agent = await world.agent();
+  const { exitCode } = await agent.run('date > /mnt/data/probe && sync /mnt/data/probe', { timeoutMs: withinMs });
+  return exitCode === 0;
 }
 
 describe.skipIf(why !== null)(`death between freeze and thaw${why ? ` (left out: ${why})` : ''}`, () => {

@@ -5,7 +5,7 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { whyNoGuest } from '../fixtures/guest/start-guest.ts';
-import { openTestAgent, type TestAgent } from '../fixtures/guest/test-agent.ts';
+import type { TestAgent } from '../fixtures/guest/test-agent.ts';
 import { fillDisk, findDisk, prepareChunk } from '../fixtures/world/changing-disk.ts';
 import { blockBytesIn, expectClean, modesOf, readOf, vmOf } from '../fixtures/world/expect-clean.ts';
 import { expectRestored } from '../fixtures/world/expect-restored.ts';
@@ -31,12 +31,11 @@ describe.skipIf(why !== null)(`a process dies while blocks flow${why ? ` (left o
       { key: 'second', sizeMib: WINDOWS * 64, filesystem: 'none' },
     ] as const;
     world = await startWorld({ disks: [...disks], lanes: LANES, memoryMiB: 320 });
-    agent = await openTestAgent(world.guest.testAgentSocket);
+    agent = await world.agent();
     await prepareChunk(agent);
     expect((await world.runJob()).result).toBe('Success');
   });
   afterAll(async () => {
-    agent?.close();
     await world?.close();
   });
 
@@ -121,7 +120,6 @@ describe.skipIf(why !== null)(`a process dies while blocks flow${why ? ` (left o
     await fillDisk(agent, 'second', WINDOWS, (round += 1));
     const failing = world.runJob([1]);
     await untilFlowing(world.repository, world.diskBytes, 0.2);
-    agent.close();
     await world.endGuest('kill');
     const failed = await failing;
     expect(failed.result).toBe('Failed');
@@ -129,7 +127,7 @@ describe.skipIf(why !== null)(`a process dies while blocks flow${why ? ` (left o
     expect(await world.sql('select kind from leases')).toEqual([]);
 
     await world.startGuest({ memoryMiB: 320 });
-    agent = await openTestAgent(world.guest.testAgentSocket);
+    agent = await world.agent();
     const { report, copies } = await world.runWithCopies('after', [3]);
     expect(modesOf(report)).toEqual(['comparison', 'comparison']);
     for (const disk of vmOf(report).disks) expect(disk.reason?.message).toMatch(/\w+ \w+/);

@@ -1,7 +1,7 @@
 /** Stages (c) and (d): a real guest is backed up, changes, is backed up again, and comes back byte for byte. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { whyNoGuest } from '../fixtures/guest/start-guest.ts';
-import { openTestAgent, type TestAgent } from '../fixtures/guest/test-agent.ts';
+import type { TestAgent } from '../fixtures/guest/test-agent.ts';
 import { startRecords, stopRecords } from '../fixtures/guest/records.ts';
 import { armDirty, dirtyInBlocks } from '../fixtures/world/dirty-at-instant.ts';
 import { expectRestored, needsRecovery, recordsIn } from '../fixtures/world/expect-restored.ts';
@@ -15,10 +15,9 @@ let agent: TestAgent;
 beforeAll(async () => {
   if (why !== null) return;
   world = await startWorld();
-  agent = await openTestAgent(world.guest.testAgentSocket);
+  agent = await world.agent();
 });
 afterAll(async () => {
-  agent?.close();
   await world?.close();
 });
 
@@ -31,7 +30,7 @@ type Manifest = { manifest: { consistency: { reached: string; frozenMs: number }
 
 /** Nothing of ours but the reference point of the last sealed restore point. */
 async function expectOnlyTheReferencePoint(): Promise<void> {
-  const left = await qemuLeftovers(world.guest);
+  const left = await qemuLeftovers(await world.monitor());
   expect(left).toMatchObject({ jobs: [], exports: [], nodes: [] });
   expect(Object.values(left.bitmaps).map((names) => names.length)).toEqual(world.disks.map(() => 1));
   expect(await scratchFiles(world.scratch)).toEqual([]);

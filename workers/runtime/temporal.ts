@@ -1,5 +1,5 @@
 /** Temporal for a worker process: one runtime, one connection, waited for as long as it takes. */
-import { DefaultLogger, NativeConnection, Runtime, type LogLevel } from '@temporalio/worker';
+import { DefaultLogger, type Logger, type LogLevel, NativeConnection, Runtime } from '@temporalio/worker';
 import { messageOf } from '../../schema/domain/errors.ts';
 import type { Log, Seams } from '../../schema/domain/seams.ts';
 import type { TemporalAddress } from './config.ts';
@@ -17,11 +17,19 @@ const levels: Record<LogLevel, keyof Omit<Log, 'child'>> = {
   ERROR: 'error',
 };
 
+/** Said of each queue that only activities are served on, which is as it should be. */
+const noise = /^No workflows registered/;
+
+/** Temporal's own words in our log, from warnings on. */
+export const temporalLogger = (log: Log): Logger =>
+  new DefaultLogger('WARN', ({ level, message, meta }) => {
+    if (!noise.test(message)) log[levels[level]](message, meta);
+  });
+
 /** Once per process, before anything else of Temporal. Signals are ours to handle. */
 export function installRuntime(log: Log): void {
-  const logger = new DefaultLogger('INFO', ({ level, message, meta }) => log[levels[level]](message, meta));
   Runtime.install({
-    logger,
+    logger: temporalLogger(log),
     shutdownSignals: [],
     workerHeartbeatInterval: WORKER_HEARTBEAT,
     telemetryOptions: { logging: { filter: { core: 'WARN', other: 'ERROR' }, forward: {} } },

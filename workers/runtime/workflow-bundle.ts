@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { bundleWorkflowCode } from '@temporalio/worker';
 import { messageOf } from '../../schema/domain/errors.ts';
 import type { Log } from '../../schema/domain/seams.ts';
+import { temporalLogger } from './temporal.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const sourceFolders = ['workflows', 'schema/domain'];
@@ -21,7 +22,8 @@ export async function loadWorkflowBundle(folder: string, log: Log): Promise<stri
   const name = `${await digestOfSources()}.js`;
   const kept = await readFile(path.join(folder, name), 'utf8').catch(() => null);
   if (kept !== null) return kept;
-  const { code } = await bundleWorkflowCode({ workflowsPath: path.join(root, 'workflows/index.ts') });
+  const workflowsPath = path.join(root, 'workflows/index.ts');
+  const { code } = await bundleWorkflowCode({ workflowsPath, logger: temporalLogger(log) });
   await keep(folder, name, code).catch((error: unknown) =>
     log.warn('the workflow bundle cannot be kept', { folder, error: messageOf(error) }),
   );

@@ -1,10 +1,10 @@
 /** What is known of an image without reading its data: `qemu-img info` and the file system. */
 import { execFile } from 'node:child_process';
-import { type BigIntStats } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import type { ImageVmConfig } from '../../../schema/domain/configuration.ts';
 import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import { fileIdentity } from '../file-identity.ts';
 import { imageLockedIn, stderrOf } from '../storage-daemon.ts';
 
 const run = promisify(execFile);
@@ -21,9 +21,20 @@ export type ImageFacts = {
   /** Another process has it open for writing. */
   inUse: boolean;
   internalSnapshots: number;
+  /** Whether the image can keep dirty bitmaps, and those it keeps. */
+  keepsBitmaps: boolean;
+  bitmaps: ImageBitmap[];
 };
 
-type QemuImgInfo = { 'virtual-size': number; 'backing-filename'?: string; snapshots?: unknown[] };
+/** `flags`: `auto` = records from the next start on, `in-use` = not closed in order, not to be trusted. */
+export type ImageBitmap = { name: string; granularity: number; flags: string[] };
+
+type QemuImgInfo = {
+  'virtual-size': number;
+  'backing-filename'?: string;
+  snapshots?: unknown[];
+  'format-specific'?: { type: string; data: { compat?: string; bitmaps?: ImageBitmap[] } };
+};
 
 /**
  * BAD_DISK: there is no such file, or it is not of the format named. BACKING_FILE: it stands on another image and this
@@ -45,17 +56,18 @@ export async function inspectImage(disk: ImageDisk): Promise<ImageFacts> {
   const isRawFile = disk.format === 'raw' && file.isFile();
   return {
     sizeBytes: isRawFile ? Number(file.size) : info['virtual-size'],
-    identity: identityOf(disk, file),
+    identity: fileIdentity(disk.format, disk.file, file),
     isBlockDevice: file.isBlockDevice(),
     inUse,
     internalSnapshots: info.snapshots?.length ?? 0,
+    keepsBitmaps: keepsBitmaps(disk.format, info['format-specific']?.data.compat),
+    bitmaps: info['format-specific']?.data.bitmaps ?? [],
   };
 }
 
-/** Stays over reboots (no device number) and over growth; a file put in this one's place has another one. */
-function identityOf(disk: ImageDisk, file: BigIntStats): string {
-  return file.isBlockDevice() ? `${disk.format}:${disk.file}` : `${disk.format}:${file.ino}:${file.birthtimeNs}`;
-}
+/** Only the third version of qcow2 (compat 1.1) does. */
+export const keepsBitmaps = (format: string, compat: string | undefined): boolean =>
+  format === 'qcow2' && compat !== '0.10';
 
 async function qemuImgInfo(
   disk: ImageDisk,

@@ -1,0 +1,124 @@
+/**
+ * Looks after held checkpoints of running VMs while this worker lives: when the scratch space is full or over its limit,
+ * or a backup job ends by another hand, the point in time is gone. Then readers are cut off at once, instead of reading
+ * bytes of another time until the release refuses them.
+ */
+import { messageOf } from '../../../schema/domain/errors.ts';
+import type { GuestEvent, Reason } from '../../../schema/domain/hypervisor.ts';
+import type { RunKey } from '../../../schema/domain/ids.ts';
+import type { MonitorEvent } from '../../../schema/domain/seams.ts';
+import type { Context } from './context.ts';
+import { isOfRun } from './holder.ts';
+import type { RunState } from './run-states.ts';
+import { scratchUse } from './scratch.ts';
+
+export type Guards = {
+  /** Again for the same run: nothing. */
+  begin(state: RunState): void;
+  end(run: RunKey): void;
+  close(): Promise<void>;
+};
+
+const POLL_MS = 1000;
+const SCRATCH_FULL: Reason = { code: 'SCRATCH_FULL', message: 'the scratch space is full; the guest was let go on' };
+
+/** `lose` is told at most once per run; it ends the checkpoint. */
+export function createGuards(context: Context, lose: (run: RunKey, why: Reason) => Promise<void>): Guards {
+  const guards = new Map<RunKey, { stop: AbortController; ended: Promise<unknown> }>();
+  const begin = (state: RunState): void => {
+    if (state.heldBy !== 'vm' || guards.has(state.run)) return;
+    const stop = new AbortController();
+    const found = (why: Reason): void => {
+      if (stop.signal.aborted) return;
+      stop.abort();
+      lose(state.run, why).catch((error: unknown) => {
+        context.seams.log.warn('a lost checkpoint could not be ended yet', { run: state.run, cause: messageOf(error) });
+      });
+    };
+    const ended = Promise.all([
+      hear(context, state, stop.signal, found),
+      measure(context, state.run, stop.signal, found),
+    ]);
+    guards.set(state.run, { stop, ended });
+  };
+  const end = (run: RunKey): void => {
+    guards.get(run)?.stop.abort();
+    guards.delete(run);
+  };
+  return {
+    begin,
+    end,
+    close: async () => {
+      const all = [...guards.values()];
+      for (const run of guards.keys()) end(run);
+      await Promise.all(all.map(({ ended }) => ended));
+    },
+  };
+}
+
+type Found = (why: Reason) => void;
+
+/** A keeper that restarts is heard again. */
+async function hear(context: Context, { run, vm }: RunState, signal: AbortSignal, found: Found): Promise<void> {
+  const isJob = isOfRun(context, run, ['job']);
+  let noSpace = false;
+  while (!signal.aborted) {
+    try {
+      for await (const { event, data } of context.monitorOf(vm.vmId).events(signal)) {
+        if (event === 'scratch-full' && data['run'] === run) found(SCRATCH_FULL);
+        noSpace ||= event === 'BLOCK_IO_ERROR' && data['nospace'] === true;
+        const ended = event === 'BLOCK_JOB_CANCELLED' || event === 'BLOCK_JOB_COMPLETED';
+        if (ended && isJob(String(data['device'])))
+          found(noSpace ? SCRATCH_FULL : { code: 'CHECKPOINT_LOST', message: `${event} of ${String(data['device'])}` });
+      }
+    } catch (error) {
+      context.seams.log.debug('the events of a VM cannot be heard', { vm: vm.vmId, cause: messageOf(error) });
+    }
+    await context.seams.clock.sleep(POLL_MS, signal).catch(() => undefined);
+  }
+}
+
+/** All scratch files count; the run that takes most has to go. */
+async function measure({ host, site, seams }: Context, run: RunKey, signal: AbortSignal, found: Found): Promise<void> {
+  const { folder, maxBytes } = host.scratch;
+  while (!signal.aborted) {
+    const uses = await scratchUse(host.scratch, site);
+    const usedBytes = uses.reduce((sum, use) => sum + use.usedBytes, 0);
+    const largest = uses.toSorted((a, b) => b.usedBytes - a.usedBytes)[0];
+    if (usedBytes > maxBytes && largest?.run === run)
+      found({
+        code: 'SCRATCH_FULL',
+        message: `scratch folder ${folder} holds ${usedBytes} bytes, over its limit ${maxBytes}`,
+      });
+    await seams.clock.sleep(POLL_MS, signal).catch(() => undefined);
+  }
+}
+
+/** What a VM's monitor tells, in our words. Ends as `off` when the monitor does; of a VM that is off nothing is heard. */
+export async function* guestEvents(context: Context, state: RunState, signal: AbortSignal): AsyncGenerator<GuestEvent> {
+  const at = (): string => new Date(context.seams.clock.now()).toISOString();
+  if (state.heldBy === 'daemon') {
+    if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+    return;
+  }
+  for await (const event of context.monitorOf(state.vm.vmId).events(signal)) {
+    const told = tell(state.run, event);
+    if (told) yield { ...told, at: new Date(event.atMs).toISOString() };
+  }
+  if (!signal.aborted) yield { kind: 'off', at: at(), detail: 'the monitor of the VM was closed' };
+}
+
+function tell(run: RunKey, { event, data }: MonitorEvent): Omit<GuestEvent, 'at'> | null {
+  switch (event) {
+    case 'scratch-full':
+      return data['run'] === run ? { kind: 'scratch-full', detail: SCRATCH_FULL.message } : null;
+    case 'STOP':
+      return { kind: 'paused', detail: 'the guest was paused' };
+    case 'SHUTDOWN':
+      return { kind: 'off', detail: `the guest was shut down: ${JSON.stringify(data['reason'] ?? 'no reason given')}` };
+    case 'MIGRATION':
+      return data['status'] === 'completed' ? { kind: 'moved', detail: 'the VM was migrated to another host' } : null;
+    default:
+      return null;
+  }
+}
