@@ -65,7 +65,7 @@ export const activityBounds = {
   },
   openAccess: { toStart: '2 min', attempt: '60 s', attempts: 5, never: ['CHECKPOINT_LOST', 'NOT_FOUND'] },
   closeAccess: undo,
-  releaseCheckpoint: undo,
+  releaseCheckpoint: { ...undo, never: ['NOT_OURS', 'CHECKPOINT_LOST', 'SCRATCH_FULL'] },
   commitReferencePoint: undo,
   discardReferencePoint: undo,
 

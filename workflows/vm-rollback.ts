@@ -30,7 +30,7 @@ export class VmRollback {
   /** Releases it whatever the repository says: a checkpoint is held no longer than need be. */
   async checkpoint(): Promise<void> {
     const { machines, hostUndo, run } = this.#run;
-    await machines.on(hostUndo, 'releaseCheckpoint')({ run });
+    await this.#release();
     const decision = await this.#decide().catch(() => null);
     if (decision?.outcome === 'aborted') await machines.on(hostUndo, 'discardReferencePoint')({ run });
     if (decision === null)
@@ -39,6 +39,16 @@ export class VmRollback {
         code: 'UNREACHABLE',
         message: 'the new reference point and the one before are kept until the repository has decided',
       });
+  }
+
+  /** A checkpoint that was lost on the way is gone like a released one; why it was lost is the run's own error by now. */
+  async #release(): Promise<void> {
+    const { machines, hostUndo, run } = this.#run;
+    try {
+      await machines.on(hostUndo, 'releaseCheckpoint')({ run });
+    } catch (error) {
+      if (!['CHECKPOINT_LOST', 'SCRATCH_FULL'].includes(viewOf(error).code)) throw error;
+    }
   }
 
   async abort(): Promise<void> {
