@@ -56,7 +56,8 @@ export type ControlActivities = {
   startSession(of: { input: BackupSessionInput; workflowId: string; startedAt: string }): Promise<StartedSession>;
   /**
    * Stores what the hosts answered, makes a row per VM. `silent`: hosts that did not answer; of their VMs the catalog's
-   * inventory is used and its age becomes a warning. VM_NOT_FOUND when a VM is on no inventory at all.
+   * inventory is used and its age becomes a warning. A VM on no inventory is planned with a warning; VM_NOT_FOUND when
+   * that is so for every one. BAD_REQUEST: a retry of a session in which no VM failed.
    */
   planSession(of: {
     sessionId: SessionId;
