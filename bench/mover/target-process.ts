@@ -1,0 +1,26 @@
+/** `node target-process.ts <socket> <lanes>`: a target that wants everything and keeps nothing; says "ready". */
+import { startMoverTarget } from '../../engines/mover/target/mover-target.ts';
+import { windowCountOf } from '../../schema/domain/extents.ts';
+import { createSeams } from '../../workers/runtime/seams.ts';
+
+const [socket, lanes] = process.argv.slice(2);
+await startMoverTarget({
+  listen: { unix: socket! },
+  laneCount: Number(lanes),
+  laneEntry: new URL('./target-lane.ts', import.meta.url),
+  laneData: null,
+  registrar: {
+    begin: async (_, { sizeBytes }) => ({ lowWater: 0, above: [], windowCount: windowCountOf(sizeBytes) }),
+    offer: async (_connection, _block, digests) => Array.from({ length: digests.length / 32 }, () => 'want'),
+    commit: async () => undefined,
+    commitUntouched: async () => undefined,
+    end: async () => undefined,
+  },
+  restoreSource: {
+    begin: () => Promise.reject(new Error('nothing is kept')),
+    resolve: () => Promise.reject(new Error('nothing is kept')),
+    end: async () => undefined,
+  },
+  seams: createSeams('bench-target'),
+});
+process.stdout.write('ready\n');
