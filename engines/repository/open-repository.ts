@@ -50,6 +50,7 @@ async function serve({ indexFolder, seams, folder }: RepositoryOptions, claimed:
     pages: createPageReader(index, source),
     pageStore: createPageStore(openPageSink(layout, file.uuid, seams), index),
     turns: createTurns(),
+    soundMaps: new Map(),
   };
   return facade(parts, async () => {
     await parts.turns.idle();
@@ -63,7 +64,7 @@ async function serve({ indexFolder, seams, folder }: RepositoryOptions, claimed:
 
 /** What was found damaged is forgotten in memory only: the next start shall see for itself. */
 async function letGo(owner: IndexOwner, loaded: LoadedIndex): Promise<void> {
-  if (loaded.index.hasForgotten()) await forgetImage(owner.indexFolder);
+  if (loaded.index.forgottenCount() > 0) await forgetImage(owner.indexFolder);
   else await keepImage(owner, loaded);
 }
 

@@ -60,8 +60,13 @@ export function createEntryStore(image?: IndexImage) {
     count: (): number => entryCount,
     /** A view of the entry's 32 bytes. */
     idOf: (number: number): Buffer => chunkOf(number).subarray(baseOf(number), baseOf(number) + 32),
-    hasId: (number: number, id: Uint8Array): boolean =>
-      chunkOf(number).compare(id, 0, 32, baseOf(number), baseOf(number) + 32) === 0,
+    hasId: (number: number, id: Uint8Array): boolean => {
+      const chunk = chunkOf(number);
+      const base = baseOf(number);
+      // The table is probed by the first bytes; another one tells most neighbours apart without a call.
+      return chunk[base + 31] === id[31] && chunk.compare(id, 0, 32, base, base + 32) === 0;
+    },
+    rawLengthOf: (number: number): number => chunkOf(number).readUInt32LE(baseOf(number) + AT.raw),
     isDead: (number: number): boolean => (chunkOf(number)[baseOf(number) + AT.flags]! & DEAD) !== 0,
     markDead: (number: number): void => void (chunkOf(number)[baseOf(number) + AT.flags] = DEAD),
     kindOf: (number: number): IndexKind => KINDS[chunkOf(number)[baseOf(number) + AT.kind]!] ?? 'block',

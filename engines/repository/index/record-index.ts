@@ -8,14 +8,14 @@ export type { IndexEntry, IndexImage, NewRecord } from './entry-store.ts';
 
 export type RecordIndex = {
   lookup(id: Uint8Array): IndexEntry | null;
-  /** In the order of `ids`, 32 bytes each. */
-  lookupMany(ids: Uint8Array): (IndexEntry | null)[];
+  /** Whether there is a record of that id and raw length; for many, cheaper than `lookup`. */
+  holds(id: Uint8Array, rawLength: number): boolean;
   /** Of two copies of an id the first wins, but a page wins over a block: stored raw, it serves as both. */
   apply(records: readonly NewRecord[]): void;
   /** Forgets a record that turned out to be damaged: it will be written again when it is met again. */
   forget(id: Uint8Array): void;
-  /** Whether anything was forgotten: then the packs are read again at the next start. */
-  hasForgotten(): boolean;
+  /** How often something was forgotten. Not 0: the packs are read again at the next start. */
+  forgottenCount(): number;
   /** Forgets what lies in these packs. */
   dropPacks(packs: ReadonlySet<string>): void;
   recordCount(): number;
@@ -24,12 +24,19 @@ export type RecordIndex = {
   image(): IndexImage;
 };
 
+/** A power of two; never over half full. */
+function tableLengthFor(entryCount: number): number {
+  let length = 1024;
+  while ((entryCount + 1) * 2 > length) length *= 2;
+  return length;
+}
+
 export function createRecordIndex(image?: IndexImage): RecordIndex {
   const entries = createEntryStore(image);
   let liveCount = 0;
-  let forgotten = false;
-  /** Entry number + 1, or 0. Never over half full; a power of two long. */
-  let table = new Int32Array(1024);
+  let forgottenCount = 0;
+  /** Entry number + 1, or 0. */
+  let table = new Int32Array(tableLengthFor(entries.count()));
 
   /** Slot of the id, or the free slot where it would go. Dead entries keep their slot: the probe goes over them. */
   function slotOf(id: Uint8Array): number {
@@ -40,12 +47,15 @@ export function createRecordIndex(image?: IndexImage): RecordIndex {
     return slot;
   }
 
+  function linkAll(): void {
+    for (let number = 0; number < entries.count(); number += 1) table[slotOf(entries.idOf(number))] = number + 1;
+  }
+
   function fitTable(): void {
-    let length = table.length;
-    while ((entries.count() + 1) * 2 > length) length *= 2;
+    const length = tableLengthFor(entries.count());
     if (length === table.length) return;
     table = new Int32Array(length);
-    for (let number = 0; number < entries.count(); number += 1) table[slotOf(entries.idOf(number))] = number + 1;
+    linkAll();
   }
 
   function addOne(record: NewRecord): void {
@@ -69,7 +79,7 @@ export function createRecordIndex(image?: IndexImage): RecordIndex {
     if (number < 0 || entries.isDead(number)) return;
     entries.markDead(number);
     liveCount -= 1;
-    forgotten = true;
+    forgottenCount += 1;
   }
 
   function dropPacks(packs: ReadonlySet<string>): void {
@@ -82,22 +92,20 @@ export function createRecordIndex(image?: IndexImage): RecordIndex {
     }
   }
 
+  linkAll();
   for (let number = 0; number < entries.count(); number += 1) if (!entries.isDead(number)) liveCount += 1;
-  if (entries.count() > 0) {
-    // Entries of an image small enough for the first table are linked here, the others by growing.
-    fitTable();
-    for (let number = 0; number < entries.count(); number += 1) table[slotOf(entries.idOf(number))] = number + 1;
-  }
 
   return {
     lookup,
-    lookupMany: (ids) =>
-      Array.from({ length: ids.byteLength / 32 }, (_, at) => lookup(ids.subarray(at * 32, at * 32 + 32))),
+    holds: (id, rawLength) => {
+      const number = table[slotOf(id)]! - 1;
+      return number >= 0 && !entries.isDead(number) && entries.rawLengthOf(number) === rawLength;
+    },
     apply: (records) => {
       for (const record of records) addOne(record);
     },
     forget,
-    hasForgotten: () => forgotten,
+    forgottenCount: () => forgottenCount,
     dropPacks,
     recordCount: () => liveCount,
     numberLimit: () => entries.count(),

@@ -9,16 +9,21 @@ import { soundLeaf, type PageReader } from './page-reader.ts';
 
 /** The answer travels through workflow histories: beyond this many extents it is coarser, never shorter. */
 const MAX_EXTENTS = 256;
+const MAX_SOUND_MAPS = 1024;
+
+/** Maps of which nothing was lost when the index had forgotten so much: a repeated assignment does not look again. */
+export type SoundMaps = Map<string, number>;
+type Shelf = { pages: PageReader; index: RecordIndex; soundMaps: SoundMaps };
 
 /**
  * Sorted, whole blocks: from the smaller size's end on where the disk was resized (with the block that holds it), and
  * blocks whose record or page the repository has lost. Empty but for CBT: the other modes read everything.
  */
-export async function alsoReadOf(pages: PageReader, index: RecordIndex, disk: HeadDisk): Promise<Extent[]> {
+export async function alsoReadOf(shelf: Shelf, disk: HeadDisk): Promise<Extent[]> {
   if (disk.plan.mode !== 'cbt' || disk.base === null) return [];
   const { sizeBytes } = disk.plan;
   let granuleBytes = disk.blockSize;
-  let extents = widenToBlocks([resizedPart(disk), ...(await lostExtents(pages, index, disk))], granuleBytes, sizeBytes);
+  let extents = widenToBlocks([resizedPart(disk), ...(await lostExtents(shelf, disk))], granuleBytes, sizeBytes);
   while (extents.length > MAX_EXTENTS) extents = widenToBlocks(extents, (granuleBytes *= 2), sizeBytes);
   return extents;
 }
@@ -30,8 +35,11 @@ function resizedPart({ plan, base, blockSize }: HeadDisk): Extent {
   return { offset, length: plan.sizeBytes - offset };
 }
 
-async function lostExtents(pages: PageReader, index: RecordIndex, disk: HeadDisk): Promise<Extent[]> {
+async function lostExtents({ pages, index, soundMaps }: Shelf, disk: HeadDisk): Promise<Extent[]> {
   const map = baseMapOf(disk)!;
+  const name = `${map.root} ${Math.min(map.sizeBytes, disk.plan.sizeBytes)}`;
+  const forgotten = index.forgottenCount();
+  if (soundMaps.get(name) === forgotten) return [];
   const { blockSize } = disk;
   const leafCount = leafCountOf(Math.min(map.sizeBytes, disk.plan.sizeBytes), blockSize);
   let lost: Extent[] = [];
@@ -46,5 +54,7 @@ async function lostExtents(pages: PageReader, index: RecordIndex, disk: HeadDisk
     // A repository that lost nearly everything must not fill the memory with what it lost.
     if (lost.length > 64 * MAX_EXTENTS) lost = union(lost);
   }
+  if (soundMaps.size >= MAX_SOUND_MAPS) soundMaps.clear();
+  if (lost.length === 0) soundMaps.set(name, forgotten);
   return lost;
 }

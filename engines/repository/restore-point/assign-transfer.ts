@@ -24,7 +24,7 @@ export async function assignTransfer(parts: Parts, request: TransferRequest): Pr
     blockSize: disk.blockSize,
     codec: point.head.spec.codec,
     mode: disk.plan.mode,
-    alsoRead: await alsoReadOf(parts.pages, parts.index, disk),
+    alsoRead: await alsoReadOf(parts, disk),
   };
 }
 

@@ -37,4 +37,4 @@ export async function baseEntries(
 
 /** Whether the repository has a record of `length` bytes for an entry of a map. */
 export const resolves = (index: RecordIndex, entry: Uint8Array, length: number): boolean =>
-  isZero(entry) || index.lookup(entry)?.place.rawLength === length;
+  index.holds(entry, length) || isZero(entry);

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { restorePointId } from '../../../schema/domain/ids.ts';
 import type { RecordPlace, RecordSource } from '../../../schema/domain/seams.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
@@ -7,7 +7,7 @@ import { heightOf } from '../../../schema/repository/map-page.ts';
 import { MIB, planOf } from '../../../tests/fixtures/repository/test-repository.ts';
 import { seeded } from '../../../tests/fixtures/mover/disks.ts';
 import { createRecordIndex, type RecordIndex } from '../index/record-index.ts';
-import { alsoReadOf } from './also-read.ts';
+import { alsoReadOf, type SoundMaps } from './also-read.ts';
 import { createMapWriter } from './map-writer.ts';
 import { createPageReader, type DiskMap, type PageReader } from './page-reader.ts';
 
@@ -105,8 +105,12 @@ describe('what an increment also reads', () => {
     ...mapOf(put, Math.ceil(sizeBytes / MIB), () => Buffer.alloc(32)),
     sizeBytes,
   });
-  const ask = (reader: PageReader, index: RecordIndex, map: DiskMap, sizeBytes: number) =>
-    alsoReadOf(reader, index, headOf(map, sizeBytes));
+  let soundMaps: SoundMaps;
+  beforeEach(() => {
+    soundMaps = new Map();
+  });
+  const ask = (pages: PageReader, index: RecordIndex, map: DiskMap, sizeBytes: number, mode?: 'comparison') =>
+    alsoReadOf({ pages, index, soundMaps }, headOf(map, sizeBytes, mode));
 
   test.each([
     ['the same size', 5 * MIB + 7, 5 * MIB + 7, []],
@@ -139,7 +143,7 @@ describe('what an increment also reads', () => {
       close: async () => undefined,
     });
     expect((await ask(fresh, index, map, 600 * MIB)).at(-1)).toEqual({ offset: 256 * MIB, length: 256 * MIB });
-    expect(await alsoReadOf(fresh, index, headOf(map, 600 * MIB, 'comparison'))).toEqual([]);
+    expect(await ask(fresh, index, map, 600 * MIB, 'comparison')).toEqual([]);
   });
 
   test('very many become few, and cover them all', async () => {

@@ -4,6 +4,7 @@ import type { RepositoryFile } from '../../../schema/repository/documents.ts';
 import type { RecordIndex } from '../index/record-index.ts';
 import type { Layout } from '../storage/layout.ts';
 import type { Turns } from '../storage/turns.ts';
+import type { SoundMaps } from './also-read.ts';
 import type { PageReader } from './page-reader.ts';
 import type { PageStore } from './page-store.ts';
 import type { Points } from './points.ts';
@@ -18,4 +19,5 @@ export type Parts = {
   pageStore: PageStore;
   /** Verbs of a run, by run key; what writes map pages, as `pages`. */
   turns: Turns;
+  soundMaps: SoundMaps;
 };

@@ -1,5 +1,6 @@
 /** Sealing: the finished maps, checked; then the manifest, last (invariants 2 and 4). */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
+import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { Manifest, ManifestDisk, SealOutcome, SealRequest } from '../../../schema/domain/restore-point.ts';
 import { FORMAT_VERSION } from '../../../schema/repository/limits.ts';
 import { buildMap } from './build-map.ts';
@@ -34,7 +35,8 @@ async function decide(parts: Parts, point: OpenPoint, request: SealRequest): Pro
       const { readBytes = 0, sentBytes = 0 } = transfer ?? {};
       sealed.push({ ...manifestDiskOf(disk), root, height, conservation, readBytes, sentBytes });
     }
-    return writeManifest(parts.layout, await manifestOf(parts, point, request, sealed));
+    const base = disks.find((disk) => disk.head.base)?.head.base?.restorePointId ?? null;
+    return writeManifest(parts.layout, await manifestOf(parts, point, request, { disks: sealed, base }));
   });
 }
 
@@ -69,7 +71,7 @@ async function manifestOf(
   parts: Parts,
   point: OpenPoint,
   request: SealRequest,
-  disks: ManifestDisk[],
+  of: { disks: ManifestDisk[]; base: RestorePointId | null },
 ): Promise<Manifest> {
   const { head } = point;
   const { spec } = head;
@@ -86,12 +88,12 @@ async function manifestOf(
     takenAt: request.takenAt,
     sealedAt: sealTime(parts, spec.vm.vmId),
     writer: WRITER,
-    baseRestorePointId: [...point.disks.values()].find((disk) => disk.head.base)?.head.base?.restorePointId ?? null,
+    baseRestorePointId: of.base,
     consistency: request.consistency,
     warnings: request.warnings,
     leftOut: request.leftOut,
     referencePoint: request.referencePoint,
-    disks,
+    disks: of.disks,
     configurationRoot: null,
     ledgerDigest: await point.ledger.digest(),
     suspect: false,

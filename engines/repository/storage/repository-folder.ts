@@ -47,7 +47,8 @@ const notOne = (folder: string, why: string, cause?: unknown): TidemarkError =>
 
 async function makeFolder(folder: string): Promise<void> {
   try {
-    await mkdir(folder, { recursive: true });
+    // What VMs held is not everybody's to read.
+    await mkdir(folder, { recursive: true, mode: 0o700 });
   } catch (error) {
     const errno = errnoOf(error);
     if (errno === 'EEXIST' || errno === 'ENOTDIR') throw notOne(folder, 'it is a file', error);
