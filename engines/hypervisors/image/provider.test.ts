@@ -168,14 +168,13 @@ describe('image provider', () => {
 
   it('refuses an image that a running VM holds, and names it', async () => {
     await writeFile(one().file, Buffer.alloc(MIB));
-    const pidFile = join(platform.folder, 'holder.pid');
     // A paused machine with the image as its disk: it holds the lock as a running one does.
     const disks = ['-blockdev', `driver=file,node-name=f,filename=${one().file}`, '-device', 'virtio-blk-pci,drive=f'];
-    const machine = ['-M', 'q35,accel=tcg', '-m', '64', '-nodefaults', '-display', 'none', '-S', '-pidfile', pidFile];
+    const machine = ['-M', 'q35,accel=tcg', '-m', '64', '-nodefaults', '-display', 'none', '-S'];
     const holder = spawn('qemu-system-x86_64', [...machine, ...disks], { stdio: 'ignore' });
     try {
-      await expect.poll(() => readFile(pidFile, 'utf8').catch(() => ''), { timeout: 10_000 }).not.toBe('');
-      expect((await provider.inspectVm(spec().vm)).power).toBe('on');
+      const power = async (): Promise<string> => (await provider.inspectVm(spec().vm)).power;
+      await expect.poll(power, { timeout: 10_000 }).toBe('on');
       await expect(create()).rejects.toMatchObject({
         code: 'IMAGE_IN_USE',
         message: expect.stringContaining(one().file),

@@ -14,7 +14,9 @@ import type { Outcome, RunState } from './run-states.ts';
 import { stoppedOutcome, takeOfStopped } from './stopped-checkpoint.ts';
 import { endTemporaries } from './temporaries.ts';
 
-export async function createOrAdopt(context: Context, spec: CheckpointSpec, freezer: Freezer): Promise<Checkpoint> {
+export async function createOrAdopt(context: Context, asked: CheckpointSpec, freezer: Freezer): Promise<Checkpoint> {
+  // A reference point of another lineage is not ours to stop (invariant 1).
+  const spec = { ...asked, base: asked.base?.lineage === asked.lineage ? asked.base : null };
   configOf(context, spec.vm);
   const state = await context.states.load(spec.run);
   if (state && state.phase !== 'creating') {

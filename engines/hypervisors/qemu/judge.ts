@@ -1,5 +1,6 @@
 /** Whether a reference point still answers for a disk. Doubt means read (invariant 11), and says why. */
 import type { BaseVerdict, ReferencePoint } from '../../../schema/domain/hypervisor.ts';
+import { parseArtifactName } from '../../../schema/domain/ids.ts';
 import { type Bitmap, GRANULARITY_BYTES, type VmDisk, type VmView } from './vm-view.ts';
 
 /**
@@ -23,6 +24,8 @@ export function judgeDisk(
   if (disk.untracked) return compare(disk.untracked.code, disk.untracked.message);
   const wanted = base.disks.find((one) => one.diskKey === diskKey);
   if (!wanted) return say('full', 'NEW_DISK', `disk ${diskKey} was not there, or not tracked, before`);
+  if (parseArtifactName(wanted.trackingId)?.run !== base.run)
+    return compare('TRACKING_LOST', `${wanted.trackingId} is no bitmap of run ${base.run}`);
   const bitmap = bitmaps.find((one) => one.name === wanted.trackingId);
   if (bitmap && bitmap.node !== disk.node)
     return compare('EXTERNAL_SNAPSHOT', `a snapshot was laid over disk ${diskKey}, or its images were exchanged`);

@@ -134,7 +134,7 @@ class QemuProvider implements HypervisorProvider {
   }
 
   async findCheckpoint(run: RunKey): Promise<Checkpoint | null> {
-    return await findHeld(this.#context, run);
+    return await this.#onRun(run, () => findHeld(this.#context, run));
   }
 
   async openAccess(run: RunKey, diskKey: DiskKey): Promise<DiskAccess> {

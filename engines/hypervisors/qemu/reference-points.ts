@@ -40,8 +40,8 @@ export async function findBitmaps(context: Context, vm: VmId, states: readonly R
 
 /**
  * Invariant 3: what a run recorded since its instant goes into the bitmap of its base, which records again; nothing of
- * the run is left. Where that cannot be (the base's bitmap is gone, or not to be trusted), the base stays stopped and is
- * judged so. A run whose images take no changes now is kept for the next opportunity.
+ * the run is left. Where that cannot be (one of the two is gone, or has not recorded all the time), the base stays stopped
+ * and is judged so. A run whose images take no changes now is kept for the next opportunity.
  */
 export async function discardRun(context: Context, state: RunState): Promise<void> {
   const { run, vm, heldBy, phase } = state;
@@ -57,8 +57,8 @@ export async function discardRun(context: Context, state: RunState): Promise<voi
   await change(
     owned
       .filter(({ bitmap }) => !bitmap.readOnly)
-      .map(({ bitmap: { node, name, inconsistent }, base }): BitmapChange =>
-        base && !base.inconsistent && !inconsistent
+      .map(({ bitmap: { node, name, inconsistent, recording }, base }): BitmapChange =>
+        base && !base.inconsistent && !inconsistent && recording
           ? { kind: 'fold', node, from: name, into: base.name }
           : { kind: 'drop', node, name },
       ),

@@ -88,7 +88,7 @@ async function keyOf(
   const configured = config.disks ?? [];
   const byFile: string[] = [];
   for (const disk of configured)
-    for (const node of chain) if (await isSameFile(disk.file, node.file)) byFile.push(disk.diskKey);
+    for (const node of chain) if (await isSameFile(disk.file, fileOf(node))) byFile.push(disk.diskKey);
   const byName = names.filter(
     (name) => known.has(diskKey(name)) || configured.some((disk) => disk.diskKey === diskKey(name)),
   );
@@ -104,6 +104,18 @@ function deviceName(qdev: string): string {
     .replaceAll(/[^A-Za-z0-9._-]+/g, '-')
     .replaceAll(/^[^A-Za-z0-9]+|-+$/g, '')
     .slice(0, 31);
+}
+
+/** A node with options that a name cannot say is named by them all: `json:{...}`. */
+function fileOf({ file }: QmpNode): string {
+  if (!file.startsWith('json:')) return file;
+  try {
+    const options = JSON.parse(file.slice('json:'.length)) as { filename?: unknown; file?: { filename?: unknown } };
+    const name = options.filename ?? options.file?.filename;
+    return typeof name === 'string' ? name : file;
+  } catch {
+    return file;
+  }
 }
 
 async function isSameFile(a: string, b: string): Promise<boolean> {
@@ -122,7 +134,8 @@ async function diskOf(
 ): Promise<VmDisk> {
   const configured = config.disks?.find((disk) => disk.diskKey === key);
   // A relative name is relative to a folder of QEMU's that we do not know.
-  const file = isAbsolute(node.file) ? node.file : (configured?.file ?? null);
+  const named = fileOf(node);
+  const file = isAbsolute(named) ? named : (configured?.file ?? null);
   const stats = file === null ? null : await stat(file, { bigint: true }).catch(() => null);
   const virtualBytes = node.image['virtual-size'];
   const fileBytes = node.drv === 'raw' && stats?.isFile() ? Number(stats.size) : virtualBytes;
@@ -134,7 +147,7 @@ async function diskOf(
     diskKey: key,
     sizeBytes,
     sectorBytes: (await property('logical_block_size')) === 4096 ? (4096 as const) : (512 as const),
-    identity: stats ? fileIdentity(node.drv, file!, stats) : `${node.drv}:${node.file}`,
+    identity: stats ? fileIdentity(node.drv, file!, stats) : `${node.drv}:${named}`,
     shared: (await property('share-rw')) === true,
   };
   return {
