@@ -162,6 +162,22 @@ describe('sealing', () => {
     return count;
   }
 
+  test.each([
+    ['shrunk to a block border', 70, 64],
+    ['grown from a block border', 64, 70],
+  ])('a disk that was %s and not touched else is sealed as it is', async (_, before, now) => {
+    const full = await sealedFull(1, diskOf(before));
+    const disk = Buffer.alloc(now * MIB);
+    diskOf(before).copy(disk);
+    const point = await openPoint(2);
+    const base = { mode: 'cbt' as const, baseRestorePointId: full.restorePointId };
+    await send({ assignment: await assign(point, planOf(disk.length, base)), disk, changed: [] });
+    const { conservation } = (await seal(point)).manifest.disks[0]!;
+    expect(conservation.unchangedBytes).toBe(64 * MIB);
+    expect((await handRestore(world, point.restorePointId, DISK)).equals(disk)).toBe(true);
+    expect((await handRestore(world, full.restorePointId, DISK)).equals(diskOf(before))).toBe(true);
+  });
+
   test('what the manifest could not hold is refused by name, and nothing is sealed', async () => {
     const point = await openPoint(1);
     await send({ assignment: await assign(point, planOf(MIB)), disk: diskOf(1) });
