@@ -14,8 +14,8 @@ describe('activity options', () => {
       if (timeout !== undefined) expect(msToNumber(timeout)).toBeGreaterThan(0);
   });
 
-  it('never repeats a transfer or a script under one identity', () => {
-    for (const name of ['transferDisk', 'restoreDisk', 'prepareGuest', 'completeGuest'] as const)
+  it('never repeats a transfer under one identity', () => {
+    for (const name of ['transferDisk', 'restoreDisk'] as const)
       expect(optionsOf(name, 1).retry?.maximumAttempts).toBe(1);
   });
 

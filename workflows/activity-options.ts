@@ -19,6 +19,9 @@ type Bounds = {
   never?: readonly ErrorCode[];
 };
 
+/** A proxy's slots granted never exceed its worker's, so work waits for none: whoever misses this is asked after. */
+export const PROXY_START_MS = 60_000;
+
 const sealed = ['NOT_CONSERVED', 'FENCED', 'RESTORE_POINT_ABORTED'] as const;
 /** A killed control worker costs one attempt. */
 const control: Bounds = { attempt: '15 s', toClose: '30 min' };
@@ -28,8 +31,8 @@ const record: Bounds = { attempt: '15 s', toClose: '24 h' };
 const onMachine: Bounds = { toStart: 'machine', attempt: '60 s', attempts: 5 };
 /** Removing verbs: tried for 10 min, then left to the janitor. */
 const undo: Bounds = { attempt: '2 min', heartbeat: '30 s', toClose: '10 min', attempts: 10, never: ['NOT_OURS'] };
-/** Scripts are not idempotent, so one attempt; the heartbeat lets them be stopped. */
-const script: Bounds = { toStart: '5 min', attempt: '11 min', heartbeat: '30 s', attempts: 1 };
+/** A script is named by its run: asked for again, the guest keeper gives the result it has. The heartbeat lets it be stopped. */
+const script: Bounds = { toStart: '5 min', attempt: '11 min', heartbeat: '30 s', attempts: 3, toClose: '30 min' };
 
 export const activityBounds = {
   startSession: { ...control, never: ['JOB_NOT_FOUND', 'ALREADY_RUNNING', 'BAD_CONFIG'] },
@@ -63,15 +66,14 @@ export const activityBounds = {
     attempts: 2,
     never: ['GUEST_REQUIRED', 'SCRATCH_FULL', 'VM_NOT_FOUND', 'VM_OFF'],
   },
-  openAccess: { toStart: '2 min', attempt: '60 s', attempts: 5, never: ['CHECKPOINT_LOST', 'NOT_FOUND'] },
+  openAccess: { ...onMachine, never: ['CHECKPOINT_LOST', 'NOT_FOUND'] },
   closeAccess: undo,
   releaseCheckpoint: { ...undo, never: ['NOT_OURS', 'CHECKPOINT_LOST', 'SCRATCH_FULL'] },
   commitReferencePoint: undo,
   discardReferencePoint: undo,
 
   prepareGuest: script,
-  /** Freezing must end also where the first attempt was lost; its script is known to the guest by its run. */
-  thawGuest: { ...script, attempts: 3, toClose: '20 min' },
+  thawGuest: script,
   completeGuest: script,
 
   openRestorePoint: { ...onMachine, attempt: '30 s', never: ['REPOSITORY_FULL', 'RESTORE_POINT_SEALED'] },
@@ -82,11 +84,12 @@ export const activityBounds = {
   abortRestorePoint: { attempt: '2 min', heartbeat: '30 s', toClose: '10 min', attempts: 10 },
   openRestore: { ...onMachine, attempt: '30 s', never: ['RESTORE_POINT_NOT_FOUND'] },
 
-  connectMovers: { toStart: 'machine', attempt: '30 s', attempts: 5 },
-  /** The workflow loops: each attempt needs its own fence. The bound to start is generous: slots granted never exceed the worker's. */
-  transferDisk: { toStart: '60 s', attempt: '48 h', heartbeat: '30 s', attempts: 1 },
+  /** 2.5 min in all: the repository's movers may be about to come back. */
+  connectMovers: { toStart: 'machine', attempt: '30 s', attempts: 10 },
+  /** The workflow loops: each attempt needs its own fence. */
+  transferDisk: { toStart: PROXY_START_MS, attempt: '48 h', heartbeat: '30 s', attempts: 1 },
   /** Likewise; a restore goes on from its cursor. */
-  restoreDisk: { toStart: '60 s', attempt: '48 h', heartbeat: '30 s', attempts: 1 },
+  restoreDisk: { toStart: PROXY_START_MS, attempt: '48 h', heartbeat: '30 s', attempts: 1 },
   createTargets: { ...onMachine, never: ['TARGET_EXISTS', 'TARGET_NOT_ALLOWED', 'STORAGE_ERROR'] },
   finishTargets: { ...onMachine, attempt: '10 min', heartbeat: '30 s', never: ['TARGET_EXISTS'] },
   discardTargets: undo,

@@ -4,10 +4,10 @@
  * cancelled ends as cancelled, so that Temporal's own list tells; a Warning is a completed one with the attribute.
  */
 import {
-  ApplicationFailure,
   CancellationScope,
   CancelledFailure,
   condition,
+  isCancellation,
   setHandler,
   upsertSearchAttributes,
   workflowInfo,
@@ -17,11 +17,11 @@ import type { VmSummary } from '../schema/domain/hypervisor.ts';
 import type { HostId } from '../schema/domain/ids.ts';
 import { controlQueue, hostCtlQueue } from '../schema/domain/queues.ts';
 import type { BackupSessionInput, PlannedVm, SessionErrorView } from '../schema/domain/sessions.ts';
-import { type SessionResult, worstResult } from '../schema/domain/states.ts';
+import { type Finding, type SessionResult, worstResult } from '../schema/domain/states.ts';
 import { say } from './say.ts';
-import { errorView, viewOf } from './failures.ts';
+import { asStartFailure, errorView, failureOf, viewOf } from './failures.ts';
 import { stopSignal } from './messages.ts';
-import { resultAttributes } from './search-attributes.ts';
+import { jobAttributes, resultAttributes } from './search-attributes.ts';
 import { SessionRun } from './session-run.ts';
 import { runVms } from './session-vms.ts';
 
@@ -29,7 +29,7 @@ import { runVms } from './session-vms.ts';
 const MOST_ROUNDS = 3;
 const ROUND_PAUSE_MS = 10 * 60_000;
 
-export type SessionOutcome = { result: Exclude<SessionResult, 'None'>; vms: number; failed: number };
+export type SessionOutcome = { result: Exclude<SessionResult, 'None'>; vms: number };
 
 export async function backupSession(input: BackupSessionInput): Promise<SessionOutcome> {
   const run = new SessionRun(input);
@@ -38,7 +38,11 @@ export async function backupSession(input: BackupSessionInput): Promise<SessionO
   const { workflowId } = run;
   const startedAt = workflowInfo().startTime.toISOString();
   // Before it succeeded there is no session: its failure is the workflow's.
-  run.started = await say('startSession', { queue: controlQueue })({ input, workflowId, startedAt });
+  const started = say('startSession', { queue: controlQueue })({ input, workflowId, startedAt });
+  run.started = await started.catch((error: unknown) => {
+    throw asStartFailure(error);
+  });
+  upsertSearchAttributes(jobAttributes(run.job));
   // Shown while the children take back what they began.
   void CancellationScope.current().cancelRequested.catch(() => run.enterAtOnce('Stopping'));
   let error: SessionErrorView | null = null;
@@ -52,7 +56,7 @@ export async function backupSession(input: BackupSessionInput): Promise<SessionO
 
 async function work(run: SessionRun): Promise<void> {
   await plan(run);
-  await run.enter('Working');
+  if (!run.isStopping) await run.enter('Working');
   await runVms(run, run.vms, 1);
   for (let round = 2; round <= MOST_ROUNDS + 1; round += 1) {
     const again = worthTrying(run);
@@ -72,18 +76,24 @@ async function plan(run: SessionRun): Promise<void> {
   const { sessionId } = run.input;
   const planned = await say('planSession', { queue: controlQueue })({ sessionId, inventories, silent });
   run.vms = planned.vms;
-  run.warnings.push(...planned.warnings);
+  run.warnings.push(...planned.warnings, ...asked.flatMap(whyOf));
 }
 
+type Asked = { hostId: HostId; vms: VmSummary[] } | { hostId: HostId; vms: null; why: string };
+
 /** `vms` null: the host did not answer, and the catalog's inventory serves. */
-async function inventoryOf(hostId: HostId): Promise<{ hostId: HostId; vms: VmSummary[] | null }> {
+async function inventoryOf(hostId: HostId): Promise<Asked> {
   try {
     return { hostId, vms: await say('listInventory', { queue: hostCtlQueue(hostId), summary: `host ${hostId}` })() };
   } catch (error) {
-    if (viewOf(error).code === 'STOPPED') throw error;
-    return { hostId, vms: null };
+    if (isCancellation(error)) throw error;
+    return { hostId, vms: null, why: viewOf(error).message };
   }
 }
+
+/** What the plan's warning about the host's inventory does not say. */
+const whyOf = (asked: Asked): Finding[] =>
+  asked.vms ? [] : [{ level: 'info', code: 'UNREACHABLE', message: `host ${asked.hostId}: ${asked.why}` }];
 
 /** Of scheduled sessions: failed VMs, but not those that only a person can mend. */
 function worthTrying(run: SessionRun): PlannedVm[] {
@@ -102,16 +112,16 @@ async function conclude(run: SessionRun, error: SessionErrorView | null): Promis
   const { sessionId } = run.input;
   const unprocessed = run.vms.filter((vm) => !run.results.has(vm.vm.vmId)).map(({ vm }) => vm);
   if (unprocessed.length > 0) await say('recordUnprocessed', { queue: controlQueue })({ sessionId, vms: unprocessed });
-  const failure = error ?? failureOf(run, unprocessed.length);
+  const failure = error ?? whyFailed(run, unprocessed.length);
   const result = failure ? 'Failed' : resultOf(run);
   run.end(result, failure);
   upsertSearchAttributes(resultAttributes(result));
   const endedAt = new Date().toISOString();
   const ending = { sessionId, state: 'Stopped', result, endedAt, error: failure } as const;
   await say('updateSession', { queue: controlQueue })(ending);
-  if (!failure) return { result, vms: run.vms.length, failed: 0 };
+  if (!failure) return { result, vms: run.vms.length };
   if (error?.code === 'STOPPED') throw new CancelledFailure(failure.message);
-  throw ApplicationFailure.create({ type: failure.code, message: failure.message, nonRetryable: true });
+  throw failureOf(failure);
 }
 
 /** Worst VM wins; what the planning warned of makes it a Warning. */
@@ -123,7 +133,7 @@ function resultOf(run: SessionRun): Exclude<SessionResult, 'None'> {
 }
 
 /** Why the session as a whole failed, or null. */
-function failureOf(run: SessionRun, unprocessedCount: number): SessionErrorView | null {
+function whyFailed(run: SessionRun, unprocessedCount: number): SessionErrorView | null {
   if (unprocessedCount > 0)
     return errorView(
       'STOPPED',

@@ -4,9 +4,12 @@ import {
   ApplicationFailure,
   ChildWorkflowFailure,
   isCancellation,
+  TerminatedFailure,
   TimeoutFailure,
 } from '@temporalio/workflow';
+import { WorkflowExecutionAlreadyStartedError } from '@temporalio/common';
 import { errorTable, isErrorCode, messageOf, type ErrorCode } from '../schema/domain/errors.ts';
+import { machineOfQueue } from '../schema/domain/queues.ts';
 import type { SessionErrorView } from '../schema/domain/sessions.ts';
 
 export const errorView = (code: ErrorCode, message: string): SessionErrorView => ({
@@ -15,27 +18,39 @@ export const errorView = (code: ErrorCode, message: string): SessionErrorView =>
   hint: errorTable[code].hint,
 });
 
-/** `where`: the machine that was asked, e.g. "host h1". */
-export function viewOf(error: unknown, where = 'the machine asked'): SessionErrorView {
+const askedQueues = new WeakMap<object, string>();
+
+/** Keeps with the failure of an activity which machine was asked: Temporal does not. Gives the error back. */
+export function noteAsked(error: unknown, queue: string): unknown {
+  if (error instanceof ActivityFailure) askedQueues.set(error, queue);
+  return error;
+}
+
+export function viewOf(error: unknown): SessionErrorView {
   if (isCancellation(error)) return errorView('STOPPED', 'the session was stopped');
-  if (error instanceof ChildWorkflowFailure) return viewOf(error.cause, where);
-  if (error instanceof ActivityFailure) return viewOfActivity(error, where);
+  if (error instanceof ChildWorkflowFailure) return viewOf(error.cause);
+  if (error instanceof ActivityFailure) return viewOfActivity(error);
   if (error instanceof ApplicationFailure) return viewOfApplication(error);
+  if (error instanceof WorkflowExecutionAlreadyStartedError)
+    return errorView('ALREADY_RUNNING', `workflow ${error.workflowId} was begun before this session was reset`);
+  if (error instanceof TerminatedFailure) return errorView('STOPPED', 'its workflow was terminated');
   return errorView('BUG', messageOf(error));
 }
 
-function viewOfActivity(failure: ActivityFailure, where: string): SessionErrorView {
+function viewOfActivity(failure: ActivityFailure): SessionErrorView {
   const { cause, activityType } = failure;
-  if (!(cause instanceof TimeoutFailure)) return viewOf(cause, where);
+  if (!(cause instanceof TimeoutFailure)) return viewOf(cause);
   // The last try's own error says more than that time ran out over it.
   if (cause.cause instanceof ApplicationFailure) return viewOfApplication(cause.cause);
+  const queue = askedQueues.get(failure);
+  const machine = queue === undefined ? 'the machine asked' : machineOfQueue(queue);
   const why =
     cause.timeoutType === 'SCHEDULE_TO_START'
       ? 'did not take it up in time'
       : cause.timeoutType === 'HEARTBEAT'
         ? 'was lost over it (no heartbeat)'
         : 'did not end it in time';
-  return errorView('UNREACHABLE', `${activityType}: ${where} ${why}`);
+  return errorView('UNREACHABLE', `${activityType}: ${machine} ${why}`);
 }
 
 function viewOfApplication(failure: ApplicationFailure): SessionErrorView {
@@ -43,8 +58,24 @@ function viewOfApplication(failure: ApplicationFailure): SessionErrorView {
   return errorView(code, failure.message);
 }
 
-export const timeoutTypeOf = (error: unknown): TimeoutFailure['timeoutType'] | null =>
-  error instanceof ActivityFailure && error.cause instanceof TimeoutFailure ? error.cause.timeoutType : null;
+/** What ends a workflow: Temporal's list shows it as failed, with the code as the type. */
+export const failureOf = ({ code, message, hint }: SessionErrorView, ...details: unknown[]): ApplicationFailure =>
+  ApplicationFailure.create({
+    type: code,
+    message,
+    nonRetryable: true,
+    details: details.length > 0 ? details : [{ hint }],
+  });
+
+/** What the beginning of a session throws: a cancellation as it is, all else by its code. */
+export const asStartFailure = (error: unknown): unknown => (isCancellation(error) ? error : failureOf(viewOf(error)));
+
+/** The machine did not take up `verb`, or (null) none of its verbs, within the bound to start. */
+export const wasNotTakenUp = (error: unknown, verb: string | null = null): boolean =>
+  error instanceof ActivityFailure &&
+  error.cause instanceof TimeoutFailure &&
+  error.cause.timeoutType === 'SCHEDULE_TO_START' &&
+  (verb === null || error.activityType === verb);
 
 /** What the activity last told before it was lost; undefined when nothing is known. */
 export function lastHeartbeatOf(error: unknown): unknown {

@@ -1,20 +1,16 @@
 /** The way of a restore: slots, targets, disks side by side, and only then their names. */
-import { isCancellation, sleep, workflowInfo } from '@temporalio/workflow';
+import { workflowInfo } from '@temporalio/workflow';
 import type { Endpoint } from '../schema/domain/hypervisor.ts';
 import type { ProxyId } from '../schema/domain/ids.ts';
 import { controlQueue, controlWaitQueue, proxyCtlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import type { TargetAccess } from '../schema/domain/restore-point.ts';
-import { requestOrders } from '../schema/domain/scheduling.ts';
+import { type HeldLease, requestOrders } from '../schema/domain/scheduling.ts';
 import type { RestoredDisk } from '../schema/domain/sessions.ts';
 import { say } from './say.ts';
-import { isWorthAnotherTry, timeoutTypeOf, viewOf } from './failures.ts';
-import type { RestoreRun } from './restore-run.ts';
+import { ProxyTries } from './proxy-tries.ts';
+import { MACHINE_WAIT_MS, type RestoreRun } from './restore-run.ts';
 import { runAllOrCancel } from './side-by-side.ts';
 import type { UndoList } from './undo-list.ts';
-
-const MOST_TRIES = 5;
-const FIRST_PAUSE_MS = 2000;
-const LONGEST_SILENCE_MS = 15 * 60_000;
 
 export async function restoreDisks(run: RestoreRun, undo: UndoList): Promise<void> {
   const proxies = await acquire(run, undo);
@@ -32,7 +28,7 @@ export async function restoreDisks(run: RestoreRun, undo: UndoList): Promise<voi
       code: 'DAMAGED_BLOCK',
       message: 'the restore point is marked suspect: check the disks',
     });
-  const machine = { name: `proxy ${proxy}`, queue: proxyCtlQueue(proxy) };
+  const machine = proxyCtlQueue(proxy);
   const { folder, format } = run.input;
   undo.push('the files begun', () => run.machines.on(machine, 'discardTargets')({ run: run.run, folder }));
   const disks = run.started.disks.map(({ diskKey, sizeBytes, fileName }) => ({ diskKey, sizeBytes, name: fileName }));
@@ -66,8 +62,17 @@ async function acquire(run: RestoreRun, undo: UndoList): Promise<ProxyId[]> {
     arrivedAt: startTime.getTime(),
     wants: { vmId: null, hostId: null, proxies, excludedProxies: [], repositoryId, pairs: Math.max(1, disks.length) },
   });
-  const granted = held.filter((lease) => lease.kind === 'proxy').map((lease) => lease.id as ProxyId);
-  return granted.filter((proxy) => proxy === granted[0]);
+  const granted = held.filter((lease) => lease.kind === 'proxy');
+  const ours = granted.filter(({ id }) => id === granted[0]!.id);
+  await giveBack(held, new Set(ours.map(({ pair }) => pair)));
+  return ours.map(({ id }) => id as ProxyId);
+}
+
+/** Slots of other proxies are of no use: the files are on one. */
+async function giveBack(held: readonly HeldLease[], kept: ReadonlySet<number | null>): Promise<void> {
+  const leaseIds = held.filter(({ pair }) => !kept.has(pair)).map(({ leaseId }) => leaseId);
+  const { workflowId } = workflowInfo();
+  if (leaseIds.length > 0) await say('releaseResources', { queue: controlQueue })({ workflowId, leaseIds });
 }
 
 async function restoreOne(
@@ -79,27 +84,26 @@ async function restoreOne(
   const { diskKey } = target;
   const { restorePointId } = run.input;
   const at = { queue: proxyQueue(proxy), summary: `disk ${diskKey} on proxy ${proxy}` };
-  let silentSinceMs: number | null = null;
-  for (let tries = 1; ;) {
+  const tries = triesOf(run, `disk ${diskKey}`);
+  for (;;) {
     run.disk(diskKey, 'transferring');
     try {
       const done = await say('restoreDisk', at)({ run: run.run, restorePointId, diskKey, endpoint, target });
+      tries.end();
       run.disk(diskKey, 'done');
       return done;
     } catch (error) {
       run.disk(diskKey, 'failed');
-      const view = viewOf(error, `proxy ${proxy}`);
-      if (isCancellation(error) || !isWorthAnotherTry(view) || tries >= MOST_TRIES) throw error;
-      if (timeoutTypeOf(error) === 'SCHEDULE_TO_START') {
-        silentSinceMs ??= Date.now();
-        if (Date.now() - silentSinceMs > LONGEST_SILENCE_MS) throw error;
-        run.waitsFor = `disk ${diskKey} waits for proxy ${proxy}`;
-        continue;
-      }
-      silentSinceMs = null;
-      run.note({ level: 'info', code: view.code, message: `disk ${diskKey} goes on after: ${view.message}` });
-      await sleep(FIRST_PAUSE_MS * 2 ** (tries - 1));
-      tries += 1;
+      await tries.another(error, proxy);
     }
   }
 }
+
+const triesOf = (run: RestoreRun, what: string): ProxyTries =>
+  new ProxyTries({
+    verb: 'restoreDisk',
+    what,
+    machineWaitMs: MACHINE_WAIT_MS,
+    tell: (waitsFor) => run.waits.tell(what, waitsFor),
+    note: (finding) => run.note(finding),
+  });

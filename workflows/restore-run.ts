@@ -10,10 +10,12 @@ import type {
   StartedRestore,
 } from '../schema/domain/sessions.ts';
 import type { Finding } from '../schema/domain/states.ts';
-import { cell, findingLines, table } from './vm-details.ts';
-import { type Machine, WatchedMachines } from './watched-machines.ts';
+import { cell, errorLines, findingLines, page, table } from './markdown.ts';
+import { Waits } from './waits.ts';
+import { WatchedMachines } from './watched-machines.ts';
 
-const MACHINE_WAIT_MS = 15 * 60_000;
+/** A restore has no job to say it. */
+export const MACHINE_WAIT_MS = 15 * 60_000;
 type DiskView = RestoreProgressView['disks'][number];
 
 export class RestoreRun {
@@ -21,11 +23,11 @@ export class RestoreRun {
   readonly started: StartedRestore;
   readonly run: RunKey;
   readonly machines: WatchedMachines;
-  readonly repository: Machine;
+  readonly repository: string;
+  readonly waits = new Waits(() => this.show());
   readonly findings: Finding[] = [];
   readonly disks: RestoredDisk[] = [];
   error: SessionErrorView | null = null;
-  waitsFor: string | null = null;
   #step: RestoreProgressView['step'] = 'waiting';
   readonly #views: Map<DiskKey, DiskView>;
   readonly #tell: (text: string) => void;
@@ -35,15 +37,8 @@ export class RestoreRun {
     this.started = started;
     this.run = run;
     this.#tell = tell;
-    this.repository = {
-      name: `repository ${started.repositoryId}`,
-      queue: repositoryCtlQueue(started.repositoryId),
-    };
-    this.machines = new WatchedMachines(MACHINE_WAIT_MS, (waitsFor) => {
-      if (waitsFor === this.waitsFor) return;
-      this.waitsFor = waitsFor;
-      this.show();
-    });
+    this.repository = repositoryCtlQueue(started.repositoryId);
+    this.machines = new WatchedMachines(MACHINE_WAIT_MS, (text) => this.waits.tell('a machine', text));
     const views = started.disks.map(({ diskKey, sizeBytes }): DiskView => ({ diskKey, sizeBytes, state: 'waiting' }));
     this.#views = new Map(views.map((view) => [view.diskKey, view]));
     this.show();
@@ -66,26 +61,23 @@ export class RestoreRun {
   }
 
   progress(): RestoreProgressView {
-    return { step: this.#step, waitsFor: this.waitsFor, disks: [...this.#views.values()] };
+    return { step: this.#step, waitsFor: this.waits.text, disks: [...this.#views.values()] };
   }
 
   show(): void {
-    this.#tell(this.#render().slice(0, 19_000));
+    this.#tell(this.#render());
   }
 
   #render(): string {
-    const { input, started, error } = this;
+    const { input, started, error, waits } = this;
     const rows = [...this.#views.values()].map((view) => [view.diskKey, view.state, formatBytes(view.sizeBytes)]);
-    const lines = [
-      `### Restore of VM ${cell(started.vmName)} into ${cell(input.folder)}: ${this.#step}`,
-      '',
-      `restore point \`${input.restorePointId}\` of repository ${started.repositoryId}, as ${input.format}`,
-      '',
-      ...table(['disk', 'state', 'size'], rows),
-    ];
-    if (this.waitsFor) lines.push('', `**${cell(this.waitsFor)}**`);
-    if (this.findings.length > 0) lines.push('', ...findingLines(this.findings));
-    if (error) lines.push('', `**${error.code}**: ${cell(error.message)}`, '', `What to do: ${error.hint}`);
-    return lines.join('\n');
+    return page(
+      [`### Restore of VM ${cell(started.vmName)} into ${cell(input.folder)}: ${this.#step}`],
+      waits.text ? [`**${cell(waits.text)}**`] : [],
+      error ? errorLines(error) : [],
+      [`restore point \`${input.restorePointId}\` of repository ${started.repositoryId}, as ${input.format}`],
+      table(['disk', 'state', 'size'], rows),
+      findingLines(this.findings),
+    );
   }
 }

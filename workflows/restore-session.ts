@@ -3,7 +3,6 @@
  * finished before it is (`NAME.partial` until all are whole).
  */
 import {
-  ApplicationFailure,
   CancellationScope,
   CancelledFailure,
   setCurrentDetails,
@@ -15,7 +14,7 @@ import { runKeyOf } from '../schema/domain/ids.ts';
 import { controlQueue } from '../schema/domain/queues.ts';
 import type { RestoreSessionInput, RestoreSessionResult } from '../schema/domain/sessions.ts';
 import { say } from './say.ts';
-import { viewOf } from './failures.ts';
+import { asStartFailure, failureOf, viewOf } from './failures.ts';
 import { restoreProgressQuery } from './messages.ts';
 import { RestoreRun } from './restore-run.ts';
 import { restoreDisks } from './restore-disks.ts';
@@ -26,13 +25,16 @@ export async function restoreSession(input: RestoreSessionInput): Promise<Restor
   const { workflowId, startTime } = workflowInfo();
   const startedAt = startTime.toISOString();
   // Before it succeeded there is no session: its failure is the workflow's.
-  const started = await say('startRestore', { queue: controlQueue })({ input, workflowId, startedAt });
+  const begun = say('startRestore', { queue: controlQueue })({ input, workflowId, startedAt });
+  const started = await begun.catch((error: unknown) => {
+    throw asStartFailure(error);
+  });
   const run = new RestoreRun(input, started, runKeyOf(workflowId), (text) => setCurrentDetails(text));
   setHandler(restoreProgressQuery, () => run.progress());
   upsertSearchAttributes(stateAttributes('Working'));
   const undo = new UndoList();
   try {
-    await run.machines.during(() => restoreDisks(run, undo));
+    await restoreDisks(run, undo);
   } catch (error) {
     run.error = viewOf(error);
   }
@@ -55,5 +57,5 @@ async function conclude(run: RestoreRun, undo: UndoList): Promise<RestoreSession
   await say('updateSession', { queue: controlQueue })({ sessionId, state: 'Stopped', result, endedAt, error });
   if (!error) return { result, disks, findings, error };
   if (error.code === 'STOPPED') throw new CancelledFailure(error.message);
-  throw ApplicationFailure.create({ type: error.code, message: error.message, nonRetryable: true });
+  throw failureOf(error);
 }

@@ -1,5 +1,6 @@
 /** Typed search attributes of the workflows: what Temporal's list is filtered by. */
 import { defineSearchAttributeKey, type SearchAttributePair } from '@temporalio/common';
+import type { JobConfig } from '../schema/domain/configuration.ts';
 import type { VmBackupInput } from '../schema/domain/sessions.ts';
 import { searchAttributeNames } from '../schema/domain/sessions.ts';
 import type { RunKey } from '../schema/domain/ids.ts';
@@ -16,6 +17,12 @@ export const stateAttributes = (state: SessionState): SearchAttributePair[] => [
 export const resultAttributes = (result: SessionResult): SearchAttributePair[] => [
   pair('state', 'Stopped'),
   pair('result', result),
+];
+
+/** Those of whoever started it may lack them: a Schedule, a person in Temporal's UI. */
+export const jobAttributes = ({ jobId, repositoryId }: JobConfig): SearchAttributePair[] => [
+  pair('job', jobId),
+  pair('repository', repositoryId),
 ];
 
 export const vmAttributes = ({ job, vm }: VmBackupInput, run: RunKey): SearchAttributePair[] => [

@@ -12,7 +12,7 @@ import type {
 } from '../schema/domain/sessions.ts';
 import type { Finding, SessionResult, SessionState } from '../schema/domain/states.ts';
 import { say } from './say.ts';
-import { cell, findingLines, table } from './vm-details.ts';
+import { errorLines, findingLines, page, table } from './markdown.ts';
 import { stateAttributes } from './search-attributes.ts';
 
 export class SessionRun {
@@ -80,22 +80,21 @@ export class SessionRun {
   }
 
   show(): void {
-    setCurrentDetails(this.#render().slice(0, 19_000));
+    setCurrentDetails(this.#render());
   }
 
   #render(): string {
     const { input, vms, results } = this;
     const head = `### Job ${input.jobId}, session ${input.sessionId}: ${this.#state}`;
-    const lines = [this.#result === 'None' ? head : `${head}, ${this.#result}`];
-    if (this.isStopping) lines.push('', 'stopping: VMs in work finish, no other is begun');
-    if (vms.length > 0) {
-      lines.push('', `${results.size} of ${vms.length} VMs done, ${this.working.size} in work`, '');
-      lines.push(...table(['VM', 'host', 'state', 'consistency', 'what to know'], this.#rows()));
-    }
-    if (this.warnings.length > 0) lines.push('', ...findingLines(this.warnings));
-    if (this.#error)
-      lines.push('', `**${this.#error.code}**: ${cell(this.#error.message)}`, '', `What to do: ${this.#error.hint}`);
-    return lines.join('\n');
+    const isPlanned = vms.length > 0;
+    return page(
+      [this.#result === 'None' ? head : `${head}, ${this.#result}`],
+      this.isStopping ? ['stopping: VMs in work finish, no other is begun'] : [],
+      this.#error ? errorLines(this.#error) : [],
+      isPlanned ? [`${results.size} of ${vms.length} VMs done, ${this.working.size} in work`] : [],
+      isPlanned ? table(['VM', 'host', 'state', 'consistency', 'what to know'], this.#rows()) : [],
+      findingLines(this.warnings),
+    );
   }
 
   /** Failed ones first, then those in work, then the others: the table is cut at its end. */

@@ -4,6 +4,7 @@ import {
   CancellationScope,
   CancelledFailure,
   ChildWorkflowFailure,
+  isCancellation,
   startChild,
   type ChildWorkflowHandle,
 } from '@temporalio/workflow';
@@ -40,9 +41,7 @@ async function runVm(run: SessionRun, vm: PlannedVm, attempt: number): Promise<v
   run.working.set(vmId, attempt);
   run.show();
   try {
-    const child = await begin(run, input);
-    run.children.set(vmId, () => child.signal(stopSignal));
-    run.results.set(vmId, await resultOf(run, input, child));
+    run.results.set(vmId, await runChild(run, input));
     // Waits no longer than the children do: then the cancellation goes on its way.
     if (CancellationScope.current().consideredCancelled) throw new CancelledFailure('the session was stopped');
   } finally {
@@ -84,11 +83,18 @@ function begin(run: SessionRun, input: VmBackupInput): Promise<ChildWorkflowHand
   });
 }
 
-async function resultOf(
-  run: SessionRun,
-  input: VmBackupInput,
-  child: ChildWorkflowHandle<typeof vmBackup>,
-): Promise<VmBackupResult> {
+async function runChild(run: SessionRun, input: VmBackupInput): Promise<VmBackupResult> {
+  const child = await begin(run, input).catch((error: unknown) => {
+    // Cancelled before it was begun: it is none of those that were processed.
+    if (isCancellation(error)) throw error;
+    return error as Error;
+  });
+  // Its id was used by this session before it was reset: that one writes its rows itself.
+  if (child instanceof Error) return resultWithout(run, input, child);
+  const stop = (): Promise<void> => child.signal(stopSignal);
+  run.children.set(input.vm.vm.vmId, stop);
+  // The stop may have come while it was begun.
+  if (run.isStopping) void stop().catch(() => undefined);
   try {
     return await child.result();
   } catch (error) {

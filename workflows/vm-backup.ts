@@ -1,23 +1,18 @@
 /**
  * One VM, steps 2 to 9 of the design's table, then seal, commit, record. Whatever was begun is on the undo list before it
  * begins. A failed VM fails its workflow (so that Temporal's list tells it) with the whole result as the failure's
- * detail; a stopped one ends as cancelled. What was sealed is never taken back: from there it only goes forward.
+ * detail; a cancelled one ends as cancelled, and has recorded its result. What was sealed is never taken back: from
+ * there it only goes forward.
  */
-import {
-  ApplicationFailure,
-  CancellationScope,
-  CancelledFailure,
-  setHandler,
-  upsertSearchAttributes,
-} from '@temporalio/workflow';
+import { CancellationScope, CancelledFailure, setHandler, upsertSearchAttributes } from '@temporalio/workflow';
 import type { Checkpoint, DiskFacts, ReferencePoint, Released } from '../schema/domain/hypervisor.ts';
-import { controlQueue, controlWaitQueue, proxyCtlQueue } from '../schema/domain/queues.ts';
+import { controlQueue, controlWaitQueue, machineOfQueue, proxyCtlQueue } from '../schema/domain/queues.ts';
 import type { OpenedRestorePoint } from '../schema/domain/restore-point.ts';
 import type { HeldLease, ResourceRequest } from '../schema/domain/scheduling.ts';
 import { requestOrders } from '../schema/domain/scheduling.ts';
 import type { VmBackupInput, VmBackupResult } from '../schema/domain/sessions.ts';
 import { say } from './say.ts';
-import { viewOf } from './failures.ts';
+import { errorView, failureOf, viewOf } from './failures.ts';
 import { stopSignal, vmProgressQuery } from './messages.ts';
 import { resultAttributes } from './search-attributes.ts';
 import { UndoList } from './undo-list.ts';
@@ -39,10 +34,10 @@ export async function vmBackup(input: VmBackupInput): Promise<VmBackupResult> {
   try {
     await way.run(() => forward(run, undo));
   } catch (error) {
-    run.error = viewOf(error, run.host.name);
+    run.fail(error);
   }
   const result = await CancellationScope.nonCancellable(() => conclude(run, undo));
-  return answer(result);
+  return answer(result, CancellationScope.current().consideredCancelled);
 }
 
 async function forward(run: VmRun, undo: UndoList): Promise<void> {
@@ -53,16 +48,12 @@ async function forward(run: VmRun, undo: UndoList): Promise<void> {
   await say('startVm', { queue: controlQueue })(start);
   const leases = await acquire(run, undo);
   const rollback = new VmRollback(run);
-  const { checkpoint, opened } = await run.machines.during(async () => {
-    const opened = await openRestorePoint(run, undo, rollback, leases);
-    return { opened, checkpoint: await takeCheckpoint(run, undo, rollback, opened) };
-  });
+  const opened = await openRestorePoint(run, undo, rollback, leases);
+  const checkpoint = await takeCheckpoint(run, undo, rollback, opened);
   run.enter('transferring');
   await transferDisks({ run, opened, checkpoint, leases });
-  await run.machines.during(async () => {
-    const released = await release(run, undo);
-    await CancellationScope.nonCancellable(() => sealVm(run, undo, checkpoint, released));
-  });
+  const released = await release(run, undo);
+  await CancellationScope.nonCancellable(() => sealVm(run, undo, checkpoint, released));
 }
 
 function requestOf(run: VmRun): ResourceRequest {
@@ -129,8 +120,8 @@ async function openRestorePoint(
   run.restorePointId = restorePointId;
   run.enter('rehearsing');
   for (const proxy of new Set(proxiesOf(leases.held()))) {
-    const machine = { name: `proxy ${proxy}`, queue: proxyCtlQueue(proxy) };
-    await run.machines.on(machine, 'connectMovers', machine.name)({ restorePointId, run: run.run, endpoint });
+    const queue = proxyCtlQueue(proxy);
+    await run.machines.on(queue, 'connectMovers', machineOfQueue(queue))({ restorePointId, run: run.run, endpoint });
   }
   return opened;
 }
@@ -174,15 +165,17 @@ async function chooseDisks(run: VmRun, base: ReferencePoint | null): Promise<Dis
   const { facts } = await run.machines.on(run.host, 'inspectVm')({ vm: vm.vm, base });
   run.note(...facts.notes);
   const excluded = new Set(vm.excludeDisks);
-  for (const diskKey of excluded)
-    run.note({ level: 'info', code: 'DISK_EXCLUDED', message: `disk ${diskKey} is excluded by the job` });
+  const known = new Set(facts.disks.map((disk) => disk.diskKey));
+  for (const diskKey of excluded) {
+    const message = known.has(diskKey)
+      ? `disk ${diskKey} is excluded by the job`
+      : `the job excludes disk ${diskKey}, which vm ${vm.name} does not have`;
+    run.note({ level: 'info', code: 'DISK_EXCLUDED', message });
+  }
   const wanted = facts.disks.filter((disk) => !excluded.has(disk.diskKey));
   if (wanted.length > 0) return wanted;
-  throw ApplicationFailure.create({
-    type: 'BAD_DISK',
-    message: `vm ${vm.name} has no disk to back up: ${facts.disks.length} disks, all excluded by the job`,
-    nonRetryable: true,
-  });
+  const why = known.size === 0 ? 'it has none' : `all ${known.size} are excluded by the job`;
+  throw failureOf(errorView('BAD_DISK', `vm ${vm.name} has no disk to back up: ${why}`));
 }
 
 /** What was reached and what is missing; less than asked is a warning (invariant 12). */
@@ -207,15 +200,14 @@ async function release(run: VmRun, undo: UndoList): Promise<Released> {
 
 /** Takes back what is left to take back, goes forward with what was sealed, and writes it all down. */
 async function conclude(run: VmRun, undo: UndoList): Promise<VmBackupResult> {
-  if (run.error) run.enter('undoing');
   for (const { name, error } of await undo.runAll()) {
-    const view = viewOf(error, run.host.name);
+    const view = viewOf(error);
     run.warn(view.code, `${name} could not be taken back and is left to the janitor: ${view.message}`);
   }
   await finishVm(run);
   const result = resultOf(run);
   upsertSearchAttributes(resultAttributes(result.result));
-  const step = run.step;
+  const step = run.failedStep ?? 'done';
   run.enter('done');
   await say('recordVm', { queue: controlQueue })({ sessionId: run.input.sessionId, step, result });
   return result;
@@ -238,9 +230,9 @@ function resultOf(run: VmRun): VmBackupResult {
   };
 }
 
-function answer(result: VmBackupResult): VmBackupResult {
+function answer(result: VmBackupResult, isCancelled: boolean): VmBackupResult {
   const { error } = result;
   if (!error) return result;
-  if (error.code === 'STOPPED') throw new CancelledFailure(error.message, [result]);
-  throw ApplicationFailure.create({ type: error.code, message: error.message, nonRetryable: true, details: [result] });
+  if (error.code === 'STOPPED' && isCancelled) throw new CancelledFailure(error.message);
+  throw failureOf(error, result);
 }

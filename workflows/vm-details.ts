@@ -3,12 +3,14 @@ import { formatBytes } from '../schema/domain/figures.ts';
 import type { DiskKey, RestorePointId, RunKey } from '../schema/domain/ids.ts';
 import type { SessionErrorView, VmBackupInput, VmProgress } from '../schema/domain/sessions.ts';
 import { type ConsistencyReached, type Finding, type VmStep, vmSteps } from '../schema/domain/states.ts';
+import { cell, errorLines, findingLines, page, table } from './markdown.ts';
 
 export type DiskState = VmProgress['disks'][number];
 export type VmView = {
   input: VmBackupInput;
   run: RunKey;
   step: VmStep;
+  failedStep: VmStep | null;
   waitsFor: string | null;
   restorePointId: RestorePointId | null;
   consistency: ConsistencyReached | null;
@@ -17,27 +19,13 @@ export type VmView = {
   error: SessionErrorView | null;
 };
 
-const MAX_ROWS = 50;
-
-/** A cell must not end the table it stands in. */
-export const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll(/\s+/g, ' ').slice(0, 400);
-
-export function table(titles: readonly string[], rows: readonly (readonly string[])[]): string[] {
-  const line = (cells: readonly string[]): string => `| ${cells.map(cell).join(' | ')} |`;
-  const shown = rows.slice(0, MAX_ROWS).map(line);
-  const more = rows.length > MAX_ROWS ? [``, `and ${rows.length - MAX_ROWS} more`] : [];
-  return [line(titles), `|${titles.map(() => '---').join('|')}|`, ...shown, ...more];
-}
-
-export const findingLines = (findings: readonly Finding[]): string[] =>
-  findings.slice(-MAX_ROWS).map(({ level, code, message }) => `- ${level} \`${code}\`: ${cell(message)}`);
-
-function stepLine(run: VmView): string {
-  const at = vmSteps.indexOf(run.step);
-  const way = vmSteps.filter((step) => step !== 'undoing' && step !== 'done');
-  if (run.step === 'undoing') return '**undoing** what was begun';
+/** Done ~~struck through~~, the one in work **bold**. */
+function stepLine({ step, failedStep }: VmView): string {
+  if (failedStep) return `failed while **${failedStep}**, ${step === 'done' ? 'all undone' : 'undoing what was begun'}`;
+  const at = vmSteps.indexOf(step);
+  const way = vmSteps.filter((each) => each !== 'undoing' && each !== 'done');
   return way
-    .map((step) => (vmSteps.indexOf(step) < at ? `~~${step}~~` : step === run.step ? `**${step}**` : step))
+    .map((each) => (vmSteps.indexOf(each) < at ? `~~${each}~~` : each === step ? `**${each}**` : each))
     .join(' → ');
 }
 
@@ -52,24 +40,25 @@ const diskRow = (disk: DiskState): string[] => [
   formatBytes(disk.sentBytes),
 ];
 
+const disksOf = (run: VmView): string[] =>
+  run.disks.size === 0
+    ? []
+    : table(
+        ['disk', 'state', 'read as', 'because', 'proxy', 'size', 'read', 'sent'],
+        [...run.disks.values()].map(diskRow),
+      );
+
 export function renderVm(run: VmView): string {
-  const { input, error } = run;
-  const lines = [
-    `### VM ${cell(input.vm.name)} on host ${input.vm.vm.hostId}, try ${input.attempt}`,
-    '',
-    stepLine(run),
-  ];
-  if (run.waitsFor) lines.push('', `**${cell(run.waitsFor)}**`);
-  lines.push(
-    '',
-    `run key \`${run.run}\`, restore point ${run.restorePointId ? `\`${run.restorePointId}\`` : 'not opened yet'}`,
+  const { input, error, waitsFor, consistency, restorePointId } = run;
+  const point = restorePointId ? `\`${restorePointId}\`` : 'not opened yet';
+  return page(
+    [`### VM ${cell(input.vm.name)} on host ${input.vm.vm.hostId}, try ${input.attempt}`],
+    [stepLine(run)],
+    waitsFor ? [`**${cell(waitsFor)}**`] : [],
+    error ? errorLines(error) : [],
+    [`run key \`${run.run}\`, restore point ${point}`],
+    consistency ? [`consistency: asked ${input.job.consistency}, reached ${consistency}`] : [],
+    disksOf(run),
+    findingLines(run.findings),
   );
-  if (run.consistency) lines.push('', `consistency: asked ${input.job.consistency}, reached ${run.consistency}`);
-  if (run.disks.size > 0) {
-    const titles = ['disk', 'state', 'read as', 'because', 'proxy', 'size', 'read', 'sent'];
-    lines.push('', ...table(titles, [...run.disks.values()].map(diskRow)));
-  }
-  if (run.findings.length > 0) lines.push('', ...findingLines(run.findings));
-  if (error) lines.push('', `**${error.code}**: ${cell(error.message)}`, '', `What to do: ${error.hint}`);
-  return lines.join('\n').slice(0, 19_000);
 }

@@ -37,7 +37,7 @@ export async function commitReferencePoint(run: VmRun): Promise<void> {
   try {
     await run.machines.on(run.host, 'commitReferencePoint')({ lineage: run.lineage, keep });
   } catch (error) {
-    const view = viewOf(error, run.host.name);
+    const view = viewOf(error);
     run.warn(view.code, `older reference points could not be dropped yet: ${view.message}`);
   }
 }
@@ -52,7 +52,7 @@ export async function finishVm(run: VmRun): Promise<void> {
   try {
     await say('recordRestorePoint', { queue: controlQueue })(sealed);
   } catch (error) {
-    const view = viewOf(error, 'the catalog');
+    const view = viewOf(error);
     run.warn(view.code, `the restore point is sealed, but the catalog does not list it: ${view.message}`);
   }
 }
@@ -63,7 +63,7 @@ async function completeGuest(run: VmRun): Promise<void> {
     const of = { vm: vm.vm, run: run.run, script: job.scripts.success };
     run.note(...(await run.machines.on(run.guest, 'completeGuest')(of)).warnings);
   } catch (error) {
-    const view = viewOf(error, run.guest.name);
+    const view = viewOf(error);
     run.warn(view.code, `the script after the seal did not run: ${view.message}`);
   }
 }

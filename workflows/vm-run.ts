@@ -12,8 +12,10 @@ import { hostCtlQueue, hostGuestQueue, hostUndoQueue, repositoryCtlQueue } from 
 import type { DiskPlan, SealOutcome } from '../schema/domain/restore-point.ts';
 import type { SessionErrorView, VmBackupInput, VmDiskResult, VmProgress } from '../schema/domain/sessions.ts';
 import { type ConsistencyReached, type Finding, type VmStep, vmSteps } from '../schema/domain/states.ts';
+import { viewOf } from './failures.ts';
 import { type DiskState, renderVm } from './vm-details.ts';
-import { type Machine, WatchedMachines } from './watched-machines.ts';
+import { Waits } from './waits.ts';
+import { WatchedMachines } from './watched-machines.ts';
 
 export class VmRun {
   readonly input: VmBackupInput;
@@ -21,16 +23,18 @@ export class VmRun {
   readonly run: RunKey = runKeyOf(this.workflowId);
   readonly lineage: LineageId;
   readonly machines: WatchedMachines;
-  /** The same host through its three queues: clean-up never waits behind work. */
-  readonly host: Machine;
-  readonly hostUndo: Machine;
-  readonly guest: Machine;
-  readonly repository: Machine;
+  /** Queues. The same host through three of them: clean-up never waits behind work. */
+  readonly host: string;
+  readonly hostUndo: string;
+  readonly guest: string;
+  readonly repository: string;
+  readonly waits = new Waits(() => this.show());
   readonly startedAt = new Date().toISOString();
   readonly findings: Finding[] = [];
   readonly disks = new Map<DiskKey, DiskState>();
   step: VmStep = 'waiting';
-  waitsFor: string | null = null;
+  /** Where it was when it failed. */
+  failedStep: VmStep | null = null;
   restorePointId: RestorePointId | null = null;
   consistency: ConsistencyReached | null = null;
   sealed: SealOutcome | null = null;
@@ -41,15 +45,15 @@ export class VmRun {
     const { hostId, vmId } = vm.vm;
     this.input = input;
     this.lineage = lineageOf(job.jobId, vmId, job.repositoryId);
-    this.host = { name: `host ${hostId}`, queue: hostCtlQueue(hostId) };
-    this.hostUndo = { name: `host ${hostId}`, queue: hostUndoQueue(hostId) };
-    this.guest = { name: `host ${hostId}`, queue: hostGuestQueue(hostId) };
-    this.repository = { name: `repository ${job.repositoryId}`, queue: repositoryCtlQueue(job.repositoryId) };
-    this.machines = new WatchedMachines(job.hostWaitMs, (waitsFor) => {
-      if (waitsFor === this.waitsFor) return;
-      this.waitsFor = waitsFor;
-      this.show();
-    });
+    this.host = hostCtlQueue(hostId);
+    this.hostUndo = hostUndoQueue(hostId);
+    this.guest = hostGuestQueue(hostId);
+    this.repository = repositoryCtlQueue(job.repositoryId);
+    this.machines = new WatchedMachines(job.hostWaitMs, (text) => this.waits.tell('a machine', text));
+  }
+
+  get waitsFor(): string | null {
+    return this.waits.text;
   }
 
   /** The checkpoint has begun: a graceful stop lets it finish. */
@@ -60,6 +64,12 @@ export class VmRun {
   enter(step: VmStep): void {
     this.step = step;
     this.show();
+  }
+
+  fail(error: unknown): void {
+    this.error = viewOf(error);
+    this.failedStep = this.step;
+    this.enter('undoing');
   }
 
   note(...findings: readonly Finding[]): void {

@@ -2,7 +2,7 @@
  * Step 8: the disks of a VM, side by side within the pairs of proxy and repository slots that were granted; the others
  * wait for a pair of this VM to free. Each assignment of a disk has a fence of its own (invariant 5).
  */
-import { isCancellation, sleep } from '@temporalio/workflow';
+import { isCancellation } from '@temporalio/workflow';
 import { errorTable } from '../schema/domain/errors.ts';
 import type { Checkpoint, CheckpointDisk } from '../schema/domain/hypervisor.ts';
 import type { ProxyId } from '../schema/domain/ids.ts';
@@ -11,17 +11,12 @@ import type { DiskPlan, OpenedRestorePoint, TransferSummary } from '../schema/do
 import type { HeldLease } from '../schema/domain/scheduling.ts';
 import type { TransferHeartbeat } from '../schema/domain/sessions.ts';
 import { say } from './say.ts';
-import { isWorthAnotherTry, lastHeartbeatOf, timeoutTypeOf, viewOf } from './failures.ts';
+import { lastHeartbeatOf, viewOf } from './failures.ts';
 import { fallbackWarnings, planDisk } from './plan-disks.ts';
+import { ProxyTries } from './proxy-tries.ts';
 import { runAllOrCancel } from './side-by-side.ts';
 import type { DiskState } from './vm-details.ts';
 import type { VmRun } from './vm-run.ts';
-
-const MOST_TRIES = 5;
-const FIRST_PAUSE_MS = 2000;
-const LONGEST_PAUSE_MS = 30_000;
-/** A worker that polled within this time is alive: its slots are full, or it has just come back. */
-const ALIVE_MS = 60_000;
 
 export type Leases = {
   /** As granted last; pairs are numbered from 0. */
@@ -53,36 +48,34 @@ export async function transferDisks(transfers: Transfers): Promise<void> {
 }
 
 async function transferOne(way: Way, firstPlan: DiskPlan): Promise<void> {
-  const { run, disk } = way;
+  const tries = triesOf(way);
   let plan = firstPlan;
-  let tries = 0;
-  let silentSinceMs: number | null = null;
   for (let assignment = 1; ; assignment += 1) {
-    const state = run.plan(plan);
+    const state = way.run.plan(plan);
     try {
       await transferOnce(way, plan, assignment, state);
+      tries.end();
       return;
     } catch (error) {
       noteLost(state, error);
-      if (isCancellation(error)) throw error;
-      const view = viewOf(error, `proxy ${state.proxyId ?? ''}`);
-      if (timeoutTypeOf(error) === 'SCHEDULE_TO_START') {
-        silentSinceMs ??= Date.now();
-        if (Date.now() - silentSinceMs > run.input.job.hostWaitMs) throw error;
-        await sayWhyProxyIsSilent(run, state);
-        continue;
-      }
-      silentSinceMs = null;
-      if (errorTable[view.code].disposition === 'new-base' && plan.mode === 'cbt') {
-        plan = withoutTracking(way, view.message);
-        continue;
-      }
-      tries += 1;
-      if (!isWorthAnotherTry(view) || tries >= MOST_TRIES) throw error;
-      run.note({ level: 'info', code: view.code, message: `disk ${disk.diskKey} goes on after: ${view.message}` });
-      await sleep(Math.min(FIRST_PAUSE_MS * 2 ** (tries - 1), LONGEST_PAUSE_MS));
+      if (plan.mode === 'cbt' && isTrackingLost(error)) plan = withoutTracking(way, viewOf(error).message);
+      else await tries.another(error, state.proxyId);
     }
   }
+}
+
+const isTrackingLost = (error: unknown): boolean =>
+  !isCancellation(error) && errorTable[viewOf(error).code].disposition === 'new-base';
+
+function triesOf({ run, disk }: Way): ProxyTries {
+  const what = `disk ${disk.diskKey}`;
+  return new ProxyTries({
+    verb: 'transferDisk',
+    what,
+    machineWaitMs: run.input.job.hostWaitMs,
+    tell: (waitsFor) => run.waits.tell(what, waitsFor),
+    note: (finding) => run.note(finding),
+  });
 }
 
 /** Bytes of a try that was lost count too: they were read and sent. */
@@ -105,33 +98,24 @@ function withoutTracking({ run, disk, opened }: Way, why: string): DiskPlan {
 async function transferOnce(way: Way, plan: DiskPlan, assignment: number, state: DiskState): Promise<void> {
   const { run, opened, checkpoint, disk } = way;
   const { diskKey } = disk;
+  const what = `disk ${diskKey}`;
   const proxy = await confirmedProxy(way);
   state.proxyId = proxy;
-  const { restorePointId } = opened;
   const assigned = await run.machines.on(
     run.repository,
     'assignTransfer',
-    `disk ${diskKey}`,
+    what,
   )({
-    restorePointId,
+    restorePointId: opened.restorePointId,
     run: run.run,
     disk: plan,
     checkpoint: `${checkpoint.run} ${checkpoint.takenAt}`,
     assignment,
   });
-  const access = await run.machines.on(
-    run.host,
-    'openAccess',
-    `disk ${diskKey}`,
-  )({
-    run: run.run,
-    diskKey,
-    reader: proxy,
-  });
+  const access = await run.machines.on(run.host, 'openAccess', what)({ run: run.run, diskKey, reader: proxy });
   state.state = 'transferring';
-  run.waitsFor = null;
   run.show();
-  const transfer = say('transferDisk', { queue: proxyQueue(proxy), summary: `disk ${diskKey} on proxy ${proxy}` });
+  const transfer = say('transferDisk', { queue: proxyQueue(proxy), summary: `${what} on proxy ${proxy}` });
   noteDone(run, state, await transfer({ access, assignment: assigned }));
 }
 
@@ -155,14 +139,4 @@ async function confirmedProxy({ run, leases, pair }: Way): Promise<ProxyId> {
   }
   const proxies = proxiesOf(leases.held());
   return proxies[pair % proxies.length]!;
-}
-
-async function sayWhyProxyIsSilent(run: VmRun, state: DiskState): Promise<void> {
-  const queue = proxyQueue(state.proxyId!);
-  const { silentMs } = await say('probeQueue', { queue: controlQueue, summary: queue })({ queue });
-  const isAlive = silentMs !== null && silentMs < ALIVE_MS;
-  run.waitsFor = isAlive
-    ? `disk ${state.diskKey} waits for proxy ${state.proxyId}: it is there, and busy`
-    : `disk ${state.diskKey} waits for proxy ${state.proxyId}, which does not answer`;
-  run.show();
 }

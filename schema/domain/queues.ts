@@ -15,3 +15,9 @@ export const hostCtlQueue = (id: HostId): string => `host.${id}.ctl`;
 export const hostUndoQueue = (id: HostId): string => `host.${id}.undo`;
 export const repositoryQueue = (id: RepositoryId): string => `repository.${id}`;
 export const repositoryCtlQueue = (id: RepositoryId): string => `repository.${id}.ctl`;
+
+/** Who serves a queue, for people: "host h1", "proxy p1", "repository main", "the control worker". */
+export function machineOfQueue(queue: string): string {
+  const [kind, id] = queue.split('.');
+  return kind === 'control' || id === undefined ? 'the control worker' : `${kind} ${id}`;
+}

@@ -1,0 +1,84 @@
+/**
+ * The tries of one disk on its proxy: how many, how long between them, and how long a proxy that does not take the work
+ * up is waited for. A missed bound to start proves nothing (a live worker whose slots are full misses it too), so the
+ * worker's own signs are asked.
+ */
+import { CancellationScope, isCancellation, sleep } from '@temporalio/workflow';
+import type { ProxyId } from '../schema/domain/ids.ts';
+import { proxyQueue } from '../schema/domain/queues.ts';
+import type { Finding } from '../schema/domain/states.ts';
+import { PROXY_START_MS } from './activity-options.ts';
+import { isWorthAnotherTry, viewOf, wasNotTakenUp } from './failures.ts';
+import { isSilent, silenceOf, waitText } from './machine-silence.ts';
+
+const MOST_TRIES = 5;
+const FIRST_PAUSE_MS = 2000;
+const LONGEST_PAUSE_MS = 30_000;
+
+export type TriesOf = {
+  verb: 'transferDisk' | 'restoreDisk';
+  /** For people: "disk d0". */
+  what: string;
+  /** How long a silent proxy is waited for. */
+  machineWaitMs: number;
+  tell: (waitsFor: string | null) => void;
+  note: (finding: Finding) => void;
+};
+
+export class ProxyTries {
+  readonly #of: TriesOf;
+  #tries = 0;
+  #waitingSinceMs: number | null = null;
+  #silentSinceMs: number | null = null;
+  #told: CancellationScope | null = null;
+
+  constructor(of: TriesOf) {
+    this.#of = of;
+  }
+
+  /** Resolves when the next try may begin; throws `error` when there is none. */
+  async another(error: unknown, proxy: ProxyId | null): Promise<void> {
+    this.end();
+    if (isCancellation(error)) throw error;
+    if (proxy !== null && wasNotTakenUp(error, this.#of.verb)) return await this.#waitFor(proxy, error);
+    this.#waitingSinceMs = null;
+    this.#silentSinceMs = null;
+    const view = viewOf(error);
+    this.#tries += 1;
+    // What another machine did not take up was waited for long enough already.
+    const isOver = this.#tries >= MOST_TRIES || wasNotTakenUp(error) || !isWorthAnotherTry(view);
+    if (isOver) throw error;
+    this.#of.note({ level: 'info', code: view.code, message: `${this.#of.what} goes on after: ${view.message}` });
+    await sleep(Math.min(FIRST_PAUSE_MS * 2 ** (this.#tries - 1), LONGEST_PAUSE_MS));
+  }
+
+  /** Nothing is waited for any more. */
+  end(): void {
+    this.#told?.cancel();
+    this.#told = null;
+    this.#of.tell(null);
+  }
+
+  async #waitFor(proxy: ProxyId, error: unknown): Promise<void> {
+    const queue = proxyQueue(proxy);
+    const silence = await silenceOf(queue);
+    this.#waitingSinceMs ??= Date.now();
+    if (!isSilent(silence)) this.#silentSinceMs = null;
+    else this.#silentSinceMs ??= Date.now();
+    if (this.#silentSinceMs !== null && Date.now() - this.#silentSinceMs >= this.#of.machineWaitMs) throw error;
+    this.#tellUntilTakenUp(waitText(queue, this.#waitingSinceMs, silence));
+  }
+
+  /** A try that has not missed the bound to start was taken up. */
+  #tellUntilTakenUp(text: string): void {
+    this.#of.tell(text);
+    const told = new CancellationScope();
+    this.#told = told;
+    void told
+      .run(() => sleep(PROXY_START_MS + 5000))
+      .then(
+        () => this.#of.tell(null),
+        () => undefined,
+      );
+  }
+}
