@@ -25,11 +25,11 @@ afterEach(() => rm(folder, { recursive: true }));
 
 it('remembers intents and what became of them over a restart', async () => {
   const ledger = await open();
-  await Promise.all([0, 1, 2].map((index) => ledger.intend(artifact(index))));
-  await ledger.made(artifact(1), 'platform-1');
-  await ledger.intend(artifact(1));
-  await ledger.remove(artifact(0));
-  await ledger.remove(artifact(0));
+  await ledger.intend([0, 1, 2].map(artifact));
+  await ledger.made([artifact(1)], 'platform-1');
+  await ledger.intend([artifact(1)]);
+  await ledger.remove([artifact(0)]);
+  await ledger.remove([artifact(0)]);
   await ledger.close();
   const again = await open();
   expect(again.list()).toEqual([
@@ -41,23 +41,31 @@ it('remembers intents and what became of them over a restart', async () => {
 
 it('goes on after a torn line and past a damaged one', async () => {
   const first = await open();
-  await first.intend(artifact(0));
+  await first.intend([artifact(0)]);
   await first.close();
   await appendFile(join(folder, 'artifacts.jsonl'), '{broken}\n{"set":{"artif');
   const second = await open();
-  await second.intend(artifact(1));
+  await second.intend([artifact(1)]);
   await second.close();
   const third = await open();
   expect(third.list().map((entry) => entry.artifact)).toEqual([artifact(0), artifact(1)]);
   await third.close();
 });
 
+it('takes nothing when it is closed', async () => {
+  const first = await open();
+  await first.intend([0, 1].map(artifact));
+  await first.close();
+  await expect(first.intend([2, 3].map(artifact))).rejects.toMatchObject({ code: 'STORAGE_ERROR' });
+  expect(first.list().map((entry) => entry.artifact)).toEqual([artifact(0), artifact(1)]);
+});
+
 it('drops history and keeps what is alive', async () => {
   const ledger = await open();
-  await ledger.intend(artifact(9999));
+  await ledger.intend([artifact(9999)]);
   for (let index = 0; index < 200; index++) {
-    await ledger.intend(artifact(index));
-    await ledger.remove(artifact(index));
+    await ledger.intend([artifact(index)]);
+    await ledger.remove([artifact(index)]);
   }
   await ledger.close();
   expect((await readFile(join(folder, 'artifacts.jsonl'), 'utf8')).split('\n').length).toBeLessThan(300);

@@ -18,11 +18,11 @@ export type LedgerEntry = {
 };
 
 export type ArtifactLedger = {
-  /** Durable when it resolves: only then may the artifact be made. Again for the same artifact: no change. */
-  intend(artifact: Artifact): Promise<void>;
-  made(artifact: Artifact, platformId?: string): Promise<void>;
-  /** After the artifact is gone. Not in the ledger: success. */
-  remove(artifact: Artifact): Promise<void>;
+  /** Durable when it resolves: only then may they be made. Again for the same artifact: no change. */
+  intend(artifacts: readonly Artifact[]): Promise<void>;
+  made(artifacts: readonly Artifact[], platformId?: string): Promise<void>;
+  /** After they are gone. Not in the ledger: success. */
+  remove(artifacts: readonly Artifact[]): Promise<void>;
   /** Oldest first. */
   list(): LedgerEntry[];
   close(): Promise<void>;
@@ -76,9 +76,7 @@ class FileLedger implements ArtifactLedger {
   #apply(line: string, lineNumber: number): void {
     this.#lines++;
     try {
-      const record = JSON.parse(line) as LedgerRecord;
-      if ('remove' in record) this.#entries.delete(record.remove);
-      else this.#entries.set(keyOf(record.set.artifact), record.set);
+      this.#take(JSON.parse(line) as LedgerRecord);
     } catch (error) {
       this.#log.error('a line of the artifact ledger is damaged and was passed over', {
         file: this.#path,
@@ -93,22 +91,23 @@ class FileLedger implements ArtifactLedger {
     await syncFolder(this.#folder);
   }
 
-  intend(artifact: Artifact): Promise<void> {
+  intend(artifacts: readonly Artifact[]): Promise<void> {
     return this.#do(async () => {
-      if (!this.#entries.has(keyOf(artifact))) await this.#set({ artifact, state: 'intent', platformId: null });
+      const fresh = artifacts.filter((artifact) => !this.#entries.has(keyOf(artifact)));
+      await this.#record(fresh.map((artifact) => ({ set: { artifact, state: 'intent', platformId: null } })));
     });
   }
 
-  made(artifact: Artifact, platformId?: string): Promise<void> {
-    return this.#do(() => this.#set({ artifact, state: 'made', platformId: platformId ?? null }));
+  made(artifacts: readonly Artifact[], platformId: string | null = null): Promise<void> {
+    return this.#do(() =>
+      this.#record(artifacts.map((artifact) => ({ set: { artifact, state: 'made', platformId } }))),
+    );
   }
 
-  remove(artifact: Artifact): Promise<void> {
+  remove(artifacts: readonly Artifact[]): Promise<void> {
     return this.#do(async () => {
-      const key = keyOf(artifact);
-      if (!this.#entries.has(key)) return;
-      await this.#append({ remove: key });
-      this.#entries.delete(key);
+      const keys = artifacts.map(keyOf).filter((key) => this.#entries.has(key));
+      await this.#record(keys.map((remove) => ({ remove })));
       if (this.#lines > SLACK_LINES + 4 * this.#entries.size) await this.#compact();
     });
   }
@@ -123,18 +122,24 @@ class FileLedger implements ArtifactLedger {
     this.#file = null;
   }
 
-  async #set(entry: LedgerEntry): Promise<void> {
-    await this.#append({ set: entry });
-    this.#entries.set(keyOf(entry.artifact), entry);
+  async #record(records: readonly LedgerRecord[]): Promise<void> {
+    if (records.length === 0) return;
+    await this.#append(records.map((record) => `${JSON.stringify(record)}\n`).join(''));
+    this.#lines += records.length;
+    for (const record of records) this.#take(record);
   }
 
-  async #append(record: LedgerRecord): Promise<void> {
+  #take(record: LedgerRecord): void {
+    if ('remove' in record) this.#entries.delete(record.remove);
+    else this.#entries.set(keyOf(record.set.artifact), record.set);
+  }
+
+  async #append(lines: string): Promise<void> {
     if (!this.#file) throw new TidemarkError('STORAGE_ERROR', `the artifact ledger ${this.#path} is closed`);
     const { size } = await this.#file.stat();
     try {
-      await this.#file.appendFile(`${JSON.stringify(record)}\n`);
+      await this.#file.appendFile(lines);
       await this.#file.sync();
-      this.#lines++;
     } catch (error) {
       // Half a line would swallow the next one.
       await this.#file.truncate(size).catch(() => undefined);

@@ -150,10 +150,10 @@ class ImageProvider implements HypervisorProvider {
     const { chosen, leftOut } = await chooseDisks(spec, config);
     const ledger = await this.#ledger();
     const artifact = this.#artifactOf(spec.run, config);
-    await ledger.intend(artifact);
+    await ledger.intend([artifact]);
     try {
       const daemon = await startStorageDaemon(daemonSpec(folder, chosen));
-      await ledger.made(artifact, String(daemon.pid));
+      await ledger.made([artifact], String(daemon.pid));
       await assertUnchanged(chosen);
       const checkpoint: Checkpoint = {
         run: spec.run,
@@ -260,8 +260,8 @@ class ImageProvider implements HypervisorProvider {
     const ledger = await this.#ledger();
     const name = this.#nameOf(run);
     const entries = ledger.list().filter(({ artifact }) => artifact.platformName === name);
-    for (const { artifact } of entries) await ledger.remove(artifact);
-    if (config) await ledger.remove(this.#artifactOf(run, config));
+    await ledger.remove(entries.map(({ artifact }) => artifact));
+    if (config) await ledger.remove([this.#artifactOf(run, config)]);
   }
 
   #ledger(): Promise<ArtifactLedger> {

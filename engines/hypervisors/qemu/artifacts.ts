@@ -92,6 +92,6 @@ async function dropStray(context: Context, { vm, platformName }: Artifact): Prom
   const found = bitmaps.filter(({ name, readOnly }) => name === platformName && !readOnly);
   await change(found.map(({ node, name }) => ({ kind: 'drop', node, name })));
   const ledger = await context.ledger();
-  for (const { artifact } of ledger.list().filter((entry) => entry.artifact.platformName === platformName))
-    await ledger.remove(artifact);
+  const entries = ledger.list().filter((entry) => entry.artifact.platformName === platformName);
+  await ledger.remove(entries.map((entry) => entry.artifact));
 }

@@ -96,8 +96,7 @@ function planDisk(context: Context, spec: CheckpointSpec, view: VmView, disk: Vm
 /** From here on there may be something of this run on the platform (invariant 6). */
 export async function begin(context: Context, state: RunState): Promise<void> {
   await context.states.save(state);
-  const ledger = await context.ledger();
-  for (const artifact of artifactsOf(context, state)) await ledger.intend(artifact);
+  await (await context.ledger()).intend(artifactsOf(context, state));
 }
 
 /** All that can be done before the guest is frozen. */
@@ -152,10 +151,14 @@ export async function settle(context: Context, state: RunState, outcome: Outcome
   const referencePoint = referencePointOf(context, state);
   const taken: RunState = { ...state, phase: 'taken', disks, checkpoint, referencePoint };
   await context.states.save(taken);
-  await serve(context, taken);
-  const ledger = await context.ledger();
-  for (const artifact of artifactsOf(context, taken)) await ledger.made(artifact);
+  await show(context, taken);
   return checkpoint;
+}
+
+/** Once it is written down: what was shown already stays. */
+export async function show(context: Context, state: RunState): Promise<void> {
+  await serve(context, state);
+  await (await context.ledger()).made(artifactsOf(context, state));
 }
 
 /** A map that is not what it was meant to be is not read (invariant 11); a new one that is not there cannot be promised. */

@@ -3,7 +3,7 @@ import { errorCodeOf, messageOf, TidemarkError } from '../../../schema/domain/er
 import type { Checkpoint, CheckpointSpec, DiskAccess, Released } from '../../../schema/domain/hypervisor.ts';
 import type { DiskKey, RunKey } from '../../../schema/domain/ids.ts';
 import type { Freezer } from '../provider.ts';
-import { settle, takeOfRunning } from './checkpoint.ts';
+import { settle, show, takeOfRunning } from './checkpoint.ts';
 import { configOf, type Context, holderNode } from './context.ts';
 import { CONNECTIONS_PER_DISK, removeExports } from './exports.ts';
 import { endpointOf, isOfRun, serve, whyNotHeld, withHolder } from './holder.ts';
@@ -21,7 +21,7 @@ export async function createOrAdopt(context: Context, asked: CheckpointSpec, fre
   const state = await context.states.load(spec.run);
   if (state && state.phase !== 'creating') {
     await assertHeld(context, state);
-    await serve(context, state);
+    await show(context, state);
     return state.checkpoint!;
   }
   if (state && (await isComplete(context, state))) return await settle(context, state, unrecordedOutcome(state));

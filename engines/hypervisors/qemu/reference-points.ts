@@ -94,7 +94,8 @@ function keepForLater({ seams }: Context, { run, vm }: RunState): void {
 
 export async function forget(context: Context, { run }: RunState): Promise<void> {
   const ledger = await context.ledger();
-  for (const { artifact } of ledger.list().filter((entry) => entry.artifact.run === run)) await ledger.remove(artifact);
+  const entries = ledger.list().filter(({ artifact }) => artifact.run === run);
+  await ledger.remove(entries.map(({ artifact }) => artifact));
   await context.states.remove(run);
 }
 

@@ -25,7 +25,7 @@ export async function endTemporaries(
   if (heldBy !== 'daemon') await endOnVm(context, run, vm);
   const ledger = await context.ledger();
   const entries = ledger.list().filter(({ artifact }) => artifact.run === run && artifact.kind === 'temporary');
-  for (const { artifact } of entries) await ledger.remove(artifact);
+  await ledger.remove(entries.map(({ artifact }) => artifact));
 }
 
 async function endOnVm(context: Context, run: RunKey, vm: VmRef): Promise<void> {
