@@ -5,10 +5,13 @@ import { mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promi
 import { createServer, type Server } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { blake3 } from '@napi-rs/blake-hash';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { Endpoint } from '../../schema/domain/hypervisor.ts';
+import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
 import { diskKey, restorePointId, runKey } from '../../schema/domain/ids.ts';
+import { blockSizes } from '../../schema/domain/states.ts';
 import type { RestoreSource, TransferRegistrar } from '../../schema/domain/seams.ts';
 import { encodeMessage, type Message } from '../../schema/wire/messages.ts';
 import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
@@ -21,6 +24,7 @@ import {
   type RawClient,
   windowEndFrame,
 } from '../../tests/fixtures/mover/raw-client.ts';
+import { registrarPerDisk } from '../../tests/fixtures/mover/registrar-per-disk.ts';
 import { CRASH, FAIL_SYNC } from '../../tests/fixtures/mover/target-marks.ts';
 import { silentServer, type TestServer, wireServer } from '../../tests/fixtures/mover/test-servers.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
@@ -125,7 +129,7 @@ describe('durability', () => {
       });
       const summary = await sourcePool(2).transfer(order);
       expect(summary).toMatchObject({ windowCount: 1, windowsSent: when === 'before' ? 1 : 0 });
-      const reread = new MemoryRepository(path.join(folder, 'ledger'));
+      const reread = new MemoryRepository(path.join(folder, 'ledger-d0'));
       expect(reread.map(3 * MIB, MIB)).toEqual(await expectedMap(file, MIB));
     },
   );
@@ -140,6 +144,38 @@ async function startTargetProcess(): Promise<ChildProcess> {
   return child;
 }
 
+test('disks of all sizes come whole through a target that is killed again and again', async () => {
+  const { next } = seeded();
+  let child = await startTargetProcess();
+  const pool = sourcePool(2);
+  const sizes = [WINDOW_BYTES + next(1_000_000), next(WINDOW_BYTES), 512 + next(4096), 1];
+  const orders = await Promise.all(
+    sizes.map(async (sizeBytes, i) => {
+      const file = path.join(folder, `disk${i}`);
+      await writeRandomDisk(file, sizeBytes, next);
+      const crashOnce = { offset: next(sizeBytes), marker: path.join(folder, `crash${i}`) };
+      const blockSize = blockSizes[next(4)]!;
+      const codec = (['none', 'lz4', 'zstd'] as const)[next(3)]!;
+      const of = { disk: { file, delayMs: 10, crashOnce }, sizeBytes, blockSize, codec, diskKey: diskKey(`d${i}`) };
+      return { file, order: orderOf({ ...of, endpoint: { unix: socketOf() } }) };
+    }),
+  );
+  const transfers = Promise.all(orders.map(({ order }) => pool.transfer(order)));
+  const ended = transfers.then(() => 'ended');
+  for (let kills = 0; kills < 4; kills += 1) {
+    if ((await Promise.race([ended, sleep(200 + next(800))])) === 'ended') break;
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    child = await startTargetProcess();
+  }
+  await transfers;
+  for (const { file, order } of orders) {
+    const { sizeBytes, blockSize, diskKey: key } = order.assignment;
+    const ledger = new MemoryRepository(path.join(folder, `ledger-${key}`));
+    expect(ledger.map(sizeBytes, blockSize)).toEqual(await expectedMap(file, blockSize));
+  }
+}, 90_000);
+
 describe('waiting', () => {
   const shortDisk = async (endpoint: Endpoint) =>
     orderOf({ disk: { file: await randomDisk('short', MIB) }, sizeBytes: MIB, blockSize: MIB, endpoint });
@@ -153,7 +189,7 @@ describe('waiting', () => {
     await silent.connected;
     stop.abort(new Error('enough'));
     await expect(first).rejects.toThrow('enough');
-    await vi.waitFor(() => expect(silent.open()).toBe(0), { timeout: 5000 });
+    await vi.waitFor(() => expect(silent.open()).toBe(0), { timeout: 15_000 });
     await pool.transfer(await shortDisk(endpoint));
   });
 
@@ -181,7 +217,7 @@ describe('waiting', () => {
     await expect(second).rejects.toThrow('not wanted any more');
     stop.abort(new Error('enough'));
     await expect(first).rejects.toThrow('enough');
-    await vi.waitFor(() => expect(silent.open()).toBe(0), { timeout: 5000 });
+    await vi.waitFor(() => expect(silent.open()).toBe(0), { timeout: 15_000 });
   });
 
   test('a restore from a target that falls silent is given up; closing the pool says why', async () => {
@@ -226,27 +262,10 @@ async function restoreOrder(endpoint: Endpoint, signal: AbortSignal) {
   };
 }
 
-/** A repository in memory for each disk, by its key. */
-function registrarPerDisk(repositories: Map<string, MemoryRepository>): TransferRegistrar {
-  const of = new Map<string, MemoryRepository>();
-  return {
-    begin: (connection, hello) => {
-      const one = repositories.get(hello.diskKey) ?? new MemoryRepository(path.join(folder, `ledger-${hello.diskKey}`));
-      repositories.set(hello.diskKey, one);
-      of.set(connection, one);
-      return one.begin(connection, hello);
-    },
-    offer: (connection, ...args) => of.get(connection)!.offer(connection, ...args),
-    commit: (connection, ...args) => of.get(connection)!.commit(connection, ...args),
-    commitUntouched: (connection, ...args) => of.get(connection)!.commitUntouched(connection, ...args),
-    end: (connection) => of.get(connection)!.end(connection),
-  };
-}
-
 describe('lanes', () => {
   test('many disks over few lanes all end, one of them empty', async () => {
     const repositories = new Map<string, MemoryRepository>();
-    const { endpoint } = await start({ registrar: registrarPerDisk(repositories) });
+    const { endpoint } = await start({ registrar: registrarPerDisk(folder, repositories) });
     const pool = sourcePool(2);
     const sizes = Array.from({ length: 12 }, (_, i) => (i === 5 ? 0 : i * 300_000 + 1));
     const file = await randomDisk('disk', 12 * 300_000);
@@ -285,7 +304,7 @@ describe('lanes', () => {
     await mkdir(lane);
     await new Promise((resolve) => setTimeout(resolve, 500));
     await rm(lane, { recursive: true });
-    await vi.waitFor(async () => (await laneClient()).destroy(), { timeout: 10_000 });
+    await vi.waitFor(async () => (await laneClient()).destroy(), { timeout: 20_000 });
   });
 
   test('a target that cannot start leaves no thread behind', async () => {
@@ -328,7 +347,7 @@ describe('lanes', () => {
     client.send(restoreHello);
     await new Promise((resolve) => setTimeout(resolve, 100));
     client.destroy();
-    await vi.waitFor(() => expect(order).toHaveLength(2), { timeout: 5000 });
+    await vi.waitFor(() => expect(order).toHaveLength(2), { timeout: 15_000 });
     expect(order).toEqual(['begun', 'ended']);
   });
 });

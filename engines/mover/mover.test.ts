@@ -206,7 +206,7 @@ test('a target killed in mid-window: the same call ends well, at most lanes x wi
   expect(summary.reconnects).toBeGreaterThan(0);
   expect(summary.sentBytes).toBeGreaterThanOrEqual(sizeBytes);
   expect(summary.sentBytes - sizeBytes).toBeLessThanOrEqual(2 * WINDOW_BYTES);
-  const reread = new MemoryRepository(path.join(folder, 'ledger'));
+  const reread = new MemoryRepository(path.join(folder, 'ledger-d0'));
   expect(reread.map(sizeBytes, MIB)).toEqual(await expectedMap(file, MIB));
 });
 
