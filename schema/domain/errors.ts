@@ -35,7 +35,7 @@ export const errorTable = {
   VM_MOVED: row('retry-elsewhere', 'Nothing is to be done: the session follows the VM to its new host.'),
   VM_OFF: row(
     'operator',
-    'Start the VM, or name its disks in the host configuration so that it can be backed up powered off.',
+    'Start the VM or correct its monitor socket, or name its disks in site.yaml so that it can be backed up powered off.',
   ),
   PLATFORM_BUSY: row(
     'retry-here',
@@ -57,7 +57,7 @@ export const errorTable = {
   BAD_DISK: row('operator', 'The disk cannot be backed up as it is; the message says why and of which disk it speaks.'),
   IMAGE_IN_USE: row(
     'operator',
-    'A running VM holds the image; shut it down, or back the VM up through the `qemu` provider.',
+    'A running VM holds the image; shut it down, or back it up through the `qemu` provider with its right monitor socket.',
   ),
   SCRATCH_FULL: row(
     'operator',

@@ -22,8 +22,9 @@ export async function takeOfStopped(context: Context, spec: CheckpointSpec): Pro
   if (inUse)
     throw new TidemarkError(
       'IMAGE_IN_USE',
-      `image ${inUse.file} of disk ${inUse.diskKey} is held by another process`,
-      inUse,
+      `image ${inUse.file} of disk ${inUse.diskKey} is held by another process, ` +
+        `though nobody listens on the monitor ${config.qmp} of vm ${config.name}`,
+      { ...inUse, socket: config.qmp },
     );
   if (spec.consistency === 'require')
     throw new TidemarkError('GUEST_REQUIRED', `vm ${config.name} is off: ${notFrozen.message}`, { vmId: config.vmId });

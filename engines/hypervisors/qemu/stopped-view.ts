@@ -11,9 +11,11 @@ export type StoppedView = VmView & { /** Images another process holds. */ inUse:
 /** VM_OFF: the configuration names no images, so nothing is known of the VM. BAD_DISK: see `inspectImage`. */
 export async function viewStopped(config: QemuVmConfig): Promise<StoppedView> {
   if (!config.disks?.length)
-    throw new TidemarkError('VM_OFF', `vm ${config.name} is off, and the configuration names no disks of it`, {
-      vmId: config.vmId,
-    });
+    throw new TidemarkError(
+      'VM_OFF',
+      `vm ${config.name} is off: nobody listens on its monitor ${config.qmp}; and the configuration names no disks of it`,
+      { vmId: config.vmId, socket: config.qmp },
+    );
   const view: StoppedView = {
     power: 'off',
     firmware: 'bios',
