@@ -43,7 +43,9 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-const start = async (of: { sizeBytes?: number; blockSize?: number; tcp?: boolean } = {}): Promise<MoverTarget> => {
+const start = async (
+  of: { sizeBytes?: number; blockSize?: number; tcp?: boolean; impatient?: boolean } = {},
+): Promise<MoverTarget> => {
   target = await startMoverTarget({
     listen: of.tcp ? { host: '127.0.0.1', port: 0 } : { unix: path.join(folder, 'sock', 'mover') },
     laneCount: 2,
@@ -51,7 +53,7 @@ const start = async (of: { sizeBytes?: number; blockSize?: number; tcp?: boolean
     laneData: { folder },
     registrar: repository,
     restoreSource: repository.restoreSource(of.sizeBytes ?? 0, of.blockSize ?? MIB),
-    timeouts: { helloMs: 1000, frameMs: 300 },
+    ...(of.impatient ? { timeouts: { helloMs: 1000, frameMs: 300 } } : {}),
     seams: testSeams(),
   });
   return target;
@@ -310,7 +312,7 @@ test('a damaged payload is asked for three times, then BAD_PAYLOAD; a good one i
 });
 
 test('slow, cut, oversized and misplaced frames end in errors that name the field', async () => {
-  await start();
+  await start({ impatient: true });
   const silent = await laneClient();
   expect(await silent.next('error')).toMatchObject({
     code: 'UNREACHABLE',
