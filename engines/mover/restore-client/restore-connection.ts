@@ -12,7 +12,7 @@ import type { RestoreSpec } from './restore-spec.ts';
 const CREDIT_BYTES = 16 * 1024 * 1024;
 const MAX_WANTS = 3;
 /** A target that owes blocks and is silent for this part of the patience is left, and tried anew. */
-const SILENCE_SHARE = 1 / 5;
+const SILENCE_SHARE = 1 / 2;
 
 /** What a window is made of, in the order of the disk, as far as it is there. Offsets of the disk. */
 export type BlockSink = {

@@ -12,8 +12,8 @@ import { WindowQueue } from './window-queue.ts';
 const PATIENCE_MS = 10 * 60_000;
 const FIRST_BACK_OFF_MS = 100;
 const LONGEST_BACK_OFF_MS = 10_000;
-/** A target that owes an answer and is silent for this part of the patience is left, and tried anew. */
-const SILENCE_SHARE = 1 / 5;
+/** A target that owes an answer and is silent for this part of the patience is left, and tried anew. A sync may be slow. */
+const SILENCE_SHARE = 1 / 2;
 
 export class RunningTransfer {
   readonly id: number;
