@@ -59,6 +59,8 @@ export class Supervisor implements Stack {
   #watching: Promise<unknown> = Promise.resolve();
   #workersStarted: Promise<void> = Promise.resolve();
   #stopped: Promise<void> | null = null;
+  /** False from the first failure to the next success: told once. */
+  #isRecorded = true;
 
   constructor(
     options: StackOptions,
@@ -120,7 +122,10 @@ export class Supervisor implements Stack {
   #record(): void {
     try {
       writeStackFile(this.layout.stackFile, this.describe());
+      this.#isRecorded = true;
     } catch (error) {
+      if (!this.#isRecorded) return;
+      this.#isRecorded = false;
       const fields = { file: this.layout.stackFile, error: messageOf(error) };
       this.#options.log.error('cannot record what runs; a killed stack would not be found by it', fields);
     }
