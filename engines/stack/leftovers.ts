@@ -39,10 +39,14 @@ function readLeniently(stackFile: string): StackFile | null {
  */
 function serversOf(stateFolder: string): Leftover[] {
   const { databaseFolder, temporalDatabase } = stackLayout(stateFolder);
-  const datadirs = [databaseFolder, `${databaseFolder}.new`].map((folder) => `--datadir=${folder}`);
+  const databases = [databaseFolder, `${databaseFolder}.new`].map((folder) => [`--datadir=${folder}`]);
+  // Exactly as we start them: whoever merely looks at the files is left alone.
   const found = (name: string, words: readonly string[]): Leftover[] =>
-    findProcesses((command) => words.some((word) => command.includes(word))).map((one) => ({ ...one, name }));
-  return [...found('database', datadirs), ...found('temporal', [temporalDatabase])];
+    findProcesses((command) => words.every((word) => command.includes(word))).map((one) => ({ ...one, name }));
+  return [
+    ...databases.flatMap((words) => found('database', words)),
+    ...found('temporal', ['server', 'start-dev', '--db-filename', temporalDatabase]),
+  ];
 }
 
 /**

@@ -278,8 +278,12 @@ describe('pieces of a stack', () => {
     onTestFinished(() => void server.kill('SIGKILL'));
     const identity = identityOf(server.pid!)!;
     await vi.waitFor(async () => expect(await readFile(`/proc/${server.pid}/cmdline`, 'utf8')).toContain('--datadir'));
+    const reader = spawn('bash', ['-c', 'while true; do sleep 0.1; done', stackLayout(folder).temporalDatabase]);
+    onTestFinished(() => void reader.kill('SIGKILL'));
+    await vi.waitFor(async () => expect(await readFile(`/proc/${reader.pid}/cmdline`, 'utf8')).toContain('sqlite'));
     expect(await endLeftovers(stackFile)).toEqual(['database']);
     expect(isRunning(identity)).toBe(false);
+    expect(isRunning(identityOf(reader.pid!)!)).toBe(true);
   });
 
   test('a child whose log cannot be had is tried again like one that died', async () => {
