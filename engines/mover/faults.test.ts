@@ -280,6 +280,16 @@ describe('lanes', () => {
     }
   });
 
+  test('a lane of the source that dies while it opens the disk is replaced', async () => {
+    const file = await randomDisk('disk', 3 * MIB);
+    const { endpoint } = await start();
+    const crashOnce = { offset: null, marker: path.join(folder, 'crashed') };
+    const disk = { file, crashOnce, changed: [{ offset: 0, length: 3 * MIB }] };
+    const order = orderOf({ disk, sizeBytes: 3 * MIB, blockSize: MIB, mode: 'cbt', endpoint });
+    expect(await sourcePool(1).transfer(order)).toMatchObject({ windowsSent: 1, reconnects: 1 });
+    expect(repository.map(3 * MIB, MIB)).toEqual(await expectedMap(file, MIB));
+  });
+
   test('no more lanes than the export takes connections', async () => {
     const file = await randomDisk('disk', 200 * MIB);
     const { endpoint } = await start();
