@@ -61,9 +61,12 @@ export function stackLayout(stateFolder: string): StackLayout {
   };
 }
 
-/** A name of 32 characters in the run folder still has to fit: BAD_CONFIG says by how much the folder is too long. */
+/** The longest: of a target lane of a repository whose name has all the 32 characters a name may have. */
+const LONGEST_SOCKET_NAME = `target.${'x'.repeat(32)}.sock.99`;
+
+/** BAD_CONFIG says by how much the folder is too long. */
 export function assertSocketPathsFit(layout: StackLayout): void {
-  const longest = Buffer.byteLength(path.join(layout.runFolder, `${'x'.repeat(32)}.sock`));
+  const longest = Buffer.byteLength(path.join(layout.runFolder, LONGEST_SOCKET_NAME));
   if (longest <= MAX_SOCKET_PATH_BYTES) return;
   const excessBytes = longest - MAX_SOCKET_PATH_BYTES;
   throw new TidemarkError(

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { appendFile, mkdir, mkdtemp, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,7 +12,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 
 import { locateMariadbShare, locateTool, rootFolder } from '../../setup/locate.mjs';
 import { seeded } from '../../tests/fixtures/mover/disks.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
-import { stackLayout } from './layout.ts';
+import { assertSocketPathsFit, stackLayout } from './layout.ts';
 import { watchConfiguration } from './configuration-watch.ts';
 import { endLeftovers } from './leftovers.ts';
 import { keepShort } from './log-file.ts';
@@ -344,6 +345,28 @@ describe('pieces of a stack', () => {
     const stateFolder = path.join(tmpdir(), 'x'.repeat(120));
     await expect(startWithoutTools(stateFolder)).rejects.toMatchObject({ code: 'BAD_CONFIG' });
     expect(existsSync(stateFolder)).toBe(false);
+  });
+
+  test('in the longest folder there is room for the socket of any repository lane', async () => {
+    const folder = path.join(await temporaryFolder(), 'x'.repeat(80));
+    const fits = (length: number): boolean => {
+      try {
+        assertSocketPathsFit(stackLayout(folder.slice(0, length)));
+        return true;
+      } catch {
+        return false;
+      }
+    };
+    let length = folder.length;
+    while (!fits(length)) length -= 1;
+    const { runFolder } = stackLayout(folder.slice(0, length));
+    await mkdir(runFolder, { recursive: true });
+    const server = createServer();
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(path.join(runFolder, `target.${'r'.repeat(32)}.sock.31`), resolve);
+    });
+    await new Promise((resolve) => server.close(resolve));
   });
 
   test('pauses double from 100 ms to 5 s, and begin anew after a healthy life', () => {
