@@ -235,6 +235,22 @@ describe('waiting', () => {
   });
 });
 
+test('a cursor that cannot be written is a storage error that names its file', async () => {
+  const answers: Partial<Record<Message['type'], Message[]>> = {
+    hello: [restoreWelcome],
+    get: [
+      { type: 'entries', window: 0, digests: Buffer.alloc(32) },
+      { type: 'windowDone', window: 0 },
+    ],
+  };
+  const server = kept(await wireServer(path.join(folder, 'empty'), (asked) => answers[asked.type] ?? []));
+  const order = await restoreOrder({ unix: server.path }, new AbortController().signal);
+  const cursorFile = path.join(folder, 'nowhere', 'cursor');
+  const message = expect.stringContaining(cursorFile);
+  const restore = restorePool(1).restoreDisk({ ...order, target: { ...order.target, cursorFile } });
+  await expect(restore).rejects.toMatchObject({ code: 'STORAGE_ERROR', message });
+});
+
 const none = { creditBytes: 0, lowWater: 0, above: [] };
 const restoreWelcome: Message = {
   type: 'welcome',

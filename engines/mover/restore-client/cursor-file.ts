@@ -1,6 +1,7 @@
 /** How far a restore of one disk durably came: a small file beside the target, replaced whole. */
-import { open, readFile, rename, rm } from 'node:fs/promises';
+import { open, readFile, rename } from 'node:fs/promises';
 import path from 'node:path';
+import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { DiskKey, RestorePointId } from '../../../schema/domain/ids.ts';
 
 export type RestoreCursor = {
@@ -21,11 +22,19 @@ export async function readCursor(file: string, expected: Omit<RestoreCursor, 'wi
   }
 }
 
-/** Durable when it returns. The target must have been flushed before. */
+/** Durable when it returns. The target must have been flushed before. STORAGE_ERROR. */
 export async function writeCursor(file: string, cursor: RestoreCursor): Promise<void> {
+  try {
+    await replace(file, JSON.stringify(cursor));
+  } catch (error) {
+    throw new TidemarkError('STORAGE_ERROR', `restore cursor ${file}: ${messageOf(error)}`, { file }, error);
+  }
+}
+
+async function replace(file: string, text: string): Promise<void> {
   const handle = await open(`${file}.new`, 'w', 0o600);
   try {
-    await handle.writeFile(JSON.stringify(cursor));
+    await handle.writeFile(text);
     await handle.sync();
   } finally {
     await handle.close();
@@ -38,5 +47,3 @@ export async function writeCursor(file: string, cursor: RestoreCursor): Promise<
     await folder.close();
   }
 }
-
-export const removeCursor = (file: string): Promise<void> => rm(file, { force: true });
