@@ -9,11 +9,15 @@ import type { Outcome } from '../fixtures/world/outcomes.ts';
 const [begin, end] = ['<!-- results of tests/crash -->', '<!-- end of results -->'];
 const readme = path.resolve(import.meta.dirname, '../../README.md');
 
-type Result = Outcome & { victim: string };
+const seconds = (ms: number): string => `${(ms / 1000).toFixed(ms < 10_000 ? 1 : 0)} s`;
+const twice = (bytes: number | null): string => {
+  if (bytes === null) return '-';
+  return bytes === 0 ? 'nothing' : `${(bytes / 1024 / 1024).toFixed(0)} MiB`;
+};
 
-function row({ victim, at, tookMs, twice }: Result): string {
-  const again = twice <= 0 ? 'nothing' : `${(twice / 1024 / 1024).toFixed(0)} MiB`;
-  return `| ${victim} | ${at} | Success, by itself | ${(tookMs / 1000).toFixed(0)} s | ${again} |`;
+function row({ what, when, session, tookMs, sentTwiceBytes, heldMs, next }: Outcome): string {
+  const held = heldMs === null ? '-' : seconds(heldMs);
+  return `| ${[what, when, session, seconds(tookMs), twice(sentTwiceBytes), held, next].join(' | ')} |`;
 }
 
 const file = process.argv[2];
@@ -21,10 +25,10 @@ if (!file) throw new Error('usage: node tests/crash/write-readme.ts <results, JS
 const results = readFileSync(file, 'utf8')
   .trim()
   .split('\n')
-  .map((line) => JSON.parse(line) as Result);
+  .map((line) => JSON.parse(line) as Outcome);
 const table = [
-  '| killed (SIGKILL) | when | the session | ended after | sent twice |',
-  '|---|---|---|---|---|',
+  '| dies (SIGKILL) | when | the session | ended after | sent twice | guest thawed after | the next session |',
+  '|---|---|---|---|---|---|---|',
   ...results.map(row),
 ].join('\n');
 const text = readFileSync(readme, 'utf8');
