@@ -17,10 +17,12 @@ let folder: string;
 let rescuer: Rescuer;
 let said: string[];
 let jobs: { id: string; type: string }[];
+let exports: { id: string }[];
 let status: string;
 const execute: Execute = (command, args) => {
   if (command === 'query-jobs') return Promise.resolve([...jobs]);
   if (command === 'query-status') return Promise.resolve({ status });
+  if (command === 'query-block-exports') return Promise.resolve(exports);
   said.push([command, args?.['id']].filter(Boolean).join(' '));
   jobs = jobs.filter((job) => command !== 'job-cancel' || job.id !== args?.['id']);
   if (command === 'cont') status = 'running';
@@ -33,11 +35,14 @@ beforeEach(async () => {
   await rescuer.start();
   said = [];
   jobs = [];
+  exports = [];
   status = 'io-error';
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-test('cancels our backup jobs only, then lets the guest go on, and remembers it', async () => {
+test('ends exports and backup jobs of ours only, then lets the guest go on, and remembers it', async () => {
+  const export0 = 'td-s1-abcdefghij01-exp0';
+  exports = [{ id: 'theirs' }, { id: export0 }, { id: 'td-s1-abcdefghij02-exp0' }, { id: 'td-s2-abcdefghij01-exp0' }];
   jobs = [
     { id: ours, type: 'backup' },
     { id: 'td-s2-abcdefghij01-job0', type: 'backup' },
@@ -45,7 +50,7 @@ test('cancels our backup jobs only, then lets the guest go on, and remembers it'
     { id: 'td-s1-abcdefghij01-job1', type: 'stream' },
   ];
   const rescue = await rescuer.onEvent(vm, noSpace, execute);
-  expect(said).toEqual([`job-cancel ${ours}`, 'cont']);
+  expect(said).toEqual([`block-export-del ${export0}`, `job-cancel ${ours}`, 'cont']);
   expect(rescue).toMatchObject({ vmId: 'v1', run: 'abcdefghij01', jobs: [ours] });
   const next = createRescuer(folder, testSeams());
   await next.start();

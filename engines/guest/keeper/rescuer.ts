@@ -1,5 +1,6 @@
 /**
- * A full scratch disk stops the guest, not the backup. So: cancel our backup jobs, let the guest go on (invariant 7).
+ * A full scratch disk stops the guest, not the backup. So: take the exports of the backup away, whose readers would see
+ * the disks as they are by then, cancel our backup jobs, let the guest go on (invariant 7).
  * Jobs of others, and guests that stopped for want of space in their own storage, are left alone.
  */
 import { errorCodeOf, messageOf } from '../../../schema/domain/errors.ts';
@@ -39,6 +40,9 @@ export function createRescuer(stateFolder: string, seams: Seams): Rescuer {
       return null;
     }
     if (jobs.length > 0) rescuedAtMs.set(vm.vmId, clock.monotonic());
+    await endExports(vm, new Set(jobs.map(({ run }) => run)), execute).catch((error: unknown) =>
+      log.warn('cannot end the exports of a backup', { vm: vm.vmId, error: messageOf(error) }),
+    );
     for (const job of jobs) {
       await execute('job-cancel', { id: job.id }).catch((error: unknown) =>
         log.warn('cannot cancel a backup job', { vm: vm.vmId, job: job.id, error: messageOf(error) }),
@@ -104,6 +108,14 @@ export function createRescuer(stateFolder: string, seams: Seams): Rescuer {
 async function untilGone(vm: KeptVm, execute: Execute, clock: Clock): Promise<void> {
   const end = clock.monotonic() + jobGoneWaitMs;
   while ((await ourJobs(vm, execute)).length > 0 && clock.monotonic() < end) await clock.sleep(pollMs);
+}
+
+/** Hard: connections end at once, too. */
+async function endExports(vm: KeptVm, runs: ReadonlySet<RunKey>, execute: Execute): Promise<void> {
+  for (const { id } of (await execute('query-block-exports')) as { id: string }[]) {
+    const name = parseArtifactName(id);
+    if (name?.site === vm.site && runs.has(name.run)) await execute('block-export-del', { id, mode: 'hard' });
+  }
 }
 
 async function ourJobs(vm: KeptVm, execute: Execute): Promise<{ id: string; run: RunKey }[]> {

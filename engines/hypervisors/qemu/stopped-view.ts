@@ -61,7 +61,10 @@ const bitmapsIn = (file: string, { bitmaps }: ImageFacts): Bitmap[] =>
     readOnly: false,
   }));
 
-/** Bitmaps in qcow2 images of a VM that is off; an image that is gone has none. */
+/**
+ * Bitmaps in qcow2 images of a VM that is off; an image that is gone has none. PLATFORM_BUSY: another process holds one,
+ * as a VM that is starting or ending does; its bitmaps cannot be told now.
+ */
 export async function bitmapsInFiles(files: Iterable<string>): Promise<Bitmap[]> {
   const all: Bitmap[] = [];
   for (const file of files) {
@@ -71,7 +74,9 @@ export async function bitmapsInFiles(files: Iterable<string>): Promise<Bitmap[]>
     );
     if (!isThere) continue;
     const image = { diskKey: diskKey('disk'), file, format: 'qcow2' as const, allowBacking: true };
-    all.push(...bitmapsIn(file, await inspectImage(image)));
+    const facts = await inspectImage(image);
+    if (facts.inUse) throw new TidemarkError('PLATFORM_BUSY', `image ${file} is held by another process`, { file });
+    all.push(...bitmapsIn(file, facts));
   }
   return all;
 }

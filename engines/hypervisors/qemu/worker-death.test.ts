@@ -27,7 +27,7 @@ import type { HypervisorProvider } from '../provider.ts';
 type Fate = 'dies' | 'not heard' | 'no reply';
 
 const fate = vi.hoisted(() => {
-  const none = { left: Infinity, how: 'dies' as Fate, died: (): void => undefined };
+  const none = { left: Infinity, afterCommand: '', how: 'dies' as Fate, died: (): void => undefined };
   const state = { ...none };
   /** Of the worker itself, to storage daemons; they end with it. The keeper's to the VM goes on. */
   const connections = new Set<{ close(): void }>();
@@ -58,7 +58,11 @@ vi.mock(import('../../qmp/client.ts'), async (original) => {
     connectQmp: async (options) => {
       const connection = await actual.connectQmp(options);
       if (/storage daemon/.test(options.owner)) fate.connections.add(connection);
-      const execute: typeof connection.execute = (command, args) => fate.step(() => connection.execute(command, args));
+      const execute = async <T>(command: string, args?: Record<string, unknown>): Promise<T> => {
+        const answer = await fate.step(() => connection.execute<T>(command, args));
+        if (command === fate.state.afterCommand) fate.state.left = 0;
+        return answer;
+      };
       return { ...connection, execute };
     },
   };
@@ -88,9 +92,13 @@ vi.mock(import('../ledger.ts'), async (original) => {
   };
 });
 
+/** Steps that are done before it comes; or the command after which it comes. */
+type When = number | string;
+
 /** False: `work` was over before its fate came. */
-async function meetsFate(how: Fate, after: number, work: () => Promise<unknown>): Promise<boolean> {
-  const died = new Promise<void>((resolve) => Object.assign(fate.state, { left: after, how, died: resolve }));
+async function meetsFate(how: Fate, when: When, work: () => Promise<unknown>): Promise<boolean> {
+  const moment = typeof when === 'number' ? { left: when } : { afterCommand: when };
+  const died = new Promise<void>((resolve) => Object.assign(fate.state, { ...moment, how, died: resolve }));
   // What came of it is for the next worker to find.
   await Promise.race([died, work().catch(() => undefined)]);
   const met = fate.state.left < 0;
@@ -118,6 +126,8 @@ class Story {
   readonly #next: (below: number) => number;
   #worker: HypervisorProvider;
   #base: Sealed | null = null;
+  /** Checkpoints that a worker took, and the one after it showed. */
+  adopted = 0;
 
   constructor(host: SessionHost, next: (below: number) => number) {
     this.#host = host;
@@ -126,7 +136,7 @@ class Story {
   }
 
   /** False: the verb was over before its fate came. */
-  async tell(verb: Verb, how: Fate, after: number, sequel: Sequel): Promise<boolean> {
+  async tell(verb: Verb, how: Fate, when: When, sequel: Sequel): Promise<boolean> {
     await this.#host.scribble(this.#next);
     const session = new Session(
       this.#host.spec(this.#base?.referencePoint ?? null),
@@ -136,7 +146,7 @@ class Story {
     const order: Verb[] = ['create', 'read', 'release', verb === 'discard' ? 'discard' : 'commit'];
     for (const one of order.slice(0, order.indexOf(verb))) await session.say(this.#worker, one);
     if (verb !== 'create') await this.#scribbleIfRunning();
-    const met = await meetsFate(how, after, () => session.say(this.#worker, verb));
+    const met = await meetsFate(how, when, () => session.say(this.#worker, verb));
     if (how === 'dies') this.#worker = this.#host.worker();
     await this.#scribbleIfRunning();
     if (sequel === 'retry') await this.#goOn(session, order.slice(order.indexOf(verb)));
@@ -159,6 +169,7 @@ class Story {
       await session.say(this.#worker, verb);
       // It may have been taken only now.
       if (verb === 'create') session.mayBe(copyOf(this.#host.now));
+      if (verb === 'read' && session.wasAdopted) this.adopted += 1;
     }
     if (!verbs.includes('discard')) this.#base = session.sealed();
   }
@@ -174,6 +185,7 @@ class Session {
   /** What the disks may have held at the instant. */
   #instants: Contents[];
   #referencePoint: ReferencePoint | null = null;
+  wasAdopted = false;
 
   constructor(spec: CheckpointSpec, instant: Contents, base: Sealed | null) {
     this.spec = spec;
@@ -182,7 +194,7 @@ class Session {
   }
 
   mayBe(instant: Contents): void {
-    this.#instants.push(instant);
+    if (differing(instant, this.#instants[0]!).length > 0) this.#instants.push(instant);
   }
 
   async say(worker: HypervisorProvider, verb: Verb): Promise<void> {
@@ -198,6 +210,7 @@ class Session {
     const { whole, overBase, uses } = await readCheckpoint(worker, this.spec.run, this.#base);
     const instant = this.#instants.find((one) => differing(whole, one).length === 0);
     expect(instant, 'the checkpoint shows one instant').toBeDefined();
+    this.wasAdopted = this.#instants.length > 1 && instant === this.#instants[0];
     this.#instants = [instant!];
     expect(uses).toEqual(this.spec.disks.map(() => (this.#base ? 'changes' : 'compare')));
     expect(differing(overBase, instant!), 'disks whose changes are not complete').toEqual([]);
@@ -256,4 +269,13 @@ describe.each(['on', 'off'] as const)('what befalls a worker while the VM is %s'
     const story = await begin(1);
     for (const how of ['not heard', 'no reply'] as const) await tellAll(story, verb, how, sequels, next(3));
   });
+});
+
+it('a checkpoint that is whole is adopted by the next worker', async () => {
+  const host = await makeSessionHost({ diskCount: 1 });
+  const story = new Story(host, seeded().next);
+  await story.whole();
+  expect(await story.tell('create', 'dies', 'transaction', 'retry')).toBe(true);
+  expect(story.adopted).toBe(1);
+  await host.close();
 });
