@@ -1,5 +1,6 @@
 /** Errors of the database driver in our words. */
 import { errorCodeOf, messageOf, TidemarkError } from '../schema/domain/errors.ts';
+import { withErrors } from './failures.ts';
 
 /** DATABASE_ERROR for what the driver threw; everything else as it is. */
 export function asCatalogError(error: unknown): unknown {
@@ -8,17 +9,6 @@ export function asCatalogError(error: unknown): unknown {
   return new TidemarkError('DATABASE_ERROR', `the catalog refused: ${messageOf(error)} (${code})`, { code }, error);
 }
 
-/** The same activities; what the driver throws becomes DATABASE_ERROR. */
-export function withCatalogErrors<A extends Record<string, (input: never) => Promise<unknown>>>(activities: A): A {
-  const wrapped = Object.entries(activities).map(([name, verb]) => [
-    name,
-    async (input: never) => {
-      try {
-        return await verb(input);
-      } catch (error) {
-        throw asCatalogError(error);
-      }
-    },
-  ]);
-  return Object.fromEntries(wrapped) as A;
-}
+/** What the driver throws becomes DATABASE_ERROR. */
+export const withCatalogErrors = <A extends Record<string, (input: never) => Promise<unknown>>>(activities: A): A =>
+  withErrors(activities, asCatalogError);

@@ -21,17 +21,22 @@ export function toFailure(error: unknown): Error {
   });
 }
 
-/** The same activities, with their errors translated. */
-export function translating<A extends Record<string, (input: never) => Promise<unknown>>>(activities: A): A {
+type Verbs = Record<string, (input: never) => Promise<unknown>>;
+
+/** The same activities; what they throw goes through `translate`. */
+export function withErrors<A extends Verbs>(activities: A, translate: (error: unknown) => unknown): A {
   const wrapped = Object.entries(activities).map(([name, verb]) => [
     name,
     async (input: never) => {
       try {
         return await verb(input);
       } catch (error) {
-        throw toFailure(error);
+        throw translate(error);
       }
     },
   ]);
   return Object.fromEntries(wrapped) as A;
 }
+
+/** Errors as Temporal takes them. */
+export const translating = <A extends Verbs>(activities: A): A => withErrors(activities, toFailure);

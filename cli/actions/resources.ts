@@ -5,7 +5,8 @@ import type { CatalogDatabase } from '../../schema/catalog/connection.ts';
 import type { HostConfig, ProxyConfig, RepositoryConfig } from '../../schema/domain/configuration.ts';
 import { withCatalog } from '../catalog-access.ts';
 import { exitCodes } from '../exit-codes.ts';
-import { type Column, formatBytes, formatTime, renderTable } from '../output/table.ts';
+import { formatBytes } from '../../schema/domain/figures.ts';
+import { type Column, formatTime, renderTable } from '../output/table.ts';
 import { printJson } from '../run-command.ts';
 import type { ReadOptions } from './job.ts';
 

@@ -5,7 +5,8 @@ import type { Manifest, ManifestDisk, SealOutcome } from '../../schema/domain/re
 import { withCatalog } from '../catalog-access.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { findRestorePoint, shortId } from '../find-names.ts';
-import { formatBytes, formatTime, renderTable } from '../output/table.ts';
+import { formatBytes } from '../../schema/domain/figures.ts';
+import { formatTime, renderTable } from '../output/table.ts';
 import { printJson } from '../run-command.ts';
 import type { ReadOptions } from './job.ts';
 

@@ -2,7 +2,8 @@
  * A session while it runs: repainted in place on a terminal, plain lines (only what changed) in a pipe.
  * Pure rendering; `cli/session-view.ts` gathers the figures.
  */
-import { formatBytes, formatRate } from './table.ts';
+import { formatBytes } from '../../schema/domain/figures.ts';
+import { formatRate } from './table.ts';
 
 export type LiveDisk = {
   diskKey: string;

@@ -3,7 +3,8 @@ import type { SessionEvent } from '../../schema/catalog/events.ts';
 import type { Session, SessionDisk, SessionError, SessionVm, SessionWithRows } from '../../schema/catalog/sessions.ts';
 import type { Conservation } from '../../schema/domain/restore-point.ts';
 import type { RestoredDisk } from '../../schema/domain/sessions.ts';
-import { type Column, formatBytes, formatDuration, formatTime, renderTable } from './table.ts';
+import { formatBytes } from '../../schema/domain/figures.ts';
+import { type Column, formatDuration, formatTime, renderTable } from './table.ts';
 
 const SHORT_ID = 12;
 const text = (value: string | null | undefined): string => value ?? '-';

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { formatBytes, formatDuration, renderTable } from './table.ts';
+import { formatBytes } from '../../schema/domain/figures.ts';
+import { formatDuration, renderTable } from './table.ts';
 
 test('columns line up, numbers to the right, no blanks at the end of a line', () => {
   const rows = [

@@ -1,4 +1,5 @@
 /** Plain tables and figures for people. `--json` output never passes through here. */
+import { formatBytes } from '../../schema/domain/figures.ts';
 
 export type Column<T> = { title: string; of: (row: T) => string; right?: boolean };
 
@@ -9,19 +10,6 @@ export function renderTable<T>(rows: readonly T[], columns: readonly Column<T>[]
     columns[i]!.right ? text.padStart(widths[i]!) : text.padEnd(widths[i]!);
   const line = (texts: string[]): string => texts.map(pad).join('  ').trimEnd();
   return [line(columns.map((column) => column.title)), ...cells.map(line)].join('\n');
-}
-
-/** 1536 -> "1.5 KiB". */
-export function formatBytes(bytes: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
-  let value = bytes;
-  let unit = 0;
-  while (value >= 1024 && unit < units.length - 1) {
-    value /= 1024;
-    unit += 1;
-  }
-  const text = unit === 0 || value >= 100 ? value.toFixed(0) : value.toFixed(1);
-  return `${text} ${units[unit]}`;
 }
 
 export const formatRate = (bytesPerSecond: number): string => `${formatBytes(bytesPerSecond)}/s`;
