@@ -35,7 +35,9 @@ async function down(options: DownOptions): Promise<number> {
 export function register(program: Command): void {
   const command = program
     .command('down')
-    .description('stop the embedded stack; sessions in work go on after the next `tidemark up`')
+    .description(
+      'stop the embedded stack; sessions in work go on after the next `tidemark up`, but those of images and powered-off VMs fail',
+    )
     .option(...STATE_OPTION)
     .option('--json', 'print what was ended as JSON')
     .action(runCommand(down));
