@@ -75,6 +75,8 @@ class QemuProvider implements HypervisorProvider {
   /** A run's verbs one after another, and within them what touches its VM. */
   readonly #perRun = oneAtATime();
   readonly #perVm = oneAtATime();
+  /** Checkpoints that were held when this worker started are looked after, too. */
+  readonly #guardingHeld: Promise<void>;
   #openedLedger: Promise<ArtifactLedger> | null = null;
 
   constructor({ extraActions, ...options }: QemuProviderOptions) {
@@ -85,6 +87,7 @@ class QemuProvider implements HypervisorProvider {
       extraActions: extraActions ?? (() => Promise.resolve([])),
     };
     this.#guards = createGuards(this.#context, (run, why) => this.#lose(run, why));
+    this.#guardingHeld = this.#guardHeld();
   }
 
   async capabilities(): Promise<Capabilities> {
@@ -190,6 +193,7 @@ class QemuProvider implements HypervisorProvider {
   }
 
   async close(): Promise<void> {
+    await this.#guardingHeld;
     await this.#guards.close();
     await (await this.#openedLedger)?.close();
     this.#openedLedger = null;
@@ -207,6 +211,14 @@ class QemuProvider implements HypervisorProvider {
   async #guard(run: RunKey): Promise<void> {
     const state = await this.#context.states.load(run);
     if (state?.phase === 'taken') this.#guards.begin(state);
+  }
+
+  async #guardHeld(): Promise<void> {
+    try {
+      for (const state of await this.#context.states.all()) if (state.phase === 'taken') this.#guards.begin(state);
+    } catch (error) {
+      this.#context.seams.log.warn('held checkpoints are not looked after yet', { cause: messageOf(error) });
+    }
   }
 
   async #lose(run: RunKey, lost: Reason): Promise<void> {
