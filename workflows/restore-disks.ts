@@ -1,7 +1,8 @@
 /** The way of a restore: slots, targets, disks side by side, and only then their names. */
-import { workflowInfo } from '@temporalio/workflow';
+import { CancellationScope, CancelledFailure, workflowInfo } from '@temporalio/workflow';
+import type { Activities } from '../activities/contract.ts';
 import type { Endpoint } from '../schema/domain/hypervisor.ts';
-import type { ProxyId } from '../schema/domain/ids.ts';
+import type { DiskKey, ProxyId } from '../schema/domain/ids.ts';
 import { controlQueue, controlWaitQueue, proxyCtlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import type { TargetAccess } from '../schema/domain/restore-point.ts';
 import { type HeldLease, requestOrders } from '../schema/domain/scheduling.ts';
@@ -12,40 +13,72 @@ import { MACHINE_WAIT_MS, type RestoreRun } from './restore-run.ts';
 import { runAllOrCancel } from './side-by-side.ts';
 import type { UndoList } from './undo-list.ts';
 
+type FinishedTarget = Awaited<ReturnType<Activities['finishTargets']>>[number];
+type Restored = Omit<RestoredDisk, 'file'>;
+/** `remake`: what a proxy had opened for writing may have died with it; made before, the same targets again. */
+type Way = { run: RestoreRun; proxy: ProxyId; endpoint: Endpoint; remake: () => Promise<TargetAccess[]> };
+
 export async function restoreDisks(run: RestoreRun, undo: UndoList): Promise<void> {
   const proxies = await acquire(run, undo);
   const proxy = proxies[0]!;
   run.enter('preparing');
-  const { endpoint, suspect } = await run.machines.on(
-    run.repository,
-    'openRestore',
-  )({
-    restorePointId: run.input.restorePointId,
-  });
-  if (suspect)
-    run.note({
-      level: 'warning',
-      code: 'DAMAGED_BLOCK',
-      message: 'the restore point is marked suspect: check the disks',
-    });
+  const endpoint = await openRestore(run);
+  const { folder } = run.input;
   const machine = proxyCtlQueue(proxy);
-  const { folder, format } = run.input;
   undo.push('the files begun', () => run.machines.on(machine, 'discardTargets')({ run: run.run, folder }));
-  const disks = run.started.disks.map(({ diskKey, sizeBytes, fileName }) => ({ diskKey, sizeBytes, name: fileName }));
-  const targets = await run.machines.on(machine, 'createTargets')({ run: run.run, folder, format, disks });
+  const make = (): Promise<TargetAccess[]> => createTargets(run, machine);
+  const targets = await make();
   run.enter('transferring');
-  const restored: Omit<RestoredDisk, 'file'>[] = [];
-  const waiting = [...targets];
-  const next = async (): Promise<void> => {
-    for (let target = waiting.shift(); target; target = waiting.shift())
-      restored.push(await restoreOne(run, proxy, endpoint, target));
-  };
-  await runAllOrCancel(proxies.map(() => next));
+  const restored = await restoreAll({ run, proxy, endpoint, remake: oneAtATime(make) }, targets, proxies.length);
   run.enter('finishing');
-  const files = await run.machines.on(machine, 'finishTargets')({ run: run.run, folder });
+  // Up to here a stop takes everything back; from here it only goes forward.
+  if (CancellationScope.current().consideredCancelled) throw new CancelledFailure('the session was stopped');
+  const files = await CancellationScope.nonCancellable(() =>
+    run.machines.on(machine, 'finishTargets')({ run: run.run, folder }),
+  );
   undo.drop('the files begun');
-  for (const disk of restored)
-    run.disks.push({ ...disk, file: files.find(({ diskKey }) => diskKey === disk.diskKey)?.file ?? '' });
+  for (const disk of restored) run.disks.push({ ...disk, file: fileOf(run, disk.diskKey, files) });
+}
+
+async function openRestore(run: RestoreRun): Promise<Endpoint> {
+  const { restorePointId } = run.input;
+  const { endpoint, suspect } = await run.machines.on(run.repository, 'openRestore')({ restorePointId });
+  const message = 'the restore point is marked suspect: check the disks';
+  if (suspect) run.note({ level: 'warning', code: 'DAMAGED_BLOCK', message });
+  return endpoint;
+}
+
+function createTargets(run: RestoreRun, machine: string): Promise<TargetAccess[]> {
+  const { folder, format } = run.input;
+  const disks = run.started.disks.map(({ diskKey, sizeBytes, fileName }) => ({ diskKey, sizeBytes, name: fileName }));
+  return run.machines.on(machine, 'createTargets')({ run: run.run, folder, format, disks });
+}
+
+function oneAtATime<T>(work: () => Promise<T>): () => Promise<T> {
+  let last: Promise<unknown> = Promise.resolve();
+  return () => {
+    const next = last.then(work, work);
+    last = next.catch(() => undefined);
+    return next;
+  };
+}
+
+/** In the order of the targets. */
+async function restoreAll(way: Way, targets: readonly TargetAccess[], atOnce: number): Promise<Restored[]> {
+  const restored: Restored[] = [];
+  const waiting = [...targets.entries()];
+  const work = async (): Promise<void> => {
+    for (let next = waiting.shift(); next; next = waiting.shift()) restored[next[0]] = await restoreOne(way, next[1]);
+  };
+  await runAllOrCancel(Array.from({ length: atOnce }, () => work));
+  return restored;
+}
+
+/** A finish that is repeated, since its answer was lost, tells no files. */
+function fileOf({ input, started }: RestoreRun, diskKey: DiskKey, files: readonly FinishedTarget[]): string {
+  const told = files.find((file) => file.diskKey === diskKey)?.file;
+  const name = started.disks.find((disk) => disk.diskKey === diskKey)?.fileName;
+  return told ?? `${input.folder}/${name}`;
 }
 
 /** One entry per disk that may be restored at once; all of one proxy, which holds the files. */
@@ -75,17 +108,12 @@ async function giveBack(held: readonly HeldLease[], kept: ReadonlySet<number | n
   if (leaseIds.length > 0) await say('releaseResources', { queue: controlQueue })({ workflowId, leaseIds });
 }
 
-async function restoreOne(
-  run: RestoreRun,
-  proxy: ProxyId,
-  endpoint: Endpoint,
-  target: TargetAccess,
-): Promise<Omit<RestoredDisk, 'file'>> {
-  const { diskKey } = target;
+async function restoreOne({ run, proxy, endpoint, remake }: Way, first: TargetAccess): Promise<Restored> {
+  const { diskKey } = first;
   const { restorePointId } = run.input;
   const at = { queue: proxyQueue(proxy), summary: `disk ${diskKey} on proxy ${proxy}` };
   const tries = triesOf(run, `disk ${diskKey}`);
-  for (;;) {
+  for (let target = first; ;) {
     run.disk(diskKey, 'transferring');
     try {
       const done = await say('restoreDisk', at)({ run: run.run, restorePointId, diskKey, endpoint, target });
@@ -95,6 +123,7 @@ async function restoreOne(
     } catch (error) {
       run.disk(diskKey, 'failed');
       await tries.another(error, proxy);
+      target = (await remake()).find((made) => made.diskKey === diskKey) ?? target;
     }
   }
 }

@@ -53,6 +53,8 @@ async function forward(run: VmRun, undo: UndoList): Promise<void> {
   run.enter('transferring');
   await transferDisks({ run, opened, checkpoint, leases });
   const released = await release(run, undo);
+  // Up to here a stop takes everything back; from here it only goes forward.
+  if (CancellationScope.current().consideredCancelled) throw new CancelledFailure('the session was stopped');
   await CancellationScope.nonCancellable(() => sealVm(run, undo, checkpoint, released));
 }
 

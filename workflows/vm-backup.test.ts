@@ -1,0 +1,293 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Activities } from '../activities/contract.ts';
+import { diskKey } from '../schema/domain/ids.ts';
+import type { VmProgress } from '../schema/domain/sessions.ts';
+import { queryNames, signalNames } from '../schema/domain/sessions.ts';
+import type { Fault } from '../tests/fixtures/workflows/fake-world.ts';
+import { type Ended, expectNothingLeft, Play } from '../tests/fixtures/workflows/play.ts';
+import { activityBounds } from './activity-options.ts';
+
+let play: Play;
+beforeAll(async () => {
+  play = await Play.start();
+});
+afterAll(() => play?.close());
+
+type Step = keyof Activities;
+const beforeTheSeal = [
+  'startVm',
+  'acquireResources',
+  'openRestorePoint',
+  'connectMovers',
+  'inspectVm',
+  'declareDisks',
+  'prepareGuest',
+  'createCheckpoint',
+  'thawGuest',
+  'confirmLeases',
+  'assignTransfer',
+  'openAccess',
+  'transferDisk',
+  'closeAccess',
+  'releaseCheckpoint',
+] as const satisfies Step[];
+const fromTheSeal = [
+  'sealRestorePoint',
+  'commitReferencePoint',
+  'releaseResources',
+  'completeGuest',
+  'recordRestorePoint',
+  'recordVm',
+] as const satisfies Step[];
+const allSteps: Step[] = [...beforeTheSeal, ...fromTheSeal];
+
+/** One disk is enough, and quicker; so many at once as a busy machine bears. */
+async function forEachStep(steps: readonly Step[], work: (name: Step) => Promise<void>): Promise<void> {
+  const waiting = [...steps];
+  const next = async (): Promise<void> => {
+    for (let name = waiting.shift(); name; name = waiting.shift()) await work(name);
+  };
+  await Promise.all(Array.from({ length: 8 }, next));
+}
+const withFault = (name: Step, fault: Omit<Fault, 'times'> & { times?: number }) => ({
+  diskCount: 1,
+  faults: { [name]: { times: 1, ...fault } },
+});
+const warningsOf = ({ state }: Ended): string[] =>
+  state.recorded!.findings.filter(({ level }) => level === 'warning').map(({ message }) => message);
+
+describe('vmBackup, step by step', () => {
+  it('goes the whole way in the order of the design', async () => {
+    const { status, state } = await play.backUp({});
+    expect(status).toBe('COMPLETED');
+    const recorded = expectNothingLeft(state, 'success');
+    expect(recorded).toMatchObject({ result: 'Success', consistency: 'filesystem', findings: [] });
+    const order = state.calls.filter((name, at) => state.calls.indexOf(name) === at);
+    expect(order).toEqual(allSteps);
+    expect(recorded.disks).toMatchObject([
+      { diskKey: 'd0', mode: 'full', proxyId: 'p1', readBytes: 10, sentBytes: 5 },
+      { diskKey: 'd1' },
+    ]);
+    expect(state.recordedStep).toBe('done');
+  });
+
+  it.each(['before', 'reply'] as const)(
+    'leaves nothing when a step before the seal fails for good (%s)',
+    async (at) => {
+      await forEachStep(beforeTheSeal, async (name) => {
+        const { status, state, error } = await play.backUp({ scene: withFault(name, { at, code: 'BAD_DISK' }) });
+        const recorded = expectNothingLeft(state, `${name} ${at}`);
+        expect(status, name).toBe('FAILED');
+        expect(recorded.error, name).toMatchObject({ code: 'BAD_DISK', hint: expect.stringMatching(/\.$/) });
+        // The session learns all of it from the failure.
+        expect(error, name).toMatchObject({ type: 'BAD_DISK', details: [recorded] });
+        expect(state.recordedStep, name).not.toMatch(/undoing|done/);
+      });
+    },
+  );
+
+  it('only goes forward once it is sealed, whatever fails for good then', async () => {
+    const code = 'BAD_DISK';
+    await forEachStep(
+      ['commitReferencePoint', 'completeGuest', 'recordRestorePoint', 'releaseResources'],
+      async (name) => {
+        const ended = await play.backUp({ scene: withFault(name, { at: 'before', code, times: 99 }) });
+        const { status, state } = ended;
+        expect(status, name).toBe('COMPLETED');
+        expect(state.recorded, name).toMatchObject({ result: 'Warning', error: null });
+        expect(state).toMatchObject({ point: 'sealed', checkpoint: false, broken: [] });
+        expect(warningsOf(ended), name).toEqual([expect.stringContaining(`${name} failed as asked`)]);
+        // What was not done is exactly what is left.
+        expect(state.referencePoints.length, name).toBe(name === 'commitReferencePoint' ? 2 : 1);
+        expect(state.recordedPoint, name).toBe(name !== 'recordRestorePoint');
+        expect(state.leases.length > 0, name).toBe(name === 'releaseResources');
+      },
+    );
+  });
+
+  it('goes on when a step fails once and may be tried again', async () => {
+    await forEachStep(allSteps, async (name) => {
+      const { status, state } = await play.backUp({ scene: withFault(name, { at: 'reply' }) });
+      expect(expectNothingLeft(state, name).result, name).toBe('Success');
+      expect(status, name).toBe('COMPLETED');
+    });
+  });
+
+  it('goes on when whoever does a step is lost over it', async () => {
+    await forEachStep(allSteps, async (name) => {
+      const bound = 'heartbeat' in activityBounds[name] ? 'beatMs' : 'attemptMs';
+      const quick = { activities: { [name]: { [bound]: 4000 } } };
+      const { status, state } = await play.backUp({ scene: withFault(name, { at: 'lost' }), quick });
+      expect(expectNothingLeft(state, name).result, name).toBe('Success');
+      expect(status, name).toBe('COMPLETED');
+      if (name === 'transferDisk') expect(state.fences).toEqual({ d0: [1, 2] });
+    });
+  });
+
+  it('names who was lost over a step when nobody else comes', async () => {
+    const told = {
+      prepareGuest: 'prepareGuest: host h1 was lost over it (no heartbeat)',
+      connectMovers: 'connectMovers: proxy p1 did not end it in time',
+      declareDisks: 'declareDisks: repository main did not end it in time',
+      startVm: 'startVm: the control worker did not end it in time',
+    };
+    await forEachStep(Object.keys(told) as (keyof typeof told)[], async (name) => {
+      const quick = { activities: { [name]: { beatMs: 1000, attemptMs: 1000, attempts: 1 } } };
+      const { state } = await play.backUp({
+        scene: withFault(name, { at: 'lost' }),
+        quick: name === 'prepareGuest' ? { activities: { prepareGuest: { beatMs: 1000, attempts: 1 } } } : quick,
+      });
+      const { error } = expectNothingLeft(state, name);
+      expect(error, name).toMatchObject({ code: 'UNREACHABLE', message: told[name as keyof typeof told] });
+    });
+  });
+
+  it('takes everything back when it is cancelled before the seal, and nothing from there on', async () => {
+    await forEachStep(allSteps, async (name) => {
+      const during = { name, act: (of: { cancel(): Promise<unknown> }) => of.cancel() };
+      const { status, state } = await play.backUp({ scene: withFault(name, { at: 'late' }), during });
+      const recorded = expectNothingLeft(state, name);
+      const isSealed = !(beforeTheSeal as readonly Step[]).includes(name);
+      expect(status, name).toBe(isSealed ? 'COMPLETED' : 'CANCELLED');
+      expect(recorded.error?.code ?? null, name).toBe(isSealed ? null : 'STOPPED');
+    });
+  });
+
+  it('interrupts what listens, and takes everything back', async () => {
+    const listening = ['acquireResources', 'prepareGuest', 'createCheckpoint', 'transferDisk', 'closeAccess'] as const;
+    await forEachStep(listening, async (name) => {
+      const during = { name, act: (of: { cancel(): Promise<unknown> }) => of.cancel() };
+      // Both disks are in transfer.
+      const scene = { ...withFault(name, { at: 'hang', times: name === 'transferDisk' ? 2 : 1 }), diskCount: 2 };
+      const { status, state } = await play.backUp({ scene, during });
+      expectNothingLeft(state, name);
+      expect(status, name).toBe('CANCELLED');
+    });
+  });
+});
+
+// These wait more than they work.
+describe.concurrent('vmBackup', () => {
+  it('goes forward when the answer of the seal never arrives', async () => {
+    const quick = { activities: { sealRestorePoint: { attempts: 1, beatMs: 1000 } } };
+    const ended = await play.backUp({ scene: withFault('sealRestorePoint', { at: 'lost' }), quick });
+    expect(ended.status).toBe('COMPLETED');
+    expect(expectNothingLeft(ended.state, 'sealed')).toMatchObject({ result: 'Warning', error: null });
+    expect(warningsOf(ended)).toEqual([
+      expect.stringMatching(/sealed before this happened.*repository main was lost over it/),
+    ]);
+    expect(ended.state.calls).not.toContain('discardReferencePoint');
+  });
+
+  it('keeps both reference points when the repository does not decide', async () => {
+    const faults = {
+      transferDisk: { at: 'before', code: 'BAD_DISK', times: 2 },
+      abortRestorePoint: { at: 'before', code: 'STORAGE_ERROR', times: 99 },
+    } as const;
+    const ended = await play.backUp({ scene: { faults } });
+    const { state } = ended;
+    expect(state.recorded).toMatchObject({ result: 'Failed', error: { code: 'BAD_DISK' } });
+    expect(state.referencePoints).toEqual(['base', state.recorded!.run]);
+    expect(state).toMatchObject({ checkpoint: false, leases: [], frozen: false, broken: [] });
+    expect(warningsOf(ended)).toEqual([expect.stringMatching(/the restore point could not be taken back.*janitor/)]);
+  });
+
+  it('hides neither the reason nor the other undos behind an undo that fails', async () => {
+    const undos = ['closeAccess', 'releaseCheckpoint', 'discardReferencePoint', 'releaseResources'] as const;
+    await forEachStep(undos, async (name) => {
+      const faults = {
+        transferDisk: { at: 'before', code: 'BAD_DISK', times: 2 },
+        [name]: { at: 'before', code: 'NOT_OURS', times: 99 },
+      } as const;
+      const ended = await play.backUp({ scene: { faults } });
+      const { state } = ended;
+      expect(state.recorded!.error?.code, name).toBe('BAD_DISK');
+      expect(warningsOf(ended), name).toEqual([expect.stringContaining('left to the janitor')]);
+      expect(state, name).toMatchObject({ point: 'aborted', frozen: false });
+      expect(state.leases.length, name).toBe(name === 'releaseResources' ? 4 + 2 : 0);
+    });
+  });
+
+  it('thaws before it asks anybody else, when the thaw itself failed', async () => {
+    const { state } = await play.backUp({ scene: withFault('thawGuest', { at: 'before', code: 'BAD_DISK' }) });
+    expectNothingLeft(state, 'thaw');
+    const undone = state.calls.slice(state.calls.lastIndexOf('createCheckpoint') + 2);
+    expect(undone.slice(0, 4)).toEqual([
+      'thawGuest',
+      'releaseCheckpoint',
+      'abortRestorePoint',
+      'discardReferencePoint',
+    ]);
+  });
+
+  it('gives each try of a transfer a fence of its own, at most five', async () => {
+    const scene = withFault('transferDisk', { at: 'before', code: 'TRANSFER_FAILED', times: 99 });
+    const { state } = await play.backUp({ scene, quick: { timersBy: 100 } });
+    expect(expectNothingLeft(state, 'five').error?.code).toBe('TRANSFER_FAILED');
+    expect(state.fences).toEqual({ d0: [1, 2, 3, 4, 5] });
+  });
+
+  it('compares a disk whose tracking is lost while its changes are read, and says so', async () => {
+    const scene = { ...withFault('transferDisk', { at: 'before', code: 'TRACKING_LOST' }), use: 'changes' as const };
+    const ended = await play.backUp({ scene });
+    const recorded = expectNothingLeft(ended.state, 'tracking');
+    expect(ended.state.modes).toEqual(['cbt', 'comparison']);
+    expect(recorded).toMatchObject({ result: 'Warning', disks: [{ mode: 'comparison' }] });
+    expect(warningsOf(ended)).toEqual([expect.stringContaining('disk d0 is read by comparison')]);
+  });
+
+  it('takes its resources again when their leases are lost', async () => {
+    const { state } = await play.backUp({ scene: withFault('confirmLeases', { at: 'before', code: 'LEASE_LOST' }) });
+    expect(expectNothingLeft(state, 'leases').result).toBe('Success');
+    expect(state.calls.filter((name) => name === 'acquireResources')).toHaveLength(2);
+  });
+
+  it('runs no more disks at once than it has pairs', async () => {
+    const { state } = await play.backUp({ scene: { diskCount: 5, pairs: 2 }, vm: { diskCount: 5 } });
+    expect(expectNothingLeft(state, 'pairs').disks).toHaveLength(5);
+    expect(state.transfers.most).toBe(2);
+  });
+
+  it('leaves excluded disks out without a word of warning, and warns of those it could not take', async () => {
+    const excluded = await play.backUp({ vm: { excludeDisks: [diskKey('d1')] } });
+    expect(expectNothingLeft(excluded.state, 'excluded')).toMatchObject({
+      result: 'Success',
+      disks: [{ diskKey: 'd0' }],
+      findings: [{ level: 'info', code: 'DISK_EXCLUDED' }],
+    });
+    const out = await play.backUp({ scene: { leftOut: ['d1'] } });
+    expect(expectNothingLeft(out.state, 'left out')).toMatchObject({ result: 'Warning', disks: [{ diskKey: 'd0' }] });
+    expect(warningsOf(out)).toEqual([expect.stringContaining('disk d1 is left out')]);
+  });
+
+  it('says in the result that the guest was processed less than asked', async () => {
+    const ended = await play.backUp({ scene: { reached: 'crash' }, job: { consistency: 'prefer' } });
+    expect(expectNothingLeft(ended.state, 'crash')).toMatchObject({ result: 'Warning', consistency: 'crash' });
+    expect(warningsOf(ended)).toEqual([expect.stringContaining('no agent answers')]);
+  });
+
+  it('answers how far it is, and lets itself be skipped only before its checkpoint', async () => {
+    const told: VmProgress[] = [];
+    const at = async (name: Step): Promise<Ended> =>
+      play.backUp({
+        scene: withFault(name, { at: 'late' }),
+        during: {
+          name,
+          act: async (handle) => {
+            told.push(await handle.query<VmProgress>(queryNames.vmProgress));
+            await handle.signal(signalNames.stop);
+          },
+        },
+      });
+    const early = await at('prepareGuest');
+    expect(early).toMatchObject({ status: 'FAILED', error: { type: 'STOPPED' } });
+    expectNothingLeft(early.state, 'skipped');
+    const late = await at('transferDisk');
+    expect(late.status).toBe('COMPLETED');
+    expectNothingLeft(late.state, 'let finish');
+    expect(told).toMatchObject([
+      { step: 'preparing-guest', waitsFor: null, disks: [] },
+      { step: 'transferring', disks: [{ mode: 'full', proxyId: 'p1', state: 'transferring' }] },
+    ]);
+  });
+});
