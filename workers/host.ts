@@ -5,7 +5,9 @@ import { createGuestActivities } from '../activities/guest/guest-activities.ts';
 import { createInventoryActivities } from '../activities/inventory/inventory-activities.ts';
 import { connectKeeper, type KeeperClient } from '../engines/guest/keeper/client.ts';
 import type { StackLayout } from '../engines/stack/layout.ts';
+import type { HypervisorProvider } from '../engines/hypervisors/provider.ts';
 import type { HostConfig, MachineConfig } from '../schema/domain/configuration.ts';
+import type { Capabilities } from '../schema/domain/hypervisor.ts';
 import { hostCtlQueue, hostGuestQueue, hostUndoQueue } from '../schema/domain/queues.ts';
 import type { Seams } from '../schema/domain/seams.ts';
 import { loadMachine, stateLayout } from './runtime/config.ts';
@@ -18,10 +20,19 @@ const GRACE_MS = 12_000;
 
 type Parts = { machine: MachineConfig; layout: StackLayout; keeper: KeeperClient; seams: Seams };
 
+/** While it is not known, guests stay in the keeper's reach: one that is frozen must be thawed. */
+async function quiesceOf(provider: HypervisorProvider): Promise<Capabilities['quiesce']> {
+  try {
+    return (await provider.capabilities()).quiesce;
+  } catch {
+    return 'agent';
+  }
+}
+
 async function openHost(host: HostConfig, { machine, layout, keeper, seams }: Parts) {
   const stateFolder = layout.hostFolder(host.hostId);
   const provider = createProvider(host, { site: machine.site, stateFolder, keeper, seams });
-  const { quiesce } = await provider.capabilities();
+  const quiesce = await quiesceOf(provider);
   const guests = quiesce === 'agent' ? keeper : null;
   const verbs = {
     ...createInventoryActivities({ provider }),

@@ -5,7 +5,7 @@ import type { WorkflowHandle } from '@temporalio/client';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { HostConfig } from '../schema/domain/configuration.ts';
 import type { DiskAccess, VmSummary } from '../schema/domain/hypervisor.ts';
-import { jobId, lineageOf, runKey, sessionId } from '../schema/domain/ids.ts';
+import { hostId, jobId, lineageOf, runKey, sessionId } from '../schema/domain/ids.ts';
 import {
   hostCtlQueue,
   hostGuestQueue,
@@ -151,6 +151,17 @@ describe('with a server', () => {
     expect(await waiting).toMatchObject([{ name: 'web' }]);
     second.end('SIGTERM');
     expect(await second.ended).toEqual({ code: 0, signal: null });
+  });
+
+  it('host: one of a kind that this version does not know says so at each verb, and the others go on', async () => {
+    const odd = hostId('odd');
+    const strange = { hostId: odd, slots: 1, provider: 'mainframe', vms: [] } as unknown as HostConfig;
+    await machine.apply({ ...machine.config, hosts: [strange, ...machine.config.hosts] });
+    await start('host', temporal).ready;
+    expect(await inventory(ctl.simulated)).toMatchObject([{ name: 'web' }]);
+    const refused = { type: 'BAD_CONFIG', message: expect.stringMatching(/host odd .* mainframe/) };
+    await expect(inventory(hostCtlQueue(odd))).rejects.toMatchObject(refused);
+    await expect(speaker.tell(hostUndoQueue(odd), 'releaseCheckpoint', { run })).rejects.toMatchObject(refused);
   });
 
   const spec: RestorePointSpec = {
