@@ -318,6 +318,16 @@ describe('a map that cannot be believed', () => {
     await world.expectOnly(third);
   });
 
+  it('one that did not stop at the instant', async () => {
+    await make();
+    const first = await world.sealedOnce();
+    const goesOn = { type: 'block-dirty-bitmap-enable', data: { node: 'd0', name: bitmapOf(first) } };
+    world.restartWorker({ extraActions: () => Promise.resolve([goesOn]) });
+    const second = await world.session(2, first);
+    expect(usesOf(second)).toEqual([lost[0], 'changes TRACKED']);
+    await world.expectOnly(second);
+  });
+
   it('one that is of another lineage, or of no run at all', async () => {
     await make();
     const first = await world.sealedOnce();
@@ -325,7 +335,7 @@ describe('a map that cannot be believed', () => {
     const foreign = await world.session(2, first, { over: { lineage: other } });
     expect(usesOf(foreign)).toEqual(['compare NO_BASE', 'compare NO_BASE']);
     expect(await world.verdicts(first.point)).toEqual({ d0: 'changes TRACKED', d1: 'changes TRACKED' });
-    const forged = { ...first.point!, disks: first.point!.disks.map((disk) => ({ ...disk, trackingId: 'x' })) };
+    const forged = { ...first.point!, disks: foreign.point!.disks };
     expect(Object.values(await world.verdicts(forged))).toEqual(lost);
     await world.writeAll();
     expect(usesOf(await world.session(3, first))).toEqual(tracked);
