@@ -249,6 +249,19 @@ describe('a disk that is not what it was', () => {
     await world.expectOnly(fourth);
   });
 
+  it('the same, but opened with options that a file name cannot say: still the same', async () => {
+    await make({ disks: [{ key: 'd0' }], configured: false });
+    const first = await world.sealedOnce();
+    await world.quit();
+    const image = { driver: 'file', filename: world.disk('d0').file };
+    const node = { driver: 'qcow2', 'node-name': 'd0', file: image, backing: 'below' };
+    const below = { driver: 'null-co', 'node-name': 'below', size: 4 * MIB, 'read-zeroes': true };
+    const blockdevs = [below, node].flatMap((one) => ['-blockdev', JSON.stringify(one)]);
+    await world.startWith([...blockdevs, '-device', 'virtio-blk-pci,drive=d0,id=dev-d0'], []);
+    expect(await world.verdicts(first.point)).toEqual({ d0: 'changes TRACKED' });
+    expect(usesOf(await world.session(2, first))).toEqual(['changes TRACKED']);
+  });
+
   it('user snapshots are counted, and do not disturb', async () => {
     await make({ off: true });
     await qemuImg('snapshot', '-c', 'before', world.disk('d0').file);
