@@ -6,7 +6,7 @@ import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
 /** Durable when it resolves; folders are made if need be. STORAGE_ERROR. */
 export async function writeJson(path: string, content: unknown): Promise<void> {
   try {
-    await mkdir(dirname(path), { recursive: true });
+    await makeFolder(dirname(path));
     const file = await open(`${path}.new`, 'w', 0o600);
     try {
       await file.writeFile(`${JSON.stringify(content)}\n`);
@@ -31,12 +31,21 @@ export async function readJson(path: string): Promise<unknown> {
   }
 }
 
-/** Durable when it resolves; none there is success. */
+/** Durable when it resolves; none there is success. STORAGE_ERROR. */
 export async function removeJson(path: string): Promise<void> {
-  await rm(path, { force: true });
-  await syncFolder(dirname(path)).catch((error: unknown) => {
+  try {
+    await rm(path, { force: true });
+    await syncFolder(dirname(path));
+  } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw storageError('remove', path, error);
-  });
+  }
+}
+
+/** With what it takes to find it again after a loss of power. */
+async function makeFolder(folder: string): Promise<void> {
+  const topmost = await mkdir(folder, { recursive: true });
+  if (topmost === undefined) return;
+  for (let made = folder; made.length >= topmost.length; made = dirname(made)) await syncFolder(dirname(made));
 }
 
 async function syncFolder(folder: string): Promise<void> {

@@ -76,7 +76,11 @@ export async function removeOurs(context: Context, artifact: Artifact): Promise<
   const name = parseArtifactName(platformName);
   if (site !== context.site || name?.site !== context.site || name.run !== run)
     throw new TidemarkError('NOT_OURS', `${artifact.what} is not of site ${context.site}`, { ...artifact });
-  const state = await context.states.load(run);
+  // Of a file that is damaged nothing can be told: what is there is a stray.
+  const state = await context.states.load(run).catch((error: unknown) => {
+    if (errorCodeOf(error) !== 'STORAGE_ERROR') throw error;
+    return null;
+  });
   if (kind === 'reference-point') return await (state ? discardRun(context, state) : dropStray(context, artifact));
   if (state && state.phase !== 'released') {
     const lost = { code: 'STOPPED', message: 'it was removed as a leftover' };
@@ -87,11 +91,12 @@ export async function removeOurs(context: Context, artifact: Artifact): Promise<
 }
 
 /** A bitmap of which this host's state knows nothing: nothing stands on it here. */
-async function dropStray(context: Context, { vm, platformName }: Artifact): Promise<void> {
+async function dropStray(context: Context, { run, vm, platformName }: Artifact): Promise<void> {
   const { bitmaps, change } = await findBitmaps(context, vm.vmId, []);
   const found = bitmaps.filter(({ name, readOnly }) => name === platformName && !readOnly);
   await change(found.map(({ node, name }) => ({ kind: 'drop', node, name })));
   const ledger = await context.ledger();
   const entries = ledger.list().filter((entry) => entry.artifact.platformName === platformName);
   await ledger.remove(entries.map((entry) => entry.artifact));
+  await context.states.remove(run);
 }

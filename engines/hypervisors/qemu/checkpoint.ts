@@ -8,20 +8,17 @@ import { serve, withHolder } from './holder.ts';
 import { judgeDisk } from './judge.ts';
 import { type Commands, type QmpAction, queryNodes } from './qmp-shapes.ts';
 import { quiesced } from './quiesce.ts';
-import { bitmapsOf, viewRunning } from './running-view.ts';
+import { bitmapsOf, isMigrating, viewRunning } from './running-view.ts';
 import { knownKeys, type Outcome, type RunDisk, type RunState } from './run-states.ts';
 import { assertRoom, createScratch, scratchFile } from './scratch.ts';
 import { type Bitmap, GRANULARITY_BYTES, type VmDisk, type VmView } from './vm-view.ts';
-
-/** A VM that is on its way to another host. */
-const migrating = new Set(['inmigrate', 'postmigrate', 'finish-migrate']);
 
 /** VM_OFF: nobody listens on the monitor. See `createCheckpoint` of the provider for the rest. */
 export async function takeOfRunning(context: Context, spec: CheckpointSpec, freezer: Freezer): Promise<Checkpoint> {
   const config = configOf(context, spec.vm);
   const monitor = context.monitorOf(config.vmId);
   const view = await viewRunning(monitor, config, knownKeys(await context.states.ofVm(config.vmId)));
-  if (migrating.has(view.status))
+  if (await isMigrating(monitor))
     throw new TidemarkError('PLATFORM_BUSY', `vm ${config.name} is being migrated`, { vmId: config.vmId });
   assertSocketPathFits(serverSocketOf(context, spec.run));
   const state = await planRun(context, spec, view, 'vm');

@@ -1,5 +1,5 @@
 /** What sessions leave behind that nobody ended, or that were ended by another hand: mended or removed, never believed. */
-import { readdir, rm } from 'node:fs/promises';
+import { readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { proxyId, siteId } from '../../../schema/domain/ids.ts';
@@ -167,6 +167,26 @@ describe('the folder of the host is lost', () => {
     const second = await world.session(2, first);
     expect(usesOf(second)).toEqual(tracked);
     await world.expectOnly(second);
+  });
+});
+
+describe('the file of a run is damaged', () => {
+  it('its base is not believed any more, the rest goes on, and the janitor can remove what it left', async () => {
+    await make();
+    const first = await world.sealedOnce();
+    await world.session(2, first, { seal: false });
+    const file = join(world.folder, 'state/runs', `${runOf(2)}.json`);
+    await writeFile(file, '{"version": 2}');
+    expect(await world.verdicts(first.point)).toEqual({ d0: 'compare TRACKING_LOST', d1: 'compare TRACKING_LOST' });
+    const third = await world.session(3, first);
+    expect(usesOf(third)).toEqual(['compare TRACKING_LOST', 'compare TRACKING_LOST']);
+    await expect(world.provider.releaseCheckpoint(runOf(2))).rejects.toMatchObject({
+      code: 'STORAGE_ERROR',
+      message: expect.stringContaining(file),
+    });
+    for (const one of await world.listed()) if (one.run === runOf(2)) await world.provider.removeArtifact(one);
+    await world.expectOnly(third);
+    expect(await readdir(join(world.folder, 'state/runs'))).toEqual([`${runOf(3)}.json`]);
   });
 });
 

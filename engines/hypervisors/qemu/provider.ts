@@ -82,7 +82,7 @@ class QemuProvider implements HypervisorProvider {
   constructor({ extraActions, ...options }: QemuProviderOptions) {
     this.#context = {
       ...options,
-      states: createRunStates(join(options.stateFolder, 'runs')),
+      states: createRunStates(join(options.stateFolder, 'runs'), options.seams.log),
       ledger: () => this.#ledger(),
       extraActions: extraActions ?? (() => Promise.resolve([])),
     };
@@ -95,9 +95,11 @@ class QemuProvider implements HypervisorProvider {
   }
 
   async *listVms(): AsyncGenerator<VmSummary> {
+    const states = await this.#context.states.all();
     for (const config of this.#context.host.vms) {
       const vm = refOf(this.#context, config);
-      const view = await this.#view(config).catch((error: unknown) => this.#unseen(config, error));
+      const ofVm = states.filter((state) => state.vm.vmId === config.vmId);
+      const view = await this.#view(config, ofVm).catch((error: unknown) => this.#unseen(config, error));
       const disks = view.disks.map(({ facts: { diskKey, sizeBytes } }) => ({ diskKey, sizeBytes }));
       yield { vm, name: config.name, power: view.power, disks };
     }
@@ -105,9 +107,9 @@ class QemuProvider implements HypervisorProvider {
 
   async inspectVm(vm: VmRef): Promise<VmFacts> {
     const config = configOf(this.#context, vm);
-    const { disks, bitmaps, power, firmware, notes, userCheckpoints } = await this.#view(config);
-    const there = new Set(bitmaps.map(({ name }) => name));
     const states = await this.#context.states.ofVm(config.vmId);
+    const { disks, bitmaps, power, firmware, notes, userCheckpoints } = await this.#view(config, states);
+    const there = new Set(bitmaps.map(({ name }) => name));
     const referencePoints = states.flatMap(({ phase, referencePoint }) =>
       phase === 'released' && referencePoint?.disks.some(({ trackingId }) => there.has(trackingId))
         ? [referencePoint]
@@ -120,8 +122,8 @@ class QemuProvider implements HypervisorProvider {
 
   async judgeBase(vm: VmRef, base: ReferencePoint | null): Promise<BaseVerdict[]> {
     const config = configOf(this.#context, vm);
-    const view = await this.#view(config);
     const states = await this.#context.states.ofVm(config.vmId);
+    const view = await this.#view(config, states);
     const mendable = base ? mendableBitmaps(view, base, states) : new Set<string>();
     return view.disks.map((disk) => judgeDisk(disk, view, base, mendable));
   }
@@ -231,10 +233,9 @@ class QemuProvider implements HypervisorProvider {
   }
 
   /** VM_OFF: it is off, and its images are not known. */
-  async #view(config: QemuVmConfig): Promise<VmView> {
-    const known = knownKeys(await this.#context.states.ofVm(config.vmId));
+  async #view(config: QemuVmConfig, states: readonly RunState[]): Promise<VmView> {
     try {
-      return await viewRunning(this.#context.monitorOf(config.vmId), config, known);
+      return await viewRunning(this.#context.monitorOf(config.vmId), config, knownKeys(states));
     } catch (error) {
       if (errorCodeOf(error) !== 'VM_OFF') throw error;
       return await viewStopped(config);

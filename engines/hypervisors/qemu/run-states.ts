@@ -4,7 +4,7 @@
  */
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type {
   BaseVerdict,
   Checkpoint,
@@ -15,7 +15,10 @@ import type {
   VmRef,
 } from '../../../schema/domain/hypervisor.ts';
 import { type DiskKey, isRunKey, type LineageId, type RunKey, runKey, type VmId } from '../../../schema/domain/ids.ts';
+import type { Log } from '../../../schema/domain/seams.ts';
 import { readJson, removeJson, writeJson } from '../durable-json.ts';
+
+const VERSION = 1;
 
 export type RunDisk = {
   index: number;
@@ -41,7 +44,7 @@ export type Outcome = Pick<Checkpoint, 'reached' | 'reachedWhy' | 'frozenMs'>;
 export type Phase = 'creating' | 'taken' | 'releasing' | 'released' | 'lost';
 
 export type RunState = {
-  version: 1;
+  version: typeof VERSION;
   run: RunKey;
   vm: VmRef;
   lineage: LineageId;
@@ -63,9 +66,11 @@ export type RunState = {
 };
 
 export type RunStates = {
+  /** STORAGE_ERROR: its file is damaged, or of another version. */
   load(run: RunKey): Promise<RunState | null>;
   /** Newest first. */
   ofVm(vm: VmId): Promise<RunState[]>;
+  /** Without those whose file is damaged: what they made is found by its names, and no other VM has to wait for it. */
   all(): Promise<RunState[]>;
   /** Durable when it resolves. */
   save(state: RunState): Promise<void>;
@@ -74,16 +79,25 @@ export type RunStates = {
 };
 
 /** `folder` need not be there. BAD_REQUEST for what is no run key; STORAGE_ERROR. */
-export function createRunStates(folder: string): RunStates {
+export function createRunStates(folder: string, log: Log): RunStates {
   const fileOf = (run: RunKey): string => {
     if (!isRunKey(run)) throw new TidemarkError('BAD_REQUEST', `${run} is not a run key`, { run });
     return join(folder, `${run}.json`);
   };
-  const load = async (run: RunKey): Promise<RunState | null> => (await readJson(fileOf(run))) as RunState | null;
+  const load = async (run: RunKey): Promise<RunState | null> => {
+    const state = (await readJson(fileOf(run))) as RunState | null;
+    if (state === null || (state.version === VERSION && state.run === run)) return state;
+    throw new TidemarkError('STORAGE_ERROR', `${fileOf(run)} is not of this version`, { run, file: fileOf(run) });
+  };
+  const loadWhole = (run: RunKey): Promise<RunState | null> =>
+    load(run).catch((error: unknown) => {
+      log.error('the file of a run is passed over', { run, cause: messageOf(error) });
+      return null;
+    });
   const all = async (): Promise<RunState[]> => {
     const names = await readdir(folder).catch(() => []);
     const runs = names.filter((name) => name.endsWith('.json')).map((name) => runKey(name.slice(0, -5)));
-    const states = await Promise.all(runs.filter(isRunKey).map(load));
+    const states = await Promise.all(runs.filter(isRunKey).map(loadWhole));
     return states.filter((state) => state !== null).sort((a, b) => b.sequence - a.sequence);
   };
   return {

@@ -16,12 +16,33 @@ const filterDrivers = new Set(['copy-before-write', 'throttle', 'copy-on-read', 
 const protocolDrivers = new Set(['file', 'host_device', 'nbd', 'nfs', 'rbd', 'iscsi', 'https', 'http', 'ssh', 'nvme']);
 const EXPORT_ROUNDING_BYTES = 512;
 
+/** States of a VM, and of a migration, in which it is not this host's for good. */
+const inTransit = new Set(['inmigrate', 'postmigrate', 'finish-migrate']);
+const migrating = new Set([
+  'setup',
+  'active',
+  'wait-unplug',
+  'pre-switchover',
+  'device',
+  'cancelling',
+  'postcopy-active',
+  'postcopy-paused',
+  'postcopy-recover',
+]);
+
+/** The VM's own state is asked last: a migration that has just been completed leaves it in one of the above. */
+export async function isMigrating(monitor: Commands): Promise<boolean> {
+  const migration = await monitor.execute<{ status?: string }>('query-migrate');
+  const { status } = await monitor.execute<{ status: string }>('query-status');
+  return inTransit.has(status) || migrating.has(migration.status ?? '');
+}
+
 /** `known`: keys under which disks of this VM were met before. VM_OFF, UNREACHABLE as the monitor. */
 export async function viewRunning(
   monitor: Commands,
   config: QemuVmConfig,
   known: ReadonlySet<DiskKey>,
-): Promise<VmView & { status: string }> {
+): Promise<VmView> {
   const { status } = await monitor.execute<{ status: string }>('query-status');
   const devices = await monitor.execute<QmpDevice[]>('query-block');
   const nodes = await queryNodes(monitor);
@@ -32,11 +53,14 @@ export async function viewRunning(
     const chain = chainOf(device.inserted, nodes);
     const key = await keyOf(device, chain, config, known, keys);
     keys.add(key);
-    if (device.inserted.ro) notes.push(readOnlyNote(key));
-    else disks.push(await diskOf(monitor, device, chain[0]!, key, config));
+    if (device.inserted.ro) {
+      notes.push(readOnlyNote(key));
+      continue;
+    }
+    if (await tellsErrors(monitor, device)) notes.push(errorsToldNote(key));
+    disks.push(await diskOf(monitor, device, chain[0]!, key, config));
   }
   return {
-    status,
     power: powerOf(status),
     firmware: devices.some(isFlash) ? 'uefi' : 'bios',
     notes,
@@ -141,14 +165,12 @@ async function diskOf(
   const fileBytes = node.drv === 'raw' && stats?.isFile() ? Number(stats.size) : virtualBytes;
   const isRounded = virtualBytes - fileBytes > 0 && virtualBytes - fileBytes < EXPORT_ROUNDING_BYTES;
   const sizeBytes = isRounded ? fileBytes : virtualBytes;
-  const property = (name: string): Promise<unknown> =>
-    monitor.execute('qom-get', { path: device.qdev, property: name }).catch(() => undefined);
   const facts = {
     diskKey: key,
     sizeBytes,
-    sectorBytes: (await property('logical_block_size')) === 4096 ? (4096 as const) : (512 as const),
+    sectorBytes: (await property(monitor, device, 'logical_block_size')) === 4096 ? (4096 as const) : (512 as const),
     identity: stats ? fileIdentity(node.drv, file!, stats) : `${node.drv}:${named}`,
-    shared: (await property('share-rw')) === true,
+    shared: (await property(monitor, device, 'share-rw')) === true,
   };
   return {
     facts:
@@ -182,6 +204,19 @@ export const bitmapsOf = (nodes: readonly QmpNode[]): Bitmap[] =>
             ],
       ),
     );
+
+const property = (monitor: Commands, { qdev }: QmpDevice, name: string): Promise<unknown> =>
+  monitor.execute('qom-get', { path: qdev, property: name }).catch(() => undefined);
+
+/** Whether the guest is told of an error in writing, where QEMU would else stop it until there is space again. */
+const tellsErrors = async (monitor: Commands, device: QmpDevice): Promise<boolean> =>
+  ['report', 'ignore'].includes(String(await property(monitor, device, 'werror')));
+
+const errorsToldNote = (key: DiskKey): Finding => ({
+  level: 'warning',
+  code: 'WRITE_ERRORS_TOLD',
+  message: `disk ${key} tells its guest of errors in writing: with full scratch space the guest would get them (set werror=enospc)`,
+});
 
 const readOnlyNote = (key: DiskKey): Finding => ({
   level: 'warning',

@@ -115,6 +115,17 @@ describe('all kinds of disks', () => {
     expect(notes).toMatchObject([{ code: 'READ_ONLY_DISK', message: expect.stringContaining('ro') }]);
     expect(firmware).toBe('uefi');
   });
+
+  it('one that tells its guest of errors in writing: said so, and backed up', async () => {
+    await make({ off: true, disks: [{ key: 'd0' }] });
+    const image = join(world.folder, 'other.raw');
+    await writeFile(image, Buffer.alloc(MIB));
+    const node = `driver=raw,node-name=told,file.driver=file,file.filename=${image}`;
+    await world.startWith(['-blockdev', node, '-device', 'virtio-blk-pci,drive=told,werror=report']);
+    const { disks, notes } = await world.provider.inspectVm(vmRef);
+    expect(disks.map(({ diskKey }) => diskKey)).toEqual(['d0', 'told']);
+    expect(notes).toMatchObject([{ code: 'WRITE_ERRORS_TOLD', message: expect.stringContaining('disk told') }]);
+  });
 });
 
 describe('while others are at work', () => {
@@ -128,6 +139,21 @@ describe('while others are at work', () => {
     expect(await world.listed()).toEqual([]);
     await access(socket);
     await world.machine.monitor.execute('nbd-server-stop');
+    await world.session(1, null);
+  });
+
+  it('a VM on its way to another host is left alone until it is there, or stays', async () => {
+    await make();
+    const { monitor } = world.machine;
+    await monitor.execute('migrate', { uri: 'exec:sleep 2' });
+    await expect(world.create(world.spec(1))).rejects.toMatchObject({
+      code: 'PLATFORM_BUSY',
+      message: expect.stringContaining('is being migrated'),
+    });
+    expect(await world.listed()).toEqual([]);
+    await monitor.execute('migrate_cancel');
+    const state = async () => (await monitor.execute<{ status: string }>('query-migrate')).status;
+    await expect.poll(state, { timeout: 20_000 }).toBe('cancelled');
     await world.session(1, null);
   });
 
