@@ -4,11 +4,12 @@ import { jobId } from '../schema/domain/ids.ts';
 import { searchAttributeNames, signalNames, vmBackupWorkflowId } from '../schema/domain/sessions.ts';
 import { job, REFUSED_JOB } from '../tests/fixtures/workflows/fake-control.ts';
 import type { Faults } from '../tests/fixtures/workflows/fake-world.ts';
-import { type EndedSession, expectNothingLeft, onHost, plannedVm, Play } from '../tests/fixtures/workflows/play.ts';
+import { type EndedSession, onHost, plannedVm, type Play } from '../tests/fixtures/workflows/play.ts';
+import { expectNothingLeft, startPlay } from '../tests/fixtures/workflows/start-play.ts';
 
 let play: Play;
 beforeAll(async () => {
-  play = await Play.start();
+  play = await startPlay();
 });
 afterAll(() => play?.close());
 

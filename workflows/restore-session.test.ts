@@ -10,12 +10,13 @@ import {
   restoreSessionWorkflowId,
 } from '../schema/domain/sessions.ts';
 import type { RunState, Scene, SessionRows } from '../tests/fixtures/workflows/fake-world.ts';
-import { type Ended, Play } from '../tests/fixtures/workflows/play.ts';
+import { type Ended, type Play } from '../tests/fixtures/workflows/play.ts';
+import { startPlay } from '../tests/fixtures/workflows/start-play.ts';
 import type { QuickTime } from '../tests/fixtures/workflows/quick-time.ts';
 
 let play: Play;
 beforeAll(async () => {
-  play = await Play.start();
+  play = await startPlay();
 });
 afterAll(() => play?.close());
 

@@ -4,12 +4,13 @@ import { diskKey } from '../schema/domain/ids.ts';
 import type { VmProgress } from '../schema/domain/sessions.ts';
 import { queryNames, signalNames } from '../schema/domain/sessions.ts';
 import type { Fault } from '../tests/fixtures/workflows/fake-world.ts';
-import { type Ended, expectNothingLeft, Play } from '../tests/fixtures/workflows/play.ts';
+import { type Ended, type Play } from '../tests/fixtures/workflows/play.ts';
+import { expectNothingLeft, startPlay } from '../tests/fixtures/workflows/start-play.ts';
 import { activityBounds } from './activity-options.ts';
 
 let play: Play;
 beforeAll(async () => {
-  play = await Play.start();
+  play = await startPlay();
 });
 afterAll(() => play?.close());
 

@@ -4,13 +4,14 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { hostId, proxyId } from '../schema/domain/ids.ts';
 import { hostCtlQueue, hostGuestQueue, hostUndoQueue, proxyCtlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import { queryNames, type VmProgress } from '../schema/domain/sessions.ts';
-import { expectNothingLeft, onHost, Play } from '../tests/fixtures/workflows/play.ts';
+import { onHost, type Play } from '../tests/fixtures/workflows/play.ts';
+import { expectNothingLeft, startPlay } from '../tests/fixtures/workflows/start-play.ts';
 
 const HOUR = 3_600_000;
 
 let play: Play;
 beforeAll(async () => {
-  play = await Play.start();
+  play = await startPlay();
 });
 afterAll(() => play?.close());
 
