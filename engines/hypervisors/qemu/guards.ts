@@ -8,7 +8,7 @@ import type { GuestEvent, Reason } from '../../../schema/domain/hypervisor.ts';
 import type { RunKey } from '../../../schema/domain/ids.ts';
 import type { MonitorEvent } from '../../../schema/domain/seams.ts';
 import type { Context } from './context.ts';
-import { isOfRun } from './holder.ts';
+import { isOfRun, whyNotHeld } from './holder.ts';
 import type { RunState } from './run-states.ts';
 import { scratchUse } from './scratch.ts';
 
@@ -22,23 +22,15 @@ export type Guards = {
 const POLL_MS = 1000;
 const SCRATCH_FULL: Reason = { code: 'SCRATCH_FULL', message: 'the scratch space is full; the guest was let go on' };
 
-/** `lose` is told at most once per run; it ends the checkpoint. */
+/** `lose` ends the checkpoint; it is told again until it could. */
 export function createGuards(context: Context, lose: (run: RunKey, why: Reason) => Promise<void>): Guards {
   const guards = new Map<RunKey, { stop: AbortController; ended: Promise<unknown> }>();
   const begin = (state: RunState): void => {
     if (state.heldBy !== 'vm' || guards.has(state.run)) return;
     const stop = new AbortController();
-    const found = (why: Reason): void => {
-      if (stop.signal.aborted) return;
-      stop.abort();
-      lose(state.run, why).catch((error: unknown) => {
-        context.seams.log.warn('a lost checkpoint could not be ended yet', { run: state.run, cause: messageOf(error) });
-      });
-    };
-    const ended = Promise.all([
-      hear(context, state, stop.signal, found),
-      measure(context, state.run, stop.signal, found),
-    ]);
+    const { signal } = stop;
+    const found = Promise.race([hear(context, state, signal), measure(context, state.run, signal)]);
+    const ended = found.then((why) => why && giveUp(context, stop, () => lose(state.run, why)));
     guards.set(state.run, { stop, ended });
   };
   const end = (run: RunKey): void => {
@@ -56,42 +48,66 @@ export function createGuards(context: Context, lose: (run: RunKey, why: Reason) 
   };
 }
 
-type Found = (why: Reason) => void;
-
-/** A keeper that restarts is heard again. */
-async function hear(context: Context, { run, vm }: RunState, signal: AbortSignal, found: Found): Promise<void> {
-  const isJob = isOfRun(context, run, ['job']);
-  let noSpace = false;
-  while (!signal.aborted) {
+async function giveUp({ seams }: Context, stop: AbortController, lose: () => Promise<void>): Promise<void> {
+  while (!stop.signal.aborted) {
     try {
-      for await (const { event, data } of context.monitorOf(vm.vmId).events(signal)) {
-        if (event === 'scratch-full' && data['run'] === run) found(SCRATCH_FULL);
-        noSpace ||= event === 'BLOCK_IO_ERROR' && data['nospace'] === true;
-        const ended = event === 'BLOCK_JOB_CANCELLED' || event === 'BLOCK_JOB_COMPLETED';
-        if (ended && isJob(String(data['device'])))
-          found(noSpace ? SCRATCH_FULL : { code: 'CHECKPOINT_LOST', message: `${event} of ${String(data['device'])}` });
-      }
+      await lose();
+      stop.abort();
     } catch (error) {
-      context.seams.log.debug('the events of a VM cannot be heard', { vm: vm.vmId, cause: messageOf(error) });
+      seams.log.warn('a lost checkpoint could not be ended yet', { cause: messageOf(error) });
+      await seams.clock.sleep(POLL_MS, stop.signal).catch(() => undefined);
     }
-    await context.seams.clock.sleep(POLL_MS, signal).catch(() => undefined);
   }
 }
 
-/** All scratch files count; the run that takes most has to go. */
-async function measure({ host, site, seams }: Context, run: RunKey, signal: AbortSignal, found: Found): Promise<void> {
+/** Null: aborted. A keeper that restarts is heard again, and what happened meanwhile is asked for. */
+async function hear(context: Context, state: RunState, signal: AbortSignal): Promise<Reason | null> {
+  while (!signal.aborted) {
+    const hearing = new AbortController();
+    try {
+      const events = context.monitorOf(state.vm.vmId).events(AbortSignal.any([signal, hearing.signal]));
+      const missed = await whyNotHeld(context, state);
+      const why = missed === null ? await lossIn(context, state.run, events) : lostFor(missed);
+      if (why) return why;
+    } catch (error) {
+      context.seams.log.debug('the events of a VM cannot be heard', { vm: state.vm.vmId, cause: messageOf(error) });
+    } finally {
+      hearing.abort();
+    }
+    await context.seams.clock.sleep(POLL_MS, signal).catch(() => undefined);
+  }
+  return null;
+}
+
+const lostFor = (message: string): Reason => ({ code: 'CHECKPOINT_LOST', message });
+
+async function lossIn(context: Context, run: RunKey, events: AsyncIterable<MonitorEvent>): Promise<Reason | null> {
+  const isJob = isOfRun(context, run, ['job']);
+  let noSpace = false;
+  for await (const { event, data } of events) {
+    if (event === 'scratch-full' && data['run'] === run) return SCRATCH_FULL;
+    noSpace ||= event === 'BLOCK_IO_ERROR' && data['nospace'] === true;
+    const ended = event === 'BLOCK_JOB_CANCELLED' || event === 'BLOCK_JOB_COMPLETED';
+    if (ended && isJob(String(data['device'])))
+      return noSpace ? SCRATCH_FULL : lostFor(`${event} of ${String(data['device'])}`);
+  }
+  return null;
+}
+
+/** All scratch files count; the run that takes most has to go. Null: aborted. */
+async function measure({ host, site, seams }: Context, run: RunKey, signal: AbortSignal): Promise<Reason | null> {
   const { folder, maxBytes } = host.scratch;
   while (!signal.aborted) {
     const uses = await scratchUse(host.scratch, site);
     const usedBytes = uses.reduce((sum, use) => sum + use.usedBytes, 0);
     const largest = uses.toSorted((a, b) => b.usedBytes - a.usedBytes)[0];
-    if (usedBytes > maxBytes && largest?.run === run)
-      found({
-        code: 'SCRATCH_FULL',
-        message: `scratch folder ${folder} holds ${usedBytes} bytes, over its limit ${maxBytes}`,
-      });
+    if (usedBytes > maxBytes && largest?.run === run) {
+      const message = `scratch folder ${folder} holds ${usedBytes} bytes, over its limit ${maxBytes}`;
+      return { code: 'SCRATCH_FULL', message };
+    }
     await seams.clock.sleep(POLL_MS, signal).catch(() => undefined);
   }
+  return null;
 }
 
 /** What a VM's monitor tells, in our words. Ends as `off` when the monitor does; of a VM that is off nothing is heard. */

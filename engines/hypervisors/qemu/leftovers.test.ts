@@ -2,6 +2,7 @@
 import { readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
+import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { proxyId, siteId } from '../../../schema/domain/ids.ts';
 import { keyed, makeQemuWorld, MIB, type QemuWorld, runOf, usesOf, vmRef } from '../../../tests/fixtures/qemu-world.ts';
 
@@ -101,6 +102,26 @@ describe('a checkpoint that another hand ended', () => {
     expect(usesOf(third)).toEqual(tracked);
   });
 
+  it('is ended as soon as the monitor can be reached again', async () => {
+    await make();
+    let refusals = Infinity;
+    const { monitor } = world;
+    const execute = async <T>(command: string, args?: Record<string, unknown>): Promise<T> => {
+      if ((refusals -= 1) >= 0 && refusals < 3) throw new TidemarkError('UNREACHABLE', 'the keeper is being restarted');
+      return await monitor.execute<T>(command, args);
+    };
+    world.restartWorker({ monitorOf: () => ({ ...monitor, execute }) });
+    await world.create(world.spec(1));
+    refusals = 3;
+    await cancelJobs();
+    const exports = () => world.machine.monitor.execute('query-block-exports');
+    await expect.poll(exports, { timeout: 20_000 }).toEqual([]);
+    expect(refusals).toBeLessThan(0);
+    await expect(world.provider.releaseCheckpoint(runOf(1))).rejects.toMatchObject({ code });
+    await world.provider.discardReferencePoint(runOf(1));
+    expect(await world.listed()).toEqual([]);
+  });
+
   it('is noticed by the next worker, when there was none', async () => {
     await make();
     const first = await world.sealedOnce();
@@ -108,6 +129,8 @@ describe('a checkpoint that another hand ended', () => {
     await world.provider.close();
     await cancelJobs();
     world.restartWorker();
+    const exports = () => world.machine.monitor.execute('query-block-exports');
+    await expect.poll(exports, { timeout: 10_000 }).toEqual([]);
     expect(await world.provider.findCheckpoint(runOf(2))).toBeNull();
     await expect(world.provider.openAccess(runOf(2), keyed('d0'), reader)).rejects.toMatchObject({ code });
     await expect(world.provider.releaseCheckpoint(runOf(2))).rejects.toMatchObject({ code });

@@ -225,9 +225,10 @@ class QemuProvider implements HypervisorProvider {
 
   async #lose(run: RunKey, lost: Reason): Promise<void> {
     await this.#onRun(run, async (state) => {
-      if (state?.phase !== 'taken') return;
-      this.#context.seams.log.error('a checkpoint was lost', { run, vm: state.vm.vmId, ...lost });
-      await this.#context.states.save({ ...state, phase: 'lost', lost });
+      if (state?.phase === 'taken') {
+        this.#context.seams.log.error('a checkpoint was lost', { run, vm: state.vm.vmId, ...lost });
+        await this.#context.states.save({ ...state, phase: 'lost', lost });
+      } else if (state?.phase !== 'lost') return;
       await endTemporaries(this.#context, run, state.vm, state.heldBy);
     });
   }
