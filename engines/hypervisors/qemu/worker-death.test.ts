@@ -48,7 +48,9 @@ const fate = vi.hoisted(() => {
     <A extends unknown[], R>(act: (...words: A) => Promise<R>) =>
     async (...words: A): Promise<R> =>
       await (state.how === 'dies' ? step(() => act(...words)) : act(...words));
-  return { none, state, step, deadly, connections };
+  /** A process that dies closes its files; here somebody has to. */
+  const files = new Set<{ close(): Promise<void> }>();
+  return { none, state, step, deadly, connections, files };
 });
 
 vi.mock(import('../../qmp/client.ts'), async (original) => {
@@ -81,6 +83,7 @@ vi.mock(import('../ledger.ts'), async (original) => {
   return {
     createArtifactLedger: async (folder, log) => {
       const ledger = await actual.createArtifactLedger(folder, log);
+      fate.files.add(ledger);
       return {
         list: () => ledger.list(),
         close: () => ledger.close(),
@@ -90,6 +93,11 @@ vi.mock(import('../ledger.ts'), async (original) => {
       };
     },
   };
+});
+
+afterEach(async () => {
+  for (const file of fate.files) await file.close();
+  fate.files.clear();
 });
 
 /** Steps that are done before it comes; or the command after which it comes. */
