@@ -260,7 +260,7 @@ describe.each(['on', 'off'] as const)('what befalls a worker while the VM is %s'
   let host: SessionHost;
   let next: (below: number) => number;
   const begin = async (diskCount: number): Promise<Story> => {
-    host = await makeSessionHost({ power, diskCount });
+    host = await makeSessionHost(power, diskCount);
     ({ next } = seeded());
     const story = new Story(host, next);
     await story.whole();
@@ -280,7 +280,7 @@ describe.each(['on', 'off'] as const)('what befalls a worker while the VM is %s'
 });
 
 it('a checkpoint that is whole is adopted by the next worker', async () => {
-  const host = await makeSessionHost({ diskCount: 1 });
+  const host = await makeSessionHost('on', 1);
   const story = new Story(host, seeded().next);
   await story.whole();
   expect(await story.tell('create', 'dies', 'transaction', 'retry')).toBe(true);
