@@ -100,8 +100,11 @@ describe.concurrent('a proxy that does not take a transfer up', () => {
 
   it('gets it again as often as need be while it is there, and busy', async () => {
     const { scene, queue } = await ofProxy('p-busy', 0);
-    const handle = await play.startVm({ scene, job: { hostWaitMs: 1 }, quick });
+    const handle = await play.startVm({ scene, job: { hostWaitMs: 3000 }, quick });
     await waitsFor(handle, /^waits for proxy p-busy since .*: it is there, and busy$/);
+    // Longer than a silent one is waited for.
+    const tries = (): number => play.world.of(handle.workflowId).fences['d0']?.length ?? 0;
+    while (tries() < 7) await sleep(100);
     await play.serve(queue);
     const { state } = await play.ended(handle);
     expect(expectNothingLeft(state, 'busy').result).toBe('Success');

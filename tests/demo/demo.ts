@@ -26,8 +26,11 @@ type Taken = {
   copies: Record<string, string>;
   hashes: Hashes;
   changed: number | null;
+  /** From freeze to thaw. */
+  frozenMs: number | null;
   tookMs: number;
 };
+type Shown = { manifest: { consistency: { frozenMs: number | null } } };
 
 let step = 0;
 const say = (text: string): void => console.log(text);
@@ -54,9 +57,11 @@ async function backUp(world: World, name: string, isFirst: boolean): Promise<Tak
   const tookMs = performance.now() - startedMs;
   if (code !== 0) throw new Error(`the session ended with exit code ${code}`);
   const report = await world.json<SessionReport>(['session', 'show', 'nightly@latest']);
+  const shown = await world.json<Shown>(['restore-point', 'show', report.session!.vms[0]!.restorePointId!]);
   const copies = await oracle.copies(name);
   const dirty = isFirst ? null : Object.values(await dirtyInBlocks(world, name, GRANULARITY));
-  return { name, report, copies, hashes, changed: dirty?.reduce((sum, bytes) => sum + bytes, 0) ?? null, tookMs };
+  const changed = dirty?.reduce((sum, bytes) => sum + bytes, 0) ?? null;
+  return { name, report, copies, hashes, changed, frozenMs: shown.manifest.consistency.frozenMs, tookMs };
 }
 
 /** Disks byte for byte, file system by e2fsck, files by their digests. */
@@ -101,6 +106,7 @@ function showTable(taken: readonly Taken[], diskBytes: number): void {
     { title: 'READ', of: of('readBytes'), right: true },
     { title: 'SENT', of: of('sentBytes'), right: true },
     { title: 'STORED', of: of('storedBytes'), right: true },
+    { title: 'FROZEN', of: ({ frozenMs }: Taken) => (frozenMs === null ? '-' : `${frozenMs} ms`), right: true },
     { title: 'TIME', of: (one: Taken) => formatDuration(one.tookMs), right: true },
   ];
   say(`\n${renderTable(taken, columns)}`);
@@ -108,7 +114,8 @@ function showTable(taken: readonly Taken[], diskBytes: number): void {
     '\nCHANGED: what the guest wrote since the restore point before, in pieces of 64 KiB. READ: whole blocks of 1 MiB with',
   );
   say(
-    'changes in them. SENT: blocks the repository did not have, compressed. STORED: those blocks at their size on the disk.',
+    'changes in them. SENT: blocks the repository did not have, compressed. STORED: those blocks at their size on the disk.\n' +
+      'FROZEN: how long the file systems of the guest were held for the moment of the checkpoint (at most 10 s).',
   );
 }
 

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { whyNoGuest } from '../fixtures/guest/start-guest.ts';
+import { mountSmallDisk, whyNoSmallDisk } from '../fixtures/small-disk.ts';
 import { expectClean, modesOf, readOf, vmOf } from '../fixtures/world/expect-clean.ts';
 import { expectRestored, expectSameDisks } from '../fixtures/world/expect-restored.ts';
 import { MIB, World } from '../fixtures/world/world.ts';
@@ -104,4 +105,30 @@ describe.skipIf(why !== null)(`a guest that does not answer${why ? ` (left out: 
     expect(readOf(next)).toBeLessThan(24 * MIB);
     await expectClean(world, vmOf(next).runKey);
   });
+
+  const whyNoDisk = whyNoSmallDisk();
+  test.skipIf(whyNoDisk !== null)(
+    `a full repository never pauses the guest${whyNoDisk ? ` (left out: ${whyNoDisk})` : ''}; other chains are untouched`,
+    async () => {
+      const small = mountSmallDisk(24)!;
+      try {
+        const repository = `  - { name: small, folder: ${path.join(small.folder, 'repository')} }`;
+        const job = '  - { name: full, vms: [web], repository: small, consistency: require }';
+        await applied(`${policy('require').replace('\njobs:\n', `\n${repository}\njobs:\n`)}${job}\n`);
+        const { restorePoints } = await world.json<{ restorePoints: { restorePointId: string }[] }>([
+          'restore-point',
+          'list',
+        ]);
+        const failed = await world.runJob([1], 'full');
+        expect(failed.error).toMatchObject({ code: 'REPOSITORY_FULL', message: expect.stringContaining('small') });
+        type Shown = { manifest: { run: string } };
+        const last = await world.json<Shown>(['restore-point', 'show', restorePoints[0]!.restorePointId]);
+        await expectClean(world, last.manifest.run);
+        expect(modesOf(await world.runJob())).toEqual(['cbt', 'cbt']);
+        await applied(policy('require'));
+      } finally {
+        small.remove();
+      }
+    },
+  );
 });

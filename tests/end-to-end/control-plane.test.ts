@@ -89,7 +89,8 @@ test('a session whose workflows are terminated loses its leases and is closed; t
   await handle.terminate('by hand');
   await vm.terminate('by hand');
   await whole.machine.apply(whole.machine.config);
-  await whole.until('its leases are free', async () => (await listLeases(whole.db)).length === 0, 90_000);
+  await whole.until('it is closed', async () => (await loadSession(whole.db, 't1'))?.state === 'Stopped', 90_000);
+  expect(await listLeases(whole.db)).toEqual([]);
   expect(await listRequests(whole.db)).toEqual([]);
   expect(await loadSession(whole.db, 't1')).toMatchObject({
     state: 'Stopped',

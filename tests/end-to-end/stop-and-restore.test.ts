@@ -161,8 +161,14 @@ describe('restores', () => {
 
   test('stopped in the middle: nothing is left, and the name is free', async () => {
     const started = await world.json<{ sessionId: string }>(['restore', 'vm', point, ...into('half'), '--detach']);
+    const { pid } = await world.child('proxy');
     await untilHalfRestored();
-    const stopped = await world.json<SessionReport>(['session', 'stop', started.sessionId, '--wait'], [1]);
+    // The restore takes no longer than the command does to start: held until it has asked.
+    process.kill(pid!, 'SIGSTOP');
+    const asked = world.json<SessionReport>(['session', 'stop', started.sessionId, '--wait'], [1]);
+    await sleep(5000);
+    process.kill(pid!, 'SIGCONT');
+    const stopped = await asked;
     expect(stopped.error).toMatchObject({ code: 'STOPPED' });
     expect(await left('half')).toEqual([]);
     const restored = await world.restore(point, 'half', 'qcow2');
