@@ -44,12 +44,13 @@ export class ProxyTries {
     this.#waitingSinceMs = null;
     this.#silentSinceMs = null;
     const view = viewOf(error);
-    this.#tries += 1;
+    // A proxy that is told to end says nothing about the disk, which may take days and see many.
+    if (view.code !== 'HOST_DRAINING') this.#tries += 1;
     // What another machine did not take up was waited for long enough already.
     const isOver = this.#tries >= MOST_TRIES || wasNotTakenUp(error) || !isWorthAnotherTry(view);
     if (isOver) throw error;
     this.#of.note({ level: 'info', code: view.code, message: `${this.#of.what} goes on after: ${view.message}` });
-    await sleep(Math.min(FIRST_PAUSE_MS * 2 ** (this.#tries - 1), LONGEST_PAUSE_MS));
+    await sleep(Math.min(FIRST_PAUSE_MS * 2 ** Math.max(0, this.#tries - 1), LONGEST_PAUSE_MS));
   }
 
   /** Nothing is waited for any more. */

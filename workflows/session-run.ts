@@ -27,6 +27,7 @@ export class SessionRun {
   started: StartedSession | null = null;
   vms: PlannedVm[] = [];
   isStopping = false;
+  #isConcluding = false;
   #state: SessionState = 'Starting';
   #result: SessionResult = 'None';
   #error: SessionErrorView | null = null;
@@ -52,6 +53,13 @@ export class SessionRun {
     this.enterAtOnce('Stopping');
   }
 
+  /** Nothing is left to stop. */
+  async conclude(): Promise<void> {
+    this.#isConcluding = true;
+    this.#enter('Postprocessing');
+    await this.#stored;
+  }
+
   /** States reach the catalog one after another, each before the next is entered. */
   async enter(state: SessionState): Promise<void> {
     this.enterAtOnce(state);
@@ -60,6 +68,10 @@ export class SessionRun {
 
   /** For handlers, which cannot wait. The catalog is told all the same, whatever is cancelled meanwhile. */
   enterAtOnce(state: SessionState): void {
+    if (!this.#isConcluding) this.#enter(state);
+  }
+
+  #enter(state: SessionState): void {
     this.#state = state;
     upsertSearchAttributes(stateAttributes(state));
     this.show();

@@ -54,6 +54,14 @@ it('plans the VMs of the job in its order, with what their hosts say', () => {
   });
 });
 
+it('tries again only what the job still has, and never calls nothing a success', () => {
+  const known = { inventories: [answered('h1', summary('h1', 'a'))], remembered: [] };
+  const plan = planVms(job(['h1', 'a']), { ...known, only: new Set([vmId('a'), vmId('gone')]) });
+  expect(plan.vms).toHaveLength(1);
+  expect(plan.warnings).toMatchObject([{ level: 'warning', message: expect.stringContaining('gone') }]);
+  expect(() => planVms(job(['h1', 'a']), { ...known, only: new Set([vmId('gone')]) })).toThrow(/gone/);
+});
+
 it('follows a VM to another host, and warns of a disk that is left out but not there', () => {
   const known = { inventories: [answered('h1'), answered('h2', summary('h2', 'a'))], remembered: [], only: null };
   const plan = planVms(job(['h1', 'a', ['d7']]), known);

@@ -20,11 +20,13 @@ type Found = { summary: VmSummary | null; from: 'host' | 'memory' | 'nowhere'; s
 
 /**
  * A VM on no inventory is planned all the same, with a warning: its own backup fails, the others do not. VM_NOT_FOUND
- * when that is so for every one.
+ * when that is so for every one. BAD_REQUEST: of `only` the job has none any more; a session of nothing is no success.
  */
 export function planVms(job: JobConfig, known: Known): SessionPlan {
   const { only } = known;
   const wanted = job.vms.filter(({ vmId }) => only?.has(vmId) ?? true);
+  const gone = [...(only ?? [])].filter((vmId) => !job.vms.some((vm) => vm.vmId === vmId));
+  if (wanted.length === 0) throw nothingLeft(job, gone);
   const found = wanted.map((vm) => ({ vm, found: find(vm, known) }));
   const missing = found.filter((each) => each.found.from === 'nowhere').map(({ vm }) => vm);
   if (missing.length > 0 && missing.length === wanted.length) throw notFound(job, missing);
@@ -33,6 +35,9 @@ export function planVms(job: JobConfig, known: Known): SessionPlan {
     warnings: [
       ...staleWarnings(found.filter((each) => each.found.from === 'memory')),
       ...missing.map(missingWarning),
+      ...gone.map((vmId) =>
+        warning('VM_NOT_FOUND', `VM ${vmId} is to be tried again, but job ${job.jobId} no longer has it`),
+      ),
       ...found.flatMap(({ vm, found: { summary } }) => (summary ? vmFindings(vm, summary) : [])),
     ],
   };
@@ -89,6 +94,11 @@ function vmFindings(vm: JobVm, summary: VmSummary): Finding[] {
     if (!disks.has(diskKey))
       findings.push(warning('NOT_FOUND', `VM ${vm.name} has no disk ${diskKey}, which the job leaves out`));
   return findings;
+}
+
+function nothingLeft({ jobId }: JobConfig, gone: readonly VmId[]): TidemarkError {
+  const message = `job ${jobId} no longer has a VM that is to be backed up (${gone.join(', ') || 'it has none'})`;
+  return new TidemarkError('BAD_REQUEST', message, { jobId, vms: gone });
 }
 
 function notFound({ jobId }: JobConfig, missing: readonly JobVm[]): TidemarkError {

@@ -209,6 +209,7 @@ describe('sessions', () => {
         await updateSessionDisk(db, 's1', 'v2', 'd0', { readBytes: 7, conservation });
         await updateSessionDisk(db, 's1', 'v2', 'd0', {});
         await updateSession(db, 's1', { state: 'Stopped', result: 'Failed', endedAt: startedAt });
+        await updateSession(db, 's1', { state: 'Stopping' });
         await updateSession(db, 's1', { error: { code: 'STOPPED', message: 'stopped', hint: 'Run it again.' } });
       }
       const session = await loadSession(db, 's1');

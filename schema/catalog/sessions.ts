@@ -121,6 +121,7 @@ const errorOf = (row: { error_code: string | null; error_message: string | null;
     ? null
     : { code: row.error_code, message: row.error_message ?? '', hint: row.error_hint ?? '' };
 
+/** A stopped session stays stopped: a state that arrives late changes nothing. */
 export async function updateSession(db: CatalogDatabase, sessionId: string, change: SessionChange): Promise<void> {
   const set = present({
     state: change.state,
@@ -129,7 +130,9 @@ export async function updateSession(db: CatalogDatabase, sessionId: string, chan
     ...errorColumns(change.error),
   });
   if (Object.keys(set).length === 0) return;
-  await db.updateTable('sessions').set(set).where('session_id', '=', sessionId).execute();
+  const mayBeLate = change.state !== undefined && change.result === undefined;
+  const update = db.updateTable('sessions').set(set).where('session_id', '=', sessionId);
+  await (mayBeLate ? update.where('state', '!=', 'Stopped') : update).execute();
 }
 
 export type SessionVm = {

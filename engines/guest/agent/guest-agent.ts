@@ -34,7 +34,7 @@ export type GuestAgent = {
   status(timeoutMs?: number): Promise<'frozen' | 'thawed'>;
   info(timeoutMs?: number): Promise<{ version: string; commands: string[] }>;
   fsinfo(timeoutMs?: number): Promise<GuestFileSystem[]>;
-  /** Starts a program; its process id. */
+  /** Starts a program; its process id. An error with `asked: false` in its details: it was not even asked to. */
   start(command: GuestCommand, timeoutMs?: number): Promise<number>;
   /** Null while it runs. The end can be asked for ONCE: record it at first sight. */
   result(pid: number, timeoutMs?: number): Promise<GuestCommandResult | null>;
@@ -98,6 +98,13 @@ function createCaller(at: AgentAddress, seams: Seams) {
     connection = null;
   };
 
+  const inStep = async (timeoutMs: number): Promise<AgentConnection> => {
+    const end = seams.clock.monotonic() + timeoutMs;
+    if (!connection?.open) connection = await openAgentConnection(at, seams, timeoutMs);
+    await connection.synchronize(end - seams.clock.monotonic());
+    return connection;
+  };
+
   const askNow = async (
     name: string | null,
     args: Record<string, unknown> | undefined,
@@ -105,11 +112,17 @@ function createCaller(at: AgentAddress, seams: Seams) {
     refusal: ErrorCode,
   ): Promise<unknown> => {
     const end = seams.clock.monotonic() + timeoutMs;
-    if (!connection?.open) connection = await openAgentConnection(at, seams, timeoutMs);
-    await connection.synchronize(end - seams.clock.monotonic());
+    const synchronized = await inStep(timeoutMs).catch((error: unknown) => {
+      throw new TidemarkError(
+        errorCodeOf(error) ?? 'GUEST_UNREACHABLE',
+        messageOf(error),
+        { vm: at.vmId, socket: at.socket, asked: false },
+        error,
+      );
+    });
     if (name === null) return undefined;
     // From here on it was asked, and may be done: an error has the code of a refusal, whatever went wrong.
-    const reply = await connection.command(name, args, end - seams.clock.monotonic()).catch((error: unknown) => {
+    const reply = await synchronized.command(name, args, end - seams.clock.monotonic()).catch((error: unknown) => {
       throw new TidemarkError(refusal, messageOf(error), { vm: at.vmId, socket: at.socket, command: name }, error);
     });
     if (reply?.error === undefined && reply) return reply.return;

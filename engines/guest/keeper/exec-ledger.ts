@@ -3,26 +3,29 @@
  * start and the result are written down, and a key that is asked for again is answered from there.
  */
 import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
-import type { VmId } from '../../../schema/domain/ids.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import type { GuestAgent } from '../agent/guest-agent.ts';
 import { durableFile } from './durable-file.ts';
+import {
+  afterOthers,
+  asResult,
+  didNotRun,
+  type Entry,
+  type ExecOrder,
+  keyOf,
+  pollMs,
+  startProgram,
+} from './exec-program.ts';
 import type { ExecResult } from './protocol.ts';
 
-export type ExecOrder = { vmId: VmId; key: string; path: string; args: string[]; timeoutMs: number };
-type Entry = { vmId: VmId; key: string; path: string; pid: number | null; result: ExecResult | null };
-
-/** Entries kept, oldest dropped first; and the output kept of each, bytes of base64. */
+/** Entries kept, oldest dropped first. */
 const maxEntries = 200;
-const maxOutput = 64 * 1024;
-const pollMs = 200;
 
 export function createExecLedger(stateFolder: string, seams: Seams) {
   const file = durableFile(`${stateFolder}/scripts.json`);
   const running = new Map<string, Promise<ExecResult>>();
   let entries = new Map<string, Entry>();
   const save = (): Promise<void> => file.write(() => ({ version: 1, scripts: [...entries.values()] }));
-  const keyOf = (order: { vmId: VmId; key: string }): string => `${order.vmId}/${order.key}`;
 
   const enter = (entry: Entry): void => {
     entries.set(keyOf(entry), entry);
@@ -32,28 +35,29 @@ export function createExecLedger(stateFolder: string, seams: Seams) {
     }
   };
 
-  /** Refused in so many words, it did not run: the key is free again. */
+  /** Refused in so many words or not even asked for, it did not run: the key is free again. */
   const forget = async (order: ExecOrder): Promise<void> => {
     entries.delete(keyOf(order));
     await save();
   };
 
   const perform = async (order: ExecOrder, agent: GuestAgent): Promise<ExecResult> => {
-    const end = seams.clock.monotonic() + order.timeoutMs;
     const known = entries.get(keyOf(order));
     if (known?.result) return known.result;
     const entry = known ?? { vmId: order.vmId, key: order.key, path: order.path, pid: null, result: null };
     // Entered before it starts: if we die now, whether it ran is not known, and it is not run a second time.
     if (known?.pid === null) throw unknownEnd(order, 'it was being started when the guest keeper ended');
     if (!known) {
+      await afterOthers(order, agent, { entries: [...entries.values()], running, clock: seams.clock });
       enter(entry);
       await save();
-      entry.pid = await agent.start({ path: order.path, args: order.args, capture: true }).catch(async (error) => {
-        if (wasRefused(error)) await forget(order);
+      entry.pid = await startProgram(order, agent, seams.clock).catch(async (error: unknown) => {
+        if (didNotRun(error)) await forget(order);
         throw error;
       });
       await save();
     }
+    const end = seams.clock.monotonic() + order.timeoutMs;
     while (seams.clock.monotonic() < end) {
       const ended = await agent.result(entry.pid!);
       if (ended) {
@@ -86,8 +90,6 @@ export function createExecLedger(stateFolder: string, seams: Seams) {
   };
 }
 
-const wasRefused = (error: unknown): boolean => error instanceof TidemarkError && error.details['answered'] === true;
-
 const unknownEnd = (order: ExecOrder, why: string): TidemarkError =>
   new TidemarkError(
     'GUEST_UNREACHABLE',
@@ -97,15 +99,3 @@ const unknownEnd = (order: ExecOrder, why: string): TidemarkError =>
       key: order.key,
     },
   );
-
-function asResult(ended: NonNullable<Awaited<ReturnType<GuestAgent['result']>>>): ExecResult {
-  const keep = (output: Buffer): string => output.subarray(0, (maxOutput / 4) * 3).toString('base64');
-  const cut = Math.max(ended.stdout.length, ended.stderr.length) > (maxOutput / 4) * 3;
-  return {
-    exitCode: ended.exitCode,
-    signal: ended.signal,
-    stdout: keep(ended.stdout),
-    stderr: keep(ended.stderr),
-    truncated: ended.truncated || cut,
-  };
-}

@@ -227,6 +227,41 @@ test('a program that the guest refused to start may be asked for again', async (
   expect(await client.exec(vm, script)).toMatchObject({ exitCode: 0 });
 });
 
+test('programs of one run follow each other, also when nobody waits for the first any more', async () => {
+  const ended = { exited: true, exitcode: 0 };
+  fake.execStatuses = [{ exited: false }, { exited: false }, ended, ended];
+  const program = (place: string) => ({ key: `${run}.${place}`, path: `/bin/${place}`, args: [], timeoutMs: 5000 });
+  const before = client.exec(vm, program('pre-freeze'));
+  const after = client.exec(vm, program('post-thaw'));
+  await Promise.all([before, after]);
+  const verbs = fake.done.filter((verb) => verb.startsWith('guest-exec'));
+  expect(verbs.lastIndexOf('guest-exec')).toBeGreaterThan(verbs.indexOf('guest-exec-status') + 2);
+});
+
+test('a program whose first wait timed out still holds up the next of its run', async () => {
+  const ended = { exited: true, exitcode: 0 };
+  fake.execStatuses = [{ exited: false }, { exited: false }, ended, ended];
+  const program = (place: string, timeoutMs: number) => ({
+    key: `${run}.${place}`,
+    path: '/bin/true',
+    args: [],
+    timeoutMs,
+  });
+  await expect(client.exec(vm, program('pre-freeze', 100))).rejects.toMatchObject({ code: 'GUEST_UNREACHABLE' });
+  expect(await client.exec(vm, program('post-thaw', 5000))).toMatchObject({ exitCode: 0 });
+  // The first one's end was learnt on the way.
+  expect(await client.exec(vm, program('pre-freeze', 100))).toMatchObject({ exitCode: 0 });
+});
+
+test('a program is started as soon as the agent can be asked', async () => {
+  fake.silent = true;
+  const program = { key: `${run}.post-thaw`, path: '/bin/true', args: [], timeoutMs: 15_000 };
+  const started = client.exec(vm, program);
+  await new Promise((resolve) => setTimeout(resolve, 6000));
+  fake.silent = false;
+  expect(await started).toMatchObject({ exitCode: 0 });
+});
+
 test('the agent of a VM that is no longer looked after is let go', async () => {
   await client.status(vm);
   expect(fake.hasClient).toBe(true);

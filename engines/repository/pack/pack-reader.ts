@@ -100,16 +100,11 @@ export async function readClosedPack(
   log: Log,
 ): Promise<PackListing | null> {
   const path = layout.closedPack(name.contents, name.packId);
-  try {
-    const found = await withFile(path, (handle) => inspect(handle, path, name.packId, uuid));
-    if (!found) log.error('pack is damaged: no sound header', { path });
-    else if (!found.finished) log.warn('pack has no sound footer: scanned', { path, records: found.records.length });
-    return found && { ...name, records: found.records };
-  } catch (error) {
-    if (!isReadFailure(error)) throw error;
-    log.error('pack cannot be read', { path, error: String(error) });
-    return null;
-  }
+  const found = await readable(path, log, () => withFile(path, (handle) => inspect(handle, path, name.packId, uuid)));
+  if (found === undefined) return null;
+  if (!found) log.error('pack is damaged: no sound header', { path });
+  else if (!found.finished) log.warn('pack has no sound footer: scanned', { path, records: found.records.length });
+  return found && { ...name, records: found.records };
 }
 
 /**
@@ -125,9 +120,21 @@ export async function recoverOpenPacks(layout: Layout, uuid: string, log: Log): 
   return left;
 }
 
+/** Undefined: the medium does not give it; it is left as it is, and its blocks are sent again. */
+async function readable<T>(path: string, log: Log, read: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!isReadFailure(error)) throw error;
+    log.error('pack cannot be read', { path, error: String(error) });
+    return undefined;
+  }
+}
+
 async function recoverPack(layout: Layout, uuid: string, packId: string, log: Log): Promise<PackListing | null> {
   const path = layout.openPack(packId);
-  const found = await withFile(path, (handle) => inspect(handle, path, packId, uuid));
+  const found = await readable(path, log, () => withFile(path, (handle) => inspect(handle, path, packId, uuid)));
+  if (found === undefined) return null;
   if (!found && (await stat(path)).size > PACK_HEADER_BYTES) {
     log.error('open pack is damaged: no sound header; left as it is', { path });
     return null;

@@ -39,7 +39,16 @@ export type PackWriter = {
   abandon(): void;
 };
 
-type State = { path: string; fd: number; lengthBytes: number; nameDurable: boolean; broken: unknown; closed: boolean };
+type State = {
+  path: string;
+  fd: number;
+  lengthBytes: number;
+  /** Length at the last sync that succeeded. */
+  syncedBytes: number;
+  nameDurable: boolean;
+  broken: unknown;
+  closed: boolean;
+};
 
 /** Creates the file in open/packs. `uuid` of the repository, `packId`: 32 hex digits. */
 export function createPackWriter(layout: Layout, contents: PackContents, uuid: string, packId: string): PackWriter {
@@ -66,9 +75,11 @@ export function createPackWriter(layout: Layout, contents: PackContents, uuid: s
     },
     sync: async () => {
       checkUsable(state);
+      const lengthBytes = state.lengthBytes;
       await syncOrBreak(state, syncData);
       if (!state.nameDurable) await syncFolder(dirname(state.path));
       state.nameDurable = true;
+      state.syncedBytes = lengthBytes;
     },
     publish: async () => {
       checkUsable(state);
@@ -78,7 +89,10 @@ export function createPackWriter(layout: Layout, contents: PackContents, uuid: s
       letGo(state);
       return whole && (await publishIfRoom(layout, contents, packId));
     },
-    abandon: () => letGo(state),
+    abandon: () => {
+      cutUnsynced(state);
+      letGo(state);
+    },
   };
 }
 
@@ -109,6 +123,14 @@ function writeFooter(state: State, entries: readonly FooterEntry[]): boolean {
   }
 }
 
+/**
+ * What a failed sync lost may still be read from memory, and would pass for sound at the next start: it goes. Whatever
+ * was acknowledged lies before.
+ */
+function cutUnsynced({ broken, closed, fd, syncedBytes }: State): void {
+  if (broken !== null && !closed) cutBackSync(fd, syncedBytes);
+}
+
 function letGo(state: State): void {
   if (!state.closed) closeSync(state.fd);
   state.closed = true;
@@ -118,7 +140,15 @@ function openPackFile(path: string, header: Buffer): State {
   try {
     mkdirSync(dirname(path), { recursive: true });
     const fd = openSync(path, 'wx+');
-    const state = { path, fd, lengthBytes: PACK_HEADER_BYTES, nameDurable: false, broken: null, closed: false };
+    const state = {
+      path,
+      fd,
+      lengthBytes: PACK_HEADER_BYTES,
+      syncedBytes: PACK_HEADER_BYTES,
+      nameDurable: false,
+      broken: null,
+      closed: false,
+    };
     try {
       writeFullySync(fd, header, 0);
     } catch (error) {

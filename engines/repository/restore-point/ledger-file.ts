@@ -72,6 +72,7 @@ function createAppender(handle: FileHandle, path: string, initialBytes: number):
   let lengthBytes = initialBytes;
   let queue: Waiting[] = [];
   let flushing: Promise<void> | null = null;
+  let last: Promise<void> = Promise.resolve();
   let broken: unknown = null;
 
   function takeGroup(): Waiting[] {
@@ -121,14 +122,16 @@ function createAppender(handle: FileHandle, path: string, initialBytes: number):
 
   return {
     lengthBytes: () => lengthBytes,
-    append: (frame, onDurable) =>
-      new Promise((resolve, reject) => {
+    append: (frame, onDurable) => {
+      const appended = new Promise<void>((resolve, reject) => {
         queue.push({ frame, onDurable, resolve, reject });
         flushing ??= flushAll();
-      }),
-    idle: async () => {
-      await flushing;
+      });
+      last = appended.catch(() => undefined);
+      return appended;
     },
+    // Only for what is under way: others may go on appending for hours.
+    idle: () => last,
   };
 }
 

@@ -7,7 +7,7 @@ import { isId128 } from '../../../schema/repository/digest.ts';
 import { parseManifest, parseTombstone, type Tombstone } from '../../../schema/repository/documents.ts';
 import { MAX_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
 import type { RecordIndex } from '../index/record-index.ts';
-import { listFolder, readTextFile, removeTree, syncFolder } from '../storage/files.ts';
+import { isReadFailure, listFolder, readTextFile, removeTree, syncFolder } from '../storage/files.ts';
 import type { Layout } from '../storage/layout.ts';
 import { loadOpenPoint, type OpenPoint } from './open-point.ts';
 
@@ -33,7 +33,8 @@ async function orDamaged<T>(loading: Loading, points: Points, path: string, read
   try {
     return await read();
   } catch (error) {
-    if (errorCodeOf(error) !== 'REPOSITORY_CORRUPT') throw error;
+    // One sector that cannot be read must not keep the whole repository closed.
+    if (errorCodeOf(error) !== 'REPOSITORY_CORRUPT' && !isReadFailure(error)) throw error;
     loading.log.error('damaged document left as it is', { path, error: String(error) });
     points.damaged.push(path);
     return null;
