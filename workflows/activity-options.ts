@@ -29,7 +29,7 @@ const control: Bounds = { attempt: '15 s', toClose: '30 min' };
 const record: Bounds = { attempt: '15 s', toClose: '24 h' };
 /** Idempotent, short, on a machine that nobody can stand in for. */
 const onMachine: Bounds = { toStart: 'machine', attempt: '60 s', attempts: 5 };
-/** Removing verbs: tried for 10 min, then left to the janitor. */
+/** Removing verbs: tried for 10 min, then left behind with a warning. */
 const undo: Bounds = { attempt: '2 min', heartbeat: '30 s', toClose: '10 min', attempts: 10, never: ['NOT_OURS'] };
 /** A script is named by its run: asked for again, the guest keeper gives the result it has. The heartbeat lets it be stopped. */
 const script: Bounds = { toStart: '5 min', attempt: '11 min', heartbeat: '30 s', attempts: 3, toClose: '30 min' };

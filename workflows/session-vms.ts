@@ -122,7 +122,7 @@ function resultWithout(run: SessionRun, input: VmBackupInput, error: unknown): V
   return { vmId, run: runKey, result: 'Failed', ...nothing, error: viewOf(error) };
 }
 
-/** A child that was terminated could say and undo nothing: its row is written for it, the rest is the janitor's. */
+/** A child that was terminated could say and undo nothing: its row is written for it. */
 async function recordLost(run: SessionRun, input: VmBackupInput, error: unknown): Promise<VmBackupResult> {
   const result = resultWithout(run, input, error);
   await say('recordVm', { queue: controlQueue })({ sessionId: input.sessionId, step: 'done', result });

@@ -15,7 +15,7 @@ export class UndoList {
     if (at >= 0) this.entries.splice(at, 1);
   }
 
-  /** Runs all of them, whatever fails; the failures are the janitor's. */
+  /** Runs all of them, whatever fails; the failures are returned. */
   async runAll(): Promise<UndoFailure[]> {
     const failures: UndoFailure[] = [];
     for (let entry = this.entries.pop(); entry; entry = this.entries.pop()) {

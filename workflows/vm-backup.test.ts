@@ -201,7 +201,9 @@ describe.concurrent('vmBackup', () => {
     expect(state.recorded).toMatchObject({ result: 'Failed', error: { code: 'BAD_DISK' } });
     expect(state.referencePoints).toEqual(['base', state.recorded!.run]);
     expect(state).toMatchObject({ checkpoint: false, leases: [], frozen: false, broken: [] });
-    expect(warningsOf(ended)).toEqual([expect.stringMatching(/the restore point could not be taken back.*janitor/)]);
+    expect(warningsOf(ended)).toEqual([
+      expect.stringMatching(/the restore point could not be taken back.*Left behind/),
+    ]);
   });
 
   it('hides neither the reason nor the other undos behind an undo that fails', async () => {
@@ -214,7 +216,7 @@ describe.concurrent('vmBackup', () => {
       const ended = await play.backUp({ scene: { faults } });
       const { state } = ended;
       expect(state.recorded!.error?.code, name).toBe('BAD_DISK');
-      expect(warningsOf(ended), name).toEqual([expect.stringContaining('left to the janitor')]);
+      expect(warningsOf(ended), name).toEqual([expect.stringContaining('could not be taken back')]);
       expect(state, name).toMatchObject({ point: 'aborted', frozen: false });
       expect(state.leases.length, name).toBe(name === 'releaseResources' ? 4 + 2 : 0);
     });

@@ -204,7 +204,7 @@ async function release(run: VmRun, undo: UndoList): Promise<Released> {
 async function conclude(run: VmRun, undo: UndoList): Promise<VmBackupResult> {
   for (const { name, error } of await undo.runAll()) {
     const view = viewOf(error);
-    run.warn(view.code, `${name} could not be taken back and is left to the janitor: ${view.message}`);
+    run.warn(view.code, `${name} could not be taken back (see docs/operations.md, "Left behind"): ${view.message}`);
   }
   await finishVm(run);
   const result = resultOf(run);
