@@ -1,7 +1,6 @@
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { defineConfig } from 'vitest/config';
-import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 const fork = {
   pool: 'forks' as const,
@@ -10,21 +9,12 @@ const fork = {
   env: { NODE_COMPILE_CACHE: path.join(tmpdir(), 'node-compile-cache') },
 };
 
-/** The longest files first, so that no processor waits for one of them at the end. */
-class WholeFirst extends BaseSequencer {
-  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
-    const place = ({ moduleId }: TestSpecification): number =>
-      ['/tests/crash/', '/tests/end-to-end/', ''].findIndex((part) => moduleId.includes(part));
-    return (await super.sort(files)).toSorted((one, other) => place(one) - place(other));
-  }
-}
-
 /** Unit and contract tests lie beside what they test; whole-product tests lie in tests/. */
 export default defineConfig({
   test: {
-    // Most tests wait for processes of their own more than they compute.
+    // Most tests wait for processes of their own more than they compute. The order is left alone: whole products one
+    // beside the other, rather than beside unit tests, take half as long again.
     maxWorkers: 3,
-    sequence: { sequencer: WholeFirst },
     projects: [
       {
         test: {
