@@ -1,12 +1,11 @@
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 import { defineConfig } from 'vitest/config';
+import { compileCacheFolder } from './setup/locate.mjs';
 
 const fork = {
   pool: 'forks' as const,
   environment: 'node' as const,
   // Tests start hundreds of processes: compiled once, each is up in half the time.
-  env: { NODE_COMPILE_CACHE: path.join(tmpdir(), 'node-compile-cache') },
+  env: { NODE_COMPILE_CACHE: compileCacheFolder() },
 };
 
 /** Unit and contract tests lie beside what they test; whole-product tests lie in tests/. */

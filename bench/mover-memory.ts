@@ -4,29 +4,21 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { renderTable } from '../cli/output/table.ts';
 import type { TransferSummary } from '../schema/domain/restore-point.ts';
+import { MOST_GROWTH, peaksUntil } from './anonymous-memory.ts';
 import type { DiskModel } from './mover/disk-model.ts';
 import { measureThroughput, writeMixedDisk } from './mover/throughput.ts';
 
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;
 const LANES = 2;
-const SAMPLE_MS = 50;
-/** Between the smallest disk and the largest: garbage is collected when it likes, so some difference is chance. */
-const MOST_GROWTH = 1.5;
 process.env['TIDEMARK_LOG'] ??= 'warn';
 
 type MemoryRow = { kind: string; sizeGib: number; seconds: number; sourceMib: number; targetMib: number };
-
-async function anonymousMib(pid: number): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
-  return Number(/RssAnon:\s+(\d+) kB/.exec(status)?.[1] ?? 0) / 1024;
-}
 
 function run(entry: string, args: string[]): ChildProcess {
   const file = path.join(import.meta.dirname, 'mover', entry);
@@ -48,20 +40,12 @@ async function measureMemory(
     const model = JSON.stringify({ kind, sizeBytes: sizeGib * GIB } satisfies DiskModel);
     const source = run('source-process.ts', [socket, String(LANES), model, String(totalGib / sizeGib)]);
     const said = once(source.stdout!, 'data') as Promise<[Buffer]>;
-    const peaks = await sampleUntil(said, [source.pid!, target.pid!]);
+    const peaks = await peaksUntil(said, [source.pid!, target.pid!]);
     const { durationMs } = JSON.parse((await said)[0].toString()) as TransferSummary;
     return { kind, sizeGib, seconds: durationMs / 1000, sourceMib: peaks[0]!, targetMib: peaks[1]! };
   } finally {
     target.kill('SIGKILL');
   }
-}
-
-async function sampleUntil(end: Promise<unknown>, pids: number[]): Promise<number[]> {
-  const peaks = pids.map(() => 0);
-  const late = (): Promise<'late'> => sleep(SAMPLE_MS, 'late' as const);
-  while ((await Promise.race([end, late()])) === 'late')
-    for (const [i, pid] of pids.entries()) peaks[i] = Math.max(peaks[i]!, await anonymousMib(pid));
-  return peaks;
 }
 
 async function showThroughput(folder: string): Promise<void> {

@@ -3,17 +3,14 @@
  * when one does. See README.md beside it.
  */
 import { randomFillSync } from 'node:crypto';
-import { open, readFile } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { renderTable } from '../cli/output/table.ts';
 import type { SessionReport } from '../tests/fixtures/world/report.ts';
 import { MIB, startEmptyWorld, type World } from '../tests/fixtures/world/world.ts';
+import { MOST_GROWTH, peaksUntil } from './anonymous-memory.ts';
 
 const DATA_BYTES = 64 * 1024;
-const SAMPLE_MS = 50;
-/** Garbage is collected when it likes, so some difference is chance. */
-const MOST_GROWTH = 1.5;
 
 type Peaks = Map<string, number>;
 type Run = { peaks: Peaks; seconds: number };
@@ -44,20 +41,12 @@ jobs:
     maxParallelVms: 1
 `;
 
-async function anonymousMib(pid: number): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
-  return Number(/RssAnon:\s+(\d+) kB/.exec(status)?.[1] ?? 0) / 1024;
-}
-
 /** The highest of each process while `work` goes on. */
 async function peaksDuring(world: World, work: () => Promise<unknown>): Promise<Peaks> {
-  const { children } = await world.status();
-  const peaks: Peaks = new Map();
-  const end = work().then(() => 'end' as const);
-  while ((await Promise.race([end, sleep(SAMPLE_MS, 'late' as const)])) === 'late')
-    for (const { name, pid } of children)
-      peaks.set(name, Math.max(peaks.get(name) ?? 0, pid === null ? 0 : await anonymousMib(pid)));
-  return peaks;
+  const children = (await world.status()).children.filter(({ pid }) => pid !== null);
+  const pids = children.map(({ pid }) => pid!);
+  const peaks = await peaksUntil(work(), pids);
+  return new Map(children.map(({ name }, i) => [name, peaks[i]!]));
 }
 
 async function measure(count: number, sizeGib: number): Promise<Run> {

@@ -8,7 +8,7 @@ import { existsSync } from 'node:fs';
 import { constants } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { cacheFolder } from '../setup/locate.mjs';
+import { compileCacheFolder } from '../setup/locate.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const node = path.join(root, 'node_modules/.bin/node');
@@ -20,7 +20,7 @@ if (!existsSync(node)) {
 }
 
 // Compiled code is kept: a command starts in half the time. A folder that cannot be written is no harm.
-const environment = { NODE_COMPILE_CACHE: path.join(cacheFolder(), 'compiled'), ...process.env };
+const environment = { NODE_COMPILE_CACHE: compileCacheFolder(), ...process.env };
 const child = spawn(node, [path.join(root, 'cli/tidemark.ts'), ...process.argv.slice(2)], {
   stdio: 'inherit',
   env: environment,

@@ -2,6 +2,7 @@
 export const rootFolder: string;
 /** `$XDG_CACHE_HOME/tidemark` or `~/.cache/tidemark`. */
 export function cacheFolder(): string;
+export function compileCacheFolder(): string;
 export function toolCacheFolder(): string;
 /** Absolute path of an executable, or null when it is nowhere. */
 export function locateTool(name: string): string | null;

@@ -9,6 +9,8 @@ import path from 'node:path';
 
 export const rootFolder = path.resolve(import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname), '..');
 export const cacheFolder = () => path.join(process.env.XDG_CACHE_HOME || path.join(homedir(), '.cache'), 'tidemark');
+/** Of compiled JavaScript, for NODE_COMPILE_CACHE. */
+export const compileCacheFolder = () => path.join(cacheFolder(), 'compiled');
 export const toolCacheFolder = () => path.join(cacheFolder(), 'bin');
 
 function isExecutable(file) {

@@ -108,7 +108,7 @@ const isMendedByTime = ({ code }: SessionErrorView): boolean =>
   !['operator', 'damage'].includes(errorTable[code].disposition);
 
 async function conclude(run: SessionRun, error: SessionErrorView | null): Promise<SessionOutcome> {
-  await run.conclude();
+  await run.enter('Postprocessing');
   const { sessionId } = run.input;
   const unprocessed = run.vms.filter((vm) => !run.results.has(vm.vm.vmId)).map(({ vm }) => vm);
   if (unprocessed.length > 0) await say('recordUnprocessed', { queue: controlQueue })({ sessionId, vms: unprocessed });

@@ -27,7 +27,6 @@ export class SessionRun {
   started: StartedSession | null = null;
   vms: PlannedVm[] = [];
   isStopping = false;
-  #isConcluding = false;
   #state: SessionState = 'Starting';
   #result: SessionResult = 'None';
   #error: SessionErrorView | null = null;
@@ -53,13 +52,6 @@ export class SessionRun {
     this.enterAtOnce('Stopping');
   }
 
-  /** Nothing is left to stop. */
-  async conclude(): Promise<void> {
-    this.#isConcluding = true;
-    this.#enter('Postprocessing');
-    await this.#stored;
-  }
-
   /** States reach the catalog one after another, each before the next is entered. */
   async enter(state: SessionState): Promise<void> {
     this.enterAtOnce(state);
@@ -68,10 +60,8 @@ export class SessionRun {
 
   /** For handlers, which cannot wait. The catalog is told all the same, whatever is cancelled meanwhile. */
   enterAtOnce(state: SessionState): void {
-    if (!this.#isConcluding) this.#enter(state);
-  }
-
-  #enter(state: SessionState): void {
+    // Nothing is left to stop by then.
+    if (this.#state === 'Postprocessing' || this.#state === 'Stopped') return;
     this.#state = state;
     upsertSearchAttributes(stateAttributes(state));
     this.show();

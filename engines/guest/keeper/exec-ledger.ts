@@ -8,12 +8,11 @@ import type { GuestAgent } from '../agent/guest-agent.ts';
 import { durableFile } from './durable-file.ts';
 import {
   afterOthers,
-  asResult,
   didNotRun,
   type Entry,
   type ExecOrder,
   keyOf,
-  pollMs,
+  resultBefore,
   startProgram,
 } from './exec-program.ts';
 import type { ExecResult } from './protocol.ts';
@@ -58,16 +57,10 @@ export function createExecLedger(stateFolder: string, seams: Seams) {
       await save();
     }
     const end = seams.clock.monotonic() + order.timeoutMs;
-    while (seams.clock.monotonic() < end) {
-      const ended = await agent.result(entry.pid!);
-      if (ended) {
-        entry.result = asResult(ended);
-        await save();
-        return entry.result;
-      }
-      await seams.clock.sleep(pollMs);
-    }
-    throw unknownEnd(order, `it still runs after ${order.timeoutMs} ms`);
+    entry.result = await resultBefore(entry.pid!, agent, seams.clock, end);
+    if (!entry.result) throw unknownEnd(order, `it still runs after ${order.timeoutMs} ms`);
+    await save();
+    return entry.result;
   };
 
   return {

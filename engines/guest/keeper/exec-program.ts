@@ -13,7 +13,7 @@ export const keyOf = ({ vmId, key }: Keyed): string => `${vmId}/${key}`;
 
 /** Output kept of each, bytes of base64. */
 const maxOutput = 64 * 1024;
-export const pollMs = 200;
+const pollMs = 200;
 /** How long an agent that cannot be asked to start a program is tried again: right after a thaw it may be busy. */
 const startPatienceMs = 20_000;
 
@@ -37,22 +37,31 @@ export const didNotRun = (error: unknown): boolean =>
 const hasDetail = (error: unknown, name: string, value: boolean): boolean =>
   error instanceof TidemarkError && error.details[name] === value;
 
+/** Null: it still runs at `end`, ms of the monotonic clock. */
+export async function resultBefore(
+  pid: number,
+  agent: GuestAgent,
+  clock: Clock,
+  end: number,
+): Promise<ExecResult | null> {
+  while (clock.monotonic() < end) {
+    const ended = await agent.result(pid);
+    if (ended) return asResult(ended);
+    await clock.sleep(pollMs);
+  }
+  return null;
+}
+
 type Known = { entries: readonly Entry[]; running: ReadonlyMap<string, Promise<ExecResult>>; clock: Clock };
 
 /** Of one run, the next begins when those before have ended: a late pre-freeze must not undo a post-thaw. */
 export async function afterOthers(order: ExecOrder, agent: GuestAgent, known: Known): Promise<void> {
   const { entries, running, clock } = known;
   const end = clock.monotonic() + order.timeoutMs;
-  const left = (): number => Math.max(0, end - clock.monotonic());
   for (const other of entries.filter((each) => each.result === null && areOfOneRun(each, order))) {
     const performing = running.get(keyOf(other))?.catch(() => undefined);
-    if (performing) await Promise.race([performing, clock.sleep(left())]);
-    while (other.pid !== null && other.result === null && left() > 0) {
-      const ended = await agent.result(other.pid).catch(() => undefined);
-      if (ended === undefined) break;
-      if (ended) other.result = asResult(ended);
-      else await clock.sleep(pollMs);
-    }
+    if (performing) await Promise.race([performing, clock.sleep(Math.max(0, end - clock.monotonic()))]);
+    if (other.pid !== null) other.result ??= await resultBefore(other.pid, agent, clock, end).catch(() => null);
   }
 }
 
@@ -60,7 +69,7 @@ const runOf = ({ key }: Keyed): string => key.split('.')[0]!;
 const areOfOneRun = (one: Keyed, other: Keyed): boolean =>
   one.vmId === other.vmId && one.key !== other.key && runOf(one) === runOf(other);
 
-export function asResult(ended: NonNullable<Awaited<ReturnType<GuestAgent['result']>>>): ExecResult {
+function asResult(ended: NonNullable<Awaited<ReturnType<GuestAgent['result']>>>): ExecResult {
   const keep = (output: Buffer): string => output.subarray(0, (maxOutput / 4) * 3).toString('base64');
   const cut = Math.max(ended.stdout.length, ended.stderr.length) > (maxOutput / 4) * 3;
   return {

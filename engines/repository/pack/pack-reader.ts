@@ -100,7 +100,7 @@ export async function readClosedPack(
   log: Log,
 ): Promise<PackListing | null> {
   const path = layout.closedPack(name.contents, name.packId);
-  const found = await readable(path, log, () => withFile(path, (handle) => inspect(handle, path, name.packId, uuid)));
+  const found = await inspectFile(path, name.packId, uuid, log);
   if (found === undefined) return null;
   if (!found) log.error('pack is damaged: no sound header', { path });
   else if (!found.finished) log.warn('pack has no sound footer: scanned', { path, records: found.records.length });
@@ -120,10 +120,10 @@ export async function recoverOpenPacks(layout: Layout, uuid: string, log: Log): 
   return left;
 }
 
-/** Undefined: the medium does not give it; it is left as it is, and its blocks are sent again. */
-async function readable<T>(path: string, log: Log, read: () => Promise<T>): Promise<T | undefined> {
+/** As `inspect`; undefined: the medium does not give it. It is left as it is, and its blocks are sent again. */
+async function inspectFile(path: string, packId: string, uuid: string, log: Log) {
   try {
-    return await read();
+    return await withFile(path, (handle) => inspect(handle, path, packId, uuid));
   } catch (error) {
     if (!isReadFailure(error)) throw error;
     log.error('pack cannot be read', { path, error: String(error) });
@@ -133,7 +133,7 @@ async function readable<T>(path: string, log: Log, read: () => Promise<T>): Prom
 
 async function recoverPack(layout: Layout, uuid: string, packId: string, log: Log): Promise<PackListing | null> {
   const path = layout.openPack(packId);
-  const found = await readable(path, log, () => withFile(path, (handle) => inspect(handle, path, packId, uuid)));
+  const found = await inspectFile(path, packId, uuid, log);
   if (found === undefined) return null;
   if (!found && (await stat(path)).size > PACK_HEADER_BYTES) {
     log.error('open pack is damaged: no sound header; left as it is', { path });

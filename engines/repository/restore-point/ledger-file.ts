@@ -71,7 +71,7 @@ type Appender = Pick<LedgerFile, 'append' | 'idle'> & { lengthBytes(): number };
 function createAppender(handle: FileHandle, path: string, initialBytes: number): Appender {
   let lengthBytes = initialBytes;
   let queue: Waiting[] = [];
-  let flushing: Promise<void> | null = null;
+  let isFlushing = false;
   let last: Promise<void> = Promise.resolve();
   let broken: unknown = null;
 
@@ -116,8 +116,9 @@ function createAppender(handle: FileHandle, path: string, initialBytes: number):
   }
 
   async function flushAll(): Promise<void> {
+    isFlushing = true;
     while (queue.length > 0) await flushGroup(takeGroup());
-    flushing = null;
+    isFlushing = false;
   }
 
   return {
@@ -125,7 +126,7 @@ function createAppender(handle: FileHandle, path: string, initialBytes: number):
     append: (frame, onDurable) => {
       const appended = new Promise<void>((resolve, reject) => {
         queue.push({ frame, onDurable, resolve, reject });
-        flushing ??= flushAll();
+        if (!isFlushing) void flushAll();
       });
       last = appended.catch(() => undefined);
       return appended;
