@@ -26,6 +26,11 @@ const ASKED_AT_ONCE = 8;
 /** More unknown workflows than this at once, and it is rather Temporal that lost its memory. */
 const mostUnknown = (owners: number): number => Math.max(3, owners / 10);
 
+/** Workflows of a session's VMs are named below it. */
+const deepestFirst = ([a]: [string, unknown], [b]: [string, unknown]): number => b.length - a.length;
+const hasMore = (owners: ReadonlySet<string>, gone: readonly string[], workflowId: string): boolean =>
+  [...owners].some((owner) => owner.startsWith(`${workflowId}/`) && !gone.includes(owner));
+
 type Closed = Exclude<WorkflowState, { is: 'open' }>;
 
 export class ClosedOwners {
@@ -45,10 +50,12 @@ export class ClosedOwners {
     const closed = this.#withoutLoss(await this.#closedOf([...owners]), owners.size);
     for (const workflowId of this.#seen.keys()) if (!closed.has(workflowId)) this.#seen.delete(workflowId);
     const gone: string[] = [];
-    for (const [workflowId, state] of closed) {
+    for (const [workflowId, state] of [...closed].toSorted(deepestFirst)) {
       const sinceMs = this.#seen.get(workflowId) ?? clock.monotonic();
       this.#seen.set(workflowId, sinceMs);
       if (clock.monotonic() - sinceMs < SEEN_APART_MS) continue;
+      // Who reads that a session is over may count on what its VMs held: their workflows go first.
+      if (hasMore(owners, gone, workflowId)) continue;
       const freed = await releaseLeases(db, workflowId);
       const endedAt = new Date(clock.now()).toISOString();
       const error = abandonedError(workflowId, state)!;

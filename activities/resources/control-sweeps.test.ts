@@ -95,6 +95,20 @@ describe('closed workflows', () => {
     expect(await sweeper.sweep()).toEqual([]);
   });
 
+  it('close a session only after what its VMs hold was taken from them', async () => {
+    await lease('w/vm/v/try-1');
+    await lease('w');
+    const sweeper = owners();
+    workflows.states.set('w', { is: 'closed', how: 'terminated' });
+    await sweeper.sweep();
+    workflows.states.set('w/vm/v/try-1', { is: 'closed', how: 'terminated' });
+    nowMs += 30_000;
+    expect(await sweeper.sweep()).toEqual([]);
+    nowMs += 30_000;
+    expect(await sweeper.sweep()).toEqual(['w/vm/v/try-1', 'w']);
+    expect(await listLeases(db)).toEqual([]);
+  });
+
   it('keep everything while Temporal does not answer, and one that is open again begins anew', async () => {
     await lease('w');
     const sweeper = owners();
