@@ -16,7 +16,7 @@ import { MIB, startWorld, type World } from '../fixtures/world/world.ts';
 
 const victims = ['control', 'host', 'proxy', 'repository', 'keeper', 'temporal', 'database'] as const;
 const WINDOW = 64 * MIB;
-const WINDOWS = 4;
+const WINDOWS = 3;
 const LANES = 2;
 
 const why = await whyNoGuest();
