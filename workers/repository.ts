@@ -7,12 +7,13 @@ import { createRepositoryActivities } from '../activities/repository/repository-
 import { type HeldRepository, RepositoryHolder } from '../activities/repository/repository-holder.ts';
 import { startMoverTarget } from '../engines/mover/target/mover-target.ts';
 import { openRepository } from '../engines/repository/open-repository.ts';
-import { openStorage, type StorageDescription } from '../engines/repository/storage/storage.ts';
+import type { StorageDescription } from '../engines/repository/storage/storage.ts';
 import type { StackLayout } from '../engines/stack/layout.ts';
 import type { RepositoryConfig } from '../schema/domain/configuration.ts';
 import { repositoryCtlQueue } from '../schema/domain/queues.ts';
 import type { Seams } from '../schema/domain/seams.ts';
 import { loadMachine, stateLayout } from './runtime/config.ts';
+import { openRepositoryStorage } from './runtime/repository-storage.ts';
 import { slotsFor } from './runtime/slots.ts';
 import { runWorkerProcess, type ServedQueue } from './runtime/worker-process.ts';
 
@@ -23,7 +24,12 @@ async function openWithTarget(
 ): Promise<HeldRepository> {
   const indexFolder = layout.repositoryIndexFolder(repositoryId);
   const storage: StorageDescription = { kind: 'folder', folder };
-  const repository = await openRepository({ storage: openStorage(storage), repositoryId, indexFolder, seams });
+  const repository = await openRepository({
+    storage: openRepositoryStorage(storage, seams),
+    repositoryId,
+    indexFolder,
+    seams,
+  });
   try {
     const target = await startMoverTarget({
       listen: { unix: join(layout.runFolder, `target.${repositoryId}.sock`) },

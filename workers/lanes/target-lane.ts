@@ -3,12 +3,13 @@ import { workerData } from 'node:worker_threads';
 import { runTargetLane, type TargetLaneData } from '../../engines/mover/target/lane.ts';
 import { openRecordSink } from '../../engines/repository/pack/record-sink.ts';
 import { openRecordSource } from '../../engines/repository/pack/record-source.ts';
-import { openStorage, type StorageDescription } from '../../engines/repository/storage/storage.ts';
+import type { StorageDescription } from '../../engines/repository/storage/storage.ts';
+import { openRepositoryStorage } from '../runtime/repository-storage.ts';
 import { laneSeams, parent } from './lane-seams.ts';
 
 const data = workerData as TargetLaneData & { laneData: { storage: StorageDescription } };
 const seams = laneSeams('target-lane');
-const storage = openStorage(data.laneData.storage);
+const storage = openRepositoryStorage(data.laneData.storage, seams);
 
 runTargetLane({
   port: parent(),

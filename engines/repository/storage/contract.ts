@@ -9,6 +9,8 @@ export type StorageWorld = {
   storage: Storage;
   /** The same as another thread or process opens it. */
   again(): Storage;
+  /** Makes the next sync of a staging file fail. */
+  failSync(): void;
   close(): Promise<void>;
 };
 
@@ -130,6 +132,26 @@ function stagingFileContract(world: () => StorageWorld): void {
       await file.sync();
       expect([await whole(file), file.isBroken()]).toEqual(['0123x', false]);
       file.close();
+    });
+
+    it('that a sync failed on is cut back to what was durable, and takes nothing more', async () => {
+      const file = staging().createSync('p/1');
+      file.appendSync(bytesOf('durable'));
+      await file.sync();
+      file.appendSync(bytesOf(' lost'));
+      world().failSync();
+      await expect(file.sync()).rejects.toMatchObject({ code: 'STORAGE_ERROR' });
+      const refused = expect.objectContaining({ code: 'STORAGE_ERROR' }) as Error;
+      expect([file.isBroken(), file.lengthBytes()]).toEqual([true, 7]);
+      expect(() => file.appendSync(bytesOf('x'))).toThrow(refused);
+      await expect(file.append(bytesOf('x'))).rejects.toEqual(refused);
+      await expect(file.sync()).rejects.toEqual(refused);
+      await expect(file.finish()).rejects.toEqual(refused);
+      file.close();
+      expect(await contentOf(other().open('p/1'))).toBe('durable');
+      const next = await staging().openFile('p/1');
+      expect(await next.append(bytesOf('!'))).toBe(7);
+      await next.finish();
     });
 
     it('is discarded without a trace', async () => {

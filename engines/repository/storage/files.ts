@@ -28,6 +28,12 @@ export async function guarded<T>(path: string, work: () => Promise<T>): Promise<
   }
 }
 
+const PASSING = 'EAGAIN EBUSY ECONNREFUSED ECONNRESET EINTR EIO EMFILE ENFILE EPIPE ESTALE ETIMEDOUT'.split(' ');
+
+/** Whether a call that failed so may succeed when it is said again at once. Of an error of `storageError`. */
+export const isPassing = (error: unknown): boolean =>
+  error instanceof TidemarkError && error.code === 'STORAGE_ERROR' && PASSING.includes(String(error.details['errno']));
+
 /** Whether the medium did not give the bytes: damage, not a passing failure. Of an error of `storageError`. */
 export const isReadFailure = (error: unknown): boolean =>
   error instanceof TidemarkError && error.details['errno'] === 'EIO';

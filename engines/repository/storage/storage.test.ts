@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { storageContract } from './contract.ts';
+import { nodeFileSystem } from './file-system.ts';
 import { storageError } from './files.ts';
 import { layout, vmKeyOf } from './layout.ts';
 import { openStorage } from './storage.ts';
@@ -12,8 +13,19 @@ const temporaryFolder = (): Promise<string> => mkdtemp(join(tmpdir(), 'td-storag
 
 storageContract('a local folder', async () => {
   const root = await temporaryFolder();
-  const open = () => openStorage({ kind: 'folder', folder: join(root, 'deep', 'r') });
-  return { storage: open(), again: open, close: () => rm(root, { recursive: true, force: true }) };
+  let failing = 0;
+  const fdatasync = async (fd: number): Promise<void> => {
+    if ((failing -= 1) === 0) throw Object.assign(new Error('failed'), { code: 'EIO' });
+    await nodeFileSystem.fdatasync(fd);
+  };
+  const description = { kind: 'folder', folder: join(root, 'deep', 'r') } as const;
+  const open = () => openStorage(description, { ...nodeFileSystem, fdatasync });
+  return {
+    storage: open(),
+    again: open,
+    failSync: () => void (failing = 1),
+    close: () => rm(root, { recursive: true, force: true }),
+  };
 });
 
 describe('a local folder', () => {
