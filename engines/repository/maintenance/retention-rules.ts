@@ -79,7 +79,13 @@ function representative(points: readonly DatedPoint[], period: Period): DatedPoi
 }
 
 function byPeriod(points: readonly DatedPoint[], period: Period): [number, DatedPoint][] {
-  const groups = Map.groupBy(points, ({ day }) => period.indexOf(day));
+  const groups = new Map<number, DatedPoint[]>();
+  for (const dated of points) {
+    const index = period.indexOf(dated.day);
+    const group = groups.get(index);
+    if (group) group.push(dated);
+    else groups.set(index, [dated]);
+  }
   return [...groups]
     .map(([index, group]): [number, DatedPoint] => [index, representative(group, period)])
     .sort(([a], [b]) => b - a);
