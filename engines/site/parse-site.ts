@@ -15,6 +15,7 @@ import {
   vmIdOf,
   type VmId,
 } from '../../schema/domain/ids.ts';
+import { DEFAULT_DAYS, type RetentionPolicy } from '../../schema/domain/retention.ts';
 import { didYouMean } from './nearest-name.ts';
 import {
   badAlias,
@@ -26,6 +27,7 @@ import {
   type ValuePath,
 } from './problems.ts';
 import { checkReferences, indexVms } from './references.ts';
+import type { RetentionText } from './retention-shape.ts';
 import { type HostText, type JobText, type ScriptText, siteShape, type SiteText } from './site-shape.ts';
 
 /** Bytes; whoever reads the file should look at its size first. */
@@ -113,7 +115,7 @@ function siteOf(site: SiteText, machineName: string): SiteConfig {
         repositories: site.repositories.map(({ name, ...rest }) => ({ repositoryId: repositoryId(name), ...rest })),
       },
     ],
-    jobs: site.jobs.map((job) => jobOf(job, hosts)),
+    jobs: site.jobs.map((job) => jobOf(job, hosts, site.timeZone)),
   };
 }
 
@@ -149,7 +151,7 @@ const diskOf = <D extends { name: string }>({ name, ...rest }: D) => ({ diskKey:
 
 type KnownVm = { hostId: HostId; name: string; vmId: VmId; canFreeze: boolean };
 
-function jobOf(job: JobText, hosts: HostConfig[]): JobConfig {
+function jobOf(job: JobText, hosts: HostConfig[], timeZone: string): JobConfig {
   const known = hosts.flatMap(vmsOf);
   const index = indexVms(known.map((vm) => ({ host: vm.hostId, name: vm.name, vm })));
   const chosen = job.vms.map(({ vm, excludeDisks }) => ({
@@ -172,8 +174,20 @@ function jobOf(job: JobText, hosts: HostConfig[]): JobConfig {
     blockSize: job.blockSize,
     maxParallelVms: job.maxParallelVms,
     hostWaitMs: job.hostWait,
+    ...(job.retention === undefined ? {} : { retention: retentionOf(job.retention, timeZone) }),
   };
 }
+
+const retentionOf = (retention: RetentionText, timeZone: string): RetentionPolicy => ({
+  count: retention.count ?? null,
+  days: retention.days ?? (retention.count === undefined ? DEFAULT_DAYS : null),
+  weekly: retention.weekly ?? null,
+  monthly: retention.monthly === undefined ? null : { keep: retention.monthly },
+  yearly: retention.yearly ?? null,
+  minimum: retention.minimum,
+  deletedVmDays: retention.deletedVmDays ?? null,
+  timeZone,
+});
 
 function vmsOf(host: HostConfig): KnownVm[] {
   return host.vms.map((vm) => ({

@@ -3,6 +3,7 @@
  * One machine in the embedded stack; several later. Folders and sockets are absolute.
  */
 import type { DiskKey, HostId, JobId, MachineId, ProxyId, RepositoryId, SiteId, VmId } from './ids.ts';
+import type { RetentionPolicy } from './retention.ts';
 import type { Codec, ConsistencyPolicy } from './states.ts';
 
 export type QemuVmConfig = {
@@ -66,6 +67,8 @@ export type JobConfig = {
   maxParallelVms: number;
   /** How long a session waits for a host or repository that does not answer. */
   hostWaitMs: number;
+  /** Absent: restore points are never removed. */
+  retention?: RetentionPolicy;
 };
 
 export type SiteConfig = { site: SiteId; machines: MachineConfig[]; jobs: JobConfig[] };
