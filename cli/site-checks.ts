@@ -4,7 +4,6 @@
  */
 import { access, constants, readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { isOpenToOthers } from '../engines/repository/read-secret.ts';
 import type {
   EncryptionConfig,
   HostConfig,
@@ -13,6 +12,7 @@ import type {
   RepositoryConfig,
 } from '../schema/domain/configuration.ts';
 import { messageOf } from '../schema/domain/errors.ts';
+import { isOpenToOthers } from '../workers/runtime/repository-secret.ts';
 
 /** Paths somebody on this machine listens on; null where the system does not tell. */
 export async function listeningSockets(): Promise<Set<string> | null> {

@@ -7,7 +7,6 @@ import { createRepositoryActivities } from '../activities/repository/repository-
 import { type HeldRepository, RepositoryHolder } from '../activities/repository/repository-holder.ts';
 import { startMoverTarget } from '../engines/mover/target/mover-target.ts';
 import { openRepository } from '../engines/repository/open-repository.ts';
-import { readSecret } from '../engines/repository/read-secret.ts';
 import type { StorageDescription } from '../engines/repository/storage/storage.ts';
 import type { StackLayout } from '../engines/stack/layout.ts';
 import type { RepositoryConfig } from '../schema/domain/configuration.ts';
@@ -15,6 +14,7 @@ import { repositoryCtlQueue } from '../schema/domain/queues.ts';
 import type { Seams } from '../schema/domain/seams.ts';
 import type { RepositoryLaneData } from './lanes/target-lane.ts';
 import { loadMachine, stateLayout } from './runtime/config.ts';
+import { readSecret } from './runtime/repository-secret.ts';
 import { openRepositoryStorage } from './runtime/repository-storage.ts';
 import { slotsFor } from './runtime/slots.ts';
 import { runWorkerProcess, type ServedQueue } from './runtime/worker-process.ts';

@@ -9,7 +9,7 @@ import {
   type Head,
   type Tombstone,
 } from '../../../schema/repository/documents.ts';
-import { manifestFile, readDocument, tombstoneFile } from '../storage/documents.ts';
+import { manifestFile, readDocument, tombstoneFile, type SealedStorage } from '../storage/documents.ts';
 import { errnoOf } from '../storage/files.ts';
 import { layout } from '../storage/layout.ts';
 import type { OpenPoint } from './open-point.ts';
@@ -17,7 +17,6 @@ import type { Parts } from './parts.ts';
 import { outcomeOf, type RunState } from './points.ts';
 
 export type Decision = Exclude<RunState, { state: 'open' }>;
-type Shelf = Pick<Parts, 'storage' | 'vault'>;
 
 /** What lies on disk for an open restore point: left by a try of which the last sync failed. Durable when it returns. */
 export async function findDecision(parts: Parts, head: Head): Promise<Decision | null> {
@@ -38,14 +37,14 @@ export async function findDecision(parts: Parts, head: Head): Promise<Decision |
 }
 
 /** The commit point. Nothing but what is on disk before counts afterwards. */
-export async function writeManifest({ storage, vault }: Shelf, manifest: Manifest): Promise<Decision> {
+export async function writeManifest({ storage, vault }: SealedStorage, manifest: Manifest): Promise<Decision> {
   const { text, digest } = encodeManifest(manifest);
   const of = manifestFile(vault, manifest.vm.vmId, manifest.restorePointId);
   await storage.store.putIfAbsent(of.file, vault.sealText(of, text));
   return { state: 'sealed', sealed: outcomeOf(manifest, digest) };
 }
 
-export async function writeTombstone({ storage, vault }: Shelf, tombstone: Tombstone): Promise<Decision> {
+export async function writeTombstone({ storage, vault }: SealedStorage, tombstone: Tombstone): Promise<Decision> {
   const of = tombstoneFile(tombstone.restorePointId);
   await storage.staging.putIfAbsent(of.file, vault.sealText(of, encodeTombstone(tombstone)));
   return { state: 'aborted', tombstone };

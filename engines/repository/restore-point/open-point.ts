@@ -5,12 +5,9 @@ import type { DiskKey, RestorePointId } from '../../../schema/domain/ids.ts';
 import type { TransferCursor } from '../../../schema/domain/seams.ts';
 import { encodeHead, parseHead, type Head, type HeadDisk } from '../../../schema/repository/documents.ts';
 import type { LedgerRecord } from '../../../schema/repository/ledger.ts';
-import { headFile, readDocument } from '../storage/documents.ts';
+import { headFile, readDocument, type SealedStorage } from '../storage/documents.ts';
 import { layout } from '../storage/layout.ts';
 import { openLedgerFile, type LedgerFile } from './ledger-file.ts';
-import type { Parts } from './parts.ts';
-
-type Shelf = Pick<Parts, 'storage' | 'vault'>;
 
 /** `frames[w]`: ledger offset of the last frame of window w, -1 when it is not durable yet. */
 export type OpenDisk = { head: HeadDisk; frames: Float64Array };
@@ -49,7 +46,7 @@ export function cursorOf(disk: OpenDisk): TransferCursor {
 export const blocksOf = (disk: HeadDisk): number => blockCountOf(disk.plan.sizeBytes, disk.blockSize);
 
 /** Makes the head durable; call before the change it holds is told to anyone. */
-export async function saveHead({ storage, vault }: Shelf, head: Head): Promise<void> {
+export async function saveHead({ storage, vault }: SealedStorage, head: Head): Promise<void> {
   const of = headFile(head.restorePointId);
   await storage.staging.replace(of.file, vault.sealText(of, encodeHead(head)));
 }
@@ -58,7 +55,7 @@ export async function saveHead({ storage, vault }: Shelf, head: Head): Promise<v
 const RESERVE = 'room for a tombstone '.repeat(400).slice(0, 8192);
 
 /** A new open restore point, durable when it returns. */
-export async function createOpenPoint(shelf: Shelf, head: Head, nowMs: number): Promise<OpenPoint> {
+export async function createOpenPoint(shelf: SealedStorage, head: Head, nowMs: number): Promise<OpenPoint> {
   const { staging } = shelf.storage;
   try {
     await staging.replace(layout.reserve(head.restorePointId), RESERVE);
@@ -75,7 +72,7 @@ export type Resolver = (record: LedgerRecord) => boolean;
 
 /** What a process before this one left open; null when its head never became durable. REPOSITORY_CORRUPT for a damaged head; TAMPERED. */
 export async function loadOpenPoint(
-  shelf: Shelf,
+  shelf: SealedStorage,
   id: RestorePointId,
   nowMs: number,
   isWhole: Resolver,
@@ -90,7 +87,12 @@ export async function loadOpenPoint(
   return openPoint(shelf, head, nowMs, isWhole);
 }
 
-async function openPoint({ storage, vault }: Shelf, head: Head, nowMs: number, isWhole: Resolver): Promise<OpenPoint> {
+async function openPoint(
+  { storage, vault }: SealedStorage,
+  head: Head,
+  nowMs: number,
+  isWhole: Resolver,
+): Promise<OpenPoint> {
   const disks = new Map(head.disks.map((disk) => [disk.plan.diskKey, newOpenDisk(disk)]));
   const point = { head, disks, closing: false, lastWriteAt: nowMs } as Omit<OpenPoint, 'ledger'> as OpenPoint;
   const { restorePointId: ledger } = head;

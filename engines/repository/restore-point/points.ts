@@ -5,11 +5,9 @@ import type { Manifest, SealOutcome } from '../../../schema/domain/restore-point
 import type { Clock, Log } from '../../../schema/domain/seams.ts';
 import { isId128 } from '../../../schema/repository/digest.ts';
 import { parseManifest, parseTombstone, type Tombstone } from '../../../schema/repository/documents.ts';
-import type { Vault } from '../../../schema/repository/vault.ts';
-import { listedManifest, manifestFile, readDocument, tombstoneFile } from '../storage/documents.ts';
+import { listedManifest, manifestFile, readDocument, tombstoneFile, type SealedStorage } from '../storage/documents.ts';
 import { isReadFailure } from '../storage/files.ts';
 import { layout } from '../storage/layout.ts';
-import type { Storage } from '../storage/storage.ts';
 import type { DigestIndex } from './digest-index.ts';
 import { loadOpenPoint, type OpenPoint } from './open-point.ts';
 
@@ -21,7 +19,7 @@ export type Points = {
   damaged: string[];
 };
 
-type Loading = { storage: Storage; vault: Vault; clock: Clock; log: Log; index: DigestIndex };
+type Loading = SealedStorage & { clock: Clock; log: Log; index: DigestIndex };
 
 export async function loadPoints(loading: Loading): Promise<Points> {
   const points: Points = { open: new Map(), sealed: new Map(), aborted: new Map(), damaged: [] };

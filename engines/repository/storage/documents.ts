@@ -4,6 +4,10 @@ import { MAX_SEALED_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts'
 import type { DocumentName, TextVault } from '../../../schema/repository/sealed-text.ts';
 import type { Vault } from '../../../schema/repository/vault.ts';
 import { layout } from './layout.ts';
+import type { Storage } from './storage.ts';
+
+/** Where documents lie, and what seals and opens them. */
+export type SealedStorage = { storage: Storage; vault: Vault };
 
 /** `file`: its name in staging area or store. */
 export type DocumentFile = DocumentName & { file: string };
