@@ -8,6 +8,9 @@ const MAGIC = Buffer.from('TMRC');
 const kinds = ['block', 'page', 'fill'] as const;
 export type RecordKind = (typeof kinds)[number];
 
+/** Where the next header may begin, at `from` or behind it; -1 when none does. */
+export const findRecordMagic = (bytes: Buffer, from: number): number => bytes.indexOf(MAGIC, from);
+
 /** `id` and `payloadSum` are views of 32 and 16 bytes. Lengths in bytes. */
 export type RecordHeader = {
   kind: RecordKind;
