@@ -69,6 +69,8 @@ export const newRepositoryFile = (repository: RepositoryId, uuid: string, create
   keyCheck: null,
 });
 
+export const isEncrypted = ({ keySlots }: Pick<RepositoryFile, 'keySlots'>): boolean => keySlots.length > 0;
+
 /** BUG for one that could not be read again. */
 export function encodeRepositoryFile(file: RepositoryFile): string {
   const json = `${canonicalJson(file)}\n`;
