@@ -1,4 +1,6 @@
 /** Sizes and limits of format version 0 (FORMAT.md). Bytes unless said otherwise. */
+import { WINDOW_BYTES } from '../domain/extents.ts';
+
 export const FORMAT_VERSION = 0;
 export const RECORD_HEADER_BYTES = 128;
 export const PACK_HEADER_BYTES = 64;
@@ -20,6 +22,10 @@ export const MAX_LEDGER_BODY_BYTES = 9216;
 /** Of a manifest, head or tombstone: room for 1024 disks with long names and reasons. */
 export const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024;
 export const MAX_REPOSITORY_FILE_BYTES = 64 * 1024;
+/** Of repository.json, levels. */
+export const MAX_NESTING = 16;
 export const MAX_DISKS = 1024;
 export const MAX_DISK_BYTES = 2 ** 50;
 export const MAX_WINDOW_BLOCKS = 256;
+/** Of a disk. */
+export const MAX_WINDOWS = MAX_DISK_BYTES / WINDOW_BYTES;
