@@ -58,6 +58,13 @@ export default {
       to: { dependencyTypes: ['core'] },
     },
     {
+      name: 'repository-files-only-in-storage',
+      comment: 'what a repository does to disk goes through Staging and Store; the index keeps a cache of its own',
+      severity: 'error',
+      from: { path: '^engines/repository/', pathNot: ['^engines/repository/(storage|index)/', tests] },
+      to: { path: '^(node:)?(fs|fs/promises)$' },
+    },
+    {
       name: 'engines-without-temporal',
       severity: 'error',
       from: { path: '^engines/', pathNot: tests },
@@ -99,7 +106,7 @@ export default {
     {
       name: 'contract-suite-only-in-tests',
       severity: 'error',
-      from: { pathNot: [tests, '^engines/hypervisors/contract\\.ts$'] },
+      from: { pathNot: [tests, '^engines/(hypervisors|repository/storage)/contract\\.ts$'] },
       to: { path: '^node_modules/vitest/' },
     },
     { name: 'resolvable', severity: 'error', from: {}, to: { couldNotResolve: true, pathNot: '^node:' } },

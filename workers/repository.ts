@@ -7,11 +7,13 @@ import { createRepositoryActivities } from '../activities/repository/repository-
 import { type HeldRepository, RepositoryHolder } from '../activities/repository/repository-holder.ts';
 import { startMoverTarget } from '../engines/mover/target/mover-target.ts';
 import { openRepository } from '../engines/repository/open-repository.ts';
+import type { StorageDescription } from '../engines/repository/storage/storage.ts';
 import type { StackLayout } from '../engines/stack/layout.ts';
 import type { RepositoryConfig } from '../schema/domain/configuration.ts';
 import { repositoryCtlQueue } from '../schema/domain/queues.ts';
 import type { Seams } from '../schema/domain/seams.ts';
 import { loadMachine, stateLayout } from './runtime/config.ts';
+import { openRepositoryStorage } from './runtime/repository-storage.ts';
 import { slotsFor } from './runtime/slots.ts';
 import { runWorkerProcess, type ServedQueue } from './runtime/worker-process.ts';
 
@@ -21,13 +23,19 @@ async function openWithTarget(
   seams: Seams,
 ): Promise<HeldRepository> {
   const indexFolder = layout.repositoryIndexFolder(repositoryId);
-  const repository = await openRepository({ folder, repositoryId, indexFolder, seams });
+  const storage: StorageDescription = { kind: 'folder', folder };
+  const repository = await openRepository({
+    storage: openRepositoryStorage(storage, seams),
+    repositoryId,
+    indexFolder,
+    seams,
+  });
   try {
     const target = await startMoverTarget({
       listen: { unix: join(layout.runFolder, `target.${repositoryId}.sock`) },
       laneCount: lanes,
       laneEntry: new URL('./lanes/target-lane.ts', import.meta.url),
-      laneData: { folder },
+      laneData: { storage },
       registrar: repository.registrar,
       restoreSource: repository.restoreSource,
       rehearse: (restorePointId, run) => repository.rehearse(restorePointId, run),

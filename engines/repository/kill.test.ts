@@ -24,6 +24,7 @@ import { createRestorePool } from '../mover/restore-client/pool.ts';
 import { createSourcePool, type SourcePool } from '../mover/source/pool.ts';
 import { openRepository } from './open-repository.ts';
 import type { Repository } from './repository.ts';
+import { openStorage } from './storage/storage.ts';
 
 process.env['TIDEMARK_LOG'] ??= 'error';
 const LANES = 2;
@@ -237,7 +238,7 @@ test(
 async function checkAtRest(sealed: readonly { outcome: SealOutcome; copy: string }[]): Promise<void> {
   const folder = join(root, 'r');
   const repository = await openRepository({
-    folder,
+    storage: openStorage({ kind: 'folder', folder }),
     repositoryId: repositoryId('main'),
     indexFolder: join(root, 'index'),
     seams,

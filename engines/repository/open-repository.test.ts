@@ -9,6 +9,7 @@ import { repositoryId } from '../../schema/domain/ids.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { openRepository } from './open-repository.ts';
 import type { Repository } from './repository.ts';
+import { openStorage } from './storage/storage.ts';
 
 let root: string;
 let folder: string;
@@ -24,7 +25,8 @@ afterEach(async () => {
 
 const open = async (id = 'main'): Promise<Repository> => {
   const indexFolder = join(root, 'index');
-  const repository = await openRepository({ folder, repositoryId: repositoryId(id), indexFolder, seams: testSeams() });
+  const storage = openStorage({ kind: 'folder', folder });
+  const repository = await openRepository({ storage, repositoryId: repositoryId(id), indexFolder, seams: testSeams() });
   opened.push(repository);
   return repository;
 };

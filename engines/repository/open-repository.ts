@@ -16,7 +16,7 @@ import { loadPoints, requireOpen, requireSealed } from './restore-point/points.t
 import { createRegistrar } from './restore-point/registrar.ts';
 import { createRestoreSource } from './restore-point/restore-source.ts';
 import { sealRestorePoint } from './restore-point/seal.ts';
-import { claimFolder, type ClaimedFolder } from './storage/repository-folder.ts';
+import { claimRepository, type ClaimedRepository } from './storage/claim-repository.ts';
 import { createTurns } from './storage/turns.ts';
 
 /**
@@ -24,7 +24,7 @@ import { createTurns } from './storage/turns.ts';
  * process before this one was killed over is taken up: packs, index, open restore points with their windows and fences.
  */
 export async function openRepository(options: RepositoryOptions): Promise<Repository> {
-  const claimed = await claimFolder(options.folder, options.repositoryId, options.seams);
+  const claimed = await claimRepository(options.storage.staging, options.repositoryId, options.seams);
   try {
     return await serve(options, claimed);
   } catch (error) {
@@ -33,22 +33,22 @@ export async function openRepository(options: RepositoryOptions): Promise<Reposi
   }
 }
 
-async function serve({ indexFolder, seams, folder }: RepositoryOptions, claimed: ClaimedFolder): Promise<Repository> {
-  const { layout, file } = claimed;
-  const left = await recoverOpenPacks(layout, file.uuid, seams.log);
-  const owner: IndexOwner = { layout, file, indexFolder, log: seams.log };
+async function serve(options: RepositoryOptions, { file, release }: ClaimedRepository): Promise<Repository> {
+  const { storage, indexFolder, seams } = options;
+  const left = await recoverOpenPacks(storage, file.uuid, seams.log);
+  const owner: IndexOwner = { storage, file, indexFolder, log: seams.log };
   const loaded = await loadIndex(owner, left);
   const { index } = loaded;
-  const points = await loadPoints({ layout, clock: seams.clock, log: seams.log, index });
-  const source = openRecordSource({ folder });
+  const points = await loadPoints({ storage, clock: seams.clock, log: seams.log, index });
+  const source = openRecordSource({ storage });
   const parts: Parts = {
-    layout,
+    storage,
     file,
     seams,
     points,
     index,
     pages: createPageReader(index, source),
-    pageStore: createPageStore(openPageSink(layout, file.uuid, seams), index),
+    pageStore: createPageStore(openPageSink(storage, file.uuid, seams), index),
     turns: createTurns(),
     soundMaps: new Map(),
   };
@@ -58,7 +58,7 @@ async function serve({ indexFolder, seams, folder }: RepositoryOptions, claimed:
     await parts.pageStore.close();
     await source.close();
     await letGo(owner, loaded);
-    claimed.release();
+    release();
   });
 }
 

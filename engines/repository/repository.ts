@@ -11,10 +11,11 @@ import type {
 } from '../../schema/domain/restore-point.ts';
 import type { RestoreSource, Seams, TransferRegistrar } from '../../schema/domain/seams.ts';
 import type { DeclaredDisk } from '../../schema/repository/documents.ts';
+import type { Storage } from './storage/storage.ts';
 
 export type RepositoryOptions = {
   /** Made when missing or empty. */
-  folder: string;
+  storage: Storage;
   repositoryId: RepositoryId;
   /** For the index, a cache: may be lost at any time. */
   indexFolder: string;

@@ -109,6 +109,14 @@ export const errorTable = {
     'damage',
     'A block in the repository does not match its digest; restore another restore point, and keep the repository as it is.',
   ),
+  TAMPERED: row(
+    'damage',
+    'It is whole, but nobody with the keys of the repository wrote it there: find out who had access to the medium, write nothing to it, and go on from a copy.',
+  ),
+  WRONG_KEY: row(
+    'operator',
+    'Give the passphrase or the key file of one of the key slots of this repository; nothing was changed.',
+  ),
   BAD_PAYLOAD: row(
     'retry-here',
     'A block arrived damaged and was asked for again; if it repeats, test the memory and the network of the machines named.',

@@ -19,6 +19,7 @@ import { createSourcePool, type SourcePool } from '../../engines/mover/source/po
 import { type MoverTarget, startMoverTarget } from '../../engines/mover/target/mover-target.ts';
 import { openRepository } from '../../engines/repository/open-repository.ts';
 import type { Repository } from '../../engines/repository/repository.ts';
+import { openStorage, type StorageDescription } from '../../engines/repository/storage/storage.ts';
 import { createTargets, discardTargets, finishTargets, type TargetFormat } from '../../engines/restore/targets.ts';
 import type { ImageVmConfig } from '../../schema/domain/configuration.ts';
 import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
@@ -98,13 +99,18 @@ afterAll(async () => {
 });
 
 async function openSite(): Promise<void> {
-  const folder = join(root, 'repository');
-  opened = await openRepository({ folder, repositoryId: repository, indexFolder: join(root, 'index'), seams });
+  const storage: StorageDescription = { kind: 'folder', folder: join(root, 'repository') };
+  opened = await openRepository({
+    storage: openStorage(storage),
+    repositoryId: repository,
+    indexFolder: join(root, 'index'),
+    seams,
+  });
   target = await startMoverTarget({
     listen: { unix: join(root, 'sock', 'mover') },
     laneCount: 2,
     laneEntry: lane('target'),
-    laneData: { folder },
+    laneData: { storage },
     registrar: opened.registrar,
     restoreSource: opened.restoreSource,
     rehearse: (restorePointId, run) => opened.rehearse(restorePointId, run),

@@ -8,7 +8,8 @@ import { encodeRepositoryFile, newRepositoryFile, type RepositoryFile } from '..
 import { seeded } from '../../../tests/fixtures/mover/disks.ts';
 import { testSeams } from '../../../tests/fixtures/seams.ts';
 import { openPageSink, openRecordSink } from '../pack/record-sink.ts';
-import { layoutOf, type Layout } from '../storage/layout.ts';
+import { layout } from '../storage/layout.ts';
+import { openStorage, type Storage } from '../storage/storage.ts';
 import { forgetImage, keepImage, loadIndex, type IndexOwner, type LoadedIndex } from './load-index.ts';
 import { createRecordIndex, type NewRecord, type RecordIndex } from './record-index.ts';
 
@@ -86,24 +87,24 @@ describe('in memory', () => {
 
 describe('on disk', () => {
   let folder: string;
-  let layout: Layout;
+  let storage: Storage;
   let file: RepositoryFile;
   const seams = testSeams();
   beforeEach(async () => {
     folder = await mkdtemp(join(tmpdir(), 'td-index-'));
-    layout = layoutOf(folder);
+    storage = openStorage({ kind: 'folder', folder });
     file = newRepositoryFile(repositoryId('main'), 'ab'.repeat(16), 'now');
-    await writeFile(layout.repositoryFile, encodeRepositoryFile(file));
+    await writeFile(join(folder, layout.repositoryFile), encodeRepositoryFile(file));
   });
   afterEach(() => rm(folder, { recursive: true, force: true }));
 
-  const owner = (): IndexOwner => ({ layout, file, indexFolder: join(folder, 'cache'), log: seams.log });
+  const owner = (): IndexOwner => ({ storage, file, indexFolder: join(folder, 'cache'), log: seams.log });
   const load = (): Promise<LoadedIndex> => loadIndex(owner(), []);
   const image = (): string => join(folder, 'cache', 'index');
 
   /** Packs of a few records each; numbers `from ... to - 1`. */
   async function write(from: number, to: number): Promise<void> {
-    const sink = openRecordSink({ folder, seams, targetBytes: 700 });
+    const sink = openRecordSink({ storage, seams, targetBytes: 700 });
     for (let number = from; number < to; number += 1) {
       const payload = Buffer.from(`payload ${number}`);
       sink.append({ id: idOf(number), codec: 'none', rawLength: payload.length, payload, restorePointId: writers[0]! });
@@ -116,7 +117,7 @@ describe('on disk', () => {
 
   test('is rebuilt from the packs when there is none, and is the same from its image', async () => {
     await write(0, 40);
-    const pages = openPageSink(layout, file.uuid, seams);
+    const pages = openPageSink(storage, file.uuid, seams);
     const page = Buffer.alloc(32, 1);
     const rawLength = page.length;
     pages.append({ id: digestOf(page), codec: 'none', rawLength, payload: page, restorePointId: writers[1]! });
@@ -151,24 +152,24 @@ describe('on disk', () => {
     const first = await load();
     await keepImage(owner(), first);
     const gone = first.index.lookup(idOf(3))!.place.pack;
-    await rename(layout.closedPack('blocks', gone), join(folder, 'aside'));
+    await rename(join(folder, layout.closedPack('blocks', gone)), join(folder, 'aside'));
     const second = await load();
     expect(second.index.lookup(idOf(3))).toBeNull();
     expect(second.index.recordCount()).toBeLessThan(20);
     await keepImage(owner(), second);
-    await rename(join(folder, 'aside'), layout.closedPack('blocks', gone));
+    await rename(join(folder, 'aside'), join(folder, layout.closedPack('blocks', gone)));
     expect(holds((await load()).index, 0, 20)).toBe(true);
   });
 
   test('a pack that cannot be read is tried again at each start', async () => {
     await write(0, 20);
     const { pack } = (await load()).index.lookup(idOf(3))!.place;
-    const sound = await readFile(layout.closedPack('blocks', pack));
-    await writeFile(layout.closedPack('blocks', pack), Buffer.alloc(500));
+    const sound = await readFile(join(folder, layout.closedPack('blocks', pack)));
+    await writeFile(join(folder, layout.closedPack('blocks', pack)), Buffer.alloc(500));
     const damaged = await load();
     expect(damaged.index.lookup(idOf(3))).toBeNull();
     await keepImage(owner(), damaged);
-    await writeFile(layout.closedPack('blocks', pack), sound);
+    await writeFile(join(folder, layout.closedPack('blocks', pack)), sound);
     expect(holds((await load()).index, 0, 20)).toBe(true);
   });
 

@@ -9,7 +9,7 @@ import { crcOf } from '../../../schema/repository/digest.ts';
 import type { RepositoryFile } from '../../../schema/repository/documents.ts';
 import { listClosedPacks, readClosedPack, type PackListing } from '../pack/pack-reader.ts';
 import { ensureFolder, storageError, withOpenFile } from '../storage/files.ts';
-import type { Layout } from '../storage/layout.ts';
+import type { Storage } from '../storage/storage.ts';
 import { createRecordIndex, type IndexImage, type NewRecord, type RecordIndex } from './record-index.ts';
 
 const CHUNK_BYTES = 64 * 16_384;
@@ -32,14 +32,14 @@ type ImageHeader = {
 };
 
 const imagePath = (indexFolder: string): string => join(indexFolder, 'index');
-export type IndexOwner = { layout: Layout; indexFolder: string; file: RepositoryFile; log: Log };
+export type IndexOwner = { storage: Storage; indexFolder: string; file: RepositoryFile; log: Log };
 
 /** `covered`: packs of which every record is known, by their footers; packs written later are not among them. */
 export type LoadedIndex = { index: RecordIndex; covered: string[] };
 
 /** `left`: records of packs still open because the disk is full. */
 export async function loadIndex(owner: IndexOwner, left: readonly PackListing[]): Promise<LoadedIndex> {
-  const closed = await listClosedPacks(owner.layout);
+  const closed = await listClosedPacks(owner.storage);
   const kept = await readImage(owner);
   const index = createRecordIndex(kept?.image);
   const existing = new Set(closed.map((name) => name.packId));
@@ -48,7 +48,7 @@ export async function loadIndex(owner: IndexOwner, left: readonly PackListing[])
   const unknown = closed.filter((name) => !covered.has(name.packId));
   for (let at = 0; at < unknown.length; at += READS_AT_ONCE) {
     const group = unknown.slice(at, at + READS_AT_ONCE);
-    const listings = group.map((name) => readClosedPack(owner.layout, owner.file.uuid, name, owner.log));
+    const listings = group.map((name) => readClosedPack(owner.storage, owner.file.uuid, name, owner.log));
     for (const listing of await Promise.all(listings)) {
       if (!listing) continue;
       applyListing(index, listing);

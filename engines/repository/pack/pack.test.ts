@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,9 +7,9 @@ import type { RecordPlace, RecordSink } from '../../../schema/domain/seams.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
 import { encodeRepositoryFile, newRepositoryFile } from '../../../schema/repository/documents.ts';
 import { testSeams } from '../../../tests/fixtures/seams.ts';
-import { layoutOf, type Layout } from '../storage/layout.ts';
-import { listClosedPacks, readClosedPack, recoverOpenPacks } from './pack-reader.ts';
-import { createPackWriter } from './pack-writer.ts';
+import { layout } from '../storage/layout.ts';
+import { openStorage, type Storage } from '../storage/storage.ts';
+import { listClosedPacks, readClosedPack } from './pack-reader.ts';
 import { openRecordSink } from './record-sink.ts';
 import { openRecordSource } from './record-source.ts';
 
@@ -18,17 +17,22 @@ const uuid = 'ab'.repeat(16);
 const seams = testSeams();
 const writer = restorePointId('00112233445566778899aabbccddeeff');
 let folder: string;
-let layout: Layout;
+let storage: Storage;
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'td-pack-'));
-  layout = layoutOf(folder);
-  await mkdir(layout.openPacks, { recursive: true });
-  await writeFile(layout.repositoryFile, encodeRepositoryFile(newRepositoryFile(repositoryId('main'), uuid, 'now')));
+  storage = openStorage({ kind: 'folder', folder });
+  await mkdir(pathOf(layout.openPacks), { recursive: true });
+  await writeFile(
+    pathOf(layout.repositoryFile),
+    encodeRepositoryFile(newRepositoryFile(repositoryId('main'), uuid, 'now')),
+  );
 });
 afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
+/** Path of a name. */
+const pathOf = (name: string): string => join(folder, name);
 const contentOf = (number: number): Buffer => Buffer.alloc(10 + number * 3, `block ${number} `);
 const idOf = (number: number): Buffer => digestOf(contentOf(number));
 function put(sink: RecordSink, number: number): RecordPlace {
@@ -37,7 +41,7 @@ function put(sink: RecordSink, number: number): RecordPlace {
 }
 
 async function readBack(place: RecordPlace, number: number): Promise<boolean> {
-  const source = openRecordSource({ folder });
+  const source = openRecordSource({ storage });
   try {
     return Buffer.from(await source.read(place, idOf(number))).equals(contentOf(number));
   } finally {
@@ -45,17 +49,17 @@ async function readBack(place: RecordPlace, number: number): Promise<boolean> {
   }
 }
 
-const openPacks = (): Promise<string[]> => readdir(layout.openPacks);
-const closedIds = async (): Promise<string[]> => (await listClosedPacks(layout)).map((name) => name.packId);
+const openPacks = (): Promise<string[]> => readdir(pathOf(layout.openPacks));
+const closedIds = async (): Promise<string[]> => (await listClosedPacks(storage)).map((name) => name.packId);
 async function recordsOf(packId: string): Promise<string[]> {
-  const listing = await readClosedPack(layout, uuid, { contents: 'blocks', packId }, seams.log);
+  const listing = await readClosedPack(storage, uuid, { contents: 'blocks', packId }, seams.log);
   return listing!.records.map(({ header }) => Buffer.from(header.id).toString('hex')).sort();
 }
 const ids = (...numbers: number[]): string[] => numbers.map((number) => idOf(number).toString('hex')).sort();
 
 describe('sink', () => {
   test('rolls packs at their size, publishes full ones, and keeps every record readable on the way', async () => {
-    const sink = openRecordSink({ folder, seams, targetBytes: 500 });
+    const sink = openRecordSink({ storage, seams, targetBytes: 500 });
     const places = [];
     for (let number = 0; number < 20; number += 1) {
       places.push(put(sink, number));
@@ -73,7 +77,7 @@ describe('sink', () => {
   });
 
   test('closing an empty sink leaves nothing, and it may be used again', async () => {
-    const sink = openRecordSink({ folder, seams });
+    const sink = openRecordSink({ storage, seams });
     await sink.sync();
     await sink.close();
     expect(await openPacks()).toEqual([]);
@@ -83,7 +87,7 @@ describe('sink', () => {
   });
 
   test('appends and syncs of several users go through each other', async () => {
-    const sink = openRecordSink({ folder, seams, targetBytes: 2000 });
+    const sink = openRecordSink({ storage, seams, targetBytes: 2000 });
     const user = async (from: number): Promise<RecordPlace[]> => {
       const places = [];
       for (let number = from; number < from + 25; number += 1) {
@@ -100,7 +104,7 @@ describe('sink', () => {
   });
 
   test('refuses what could not be read again', () => {
-    const sink = openRecordSink({ folder, seams });
+    const sink = openRecordSink({ storage, seams });
     const record = {
       id: idOf(1),
       codec: 'none' as const,
@@ -115,10 +119,10 @@ describe('sink', () => {
   });
 
   test('a sync that fails loses the pack for everybody who waits, and the next pack is sound', async () => {
-    const sink = openRecordSink({ folder, seams });
+    const sink = openRecordSink({ storage, seams });
     const lost = put(sink, 1);
     // The folder goes: the name of the pack cannot be made durable.
-    await rm(layout.openPacks, { recursive: true });
+    await rm(pathOf(layout.openPacks), { recursive: true });
     const first = sink.sync();
     await Promise.resolve();
     await Promise.resolve();
@@ -135,96 +139,13 @@ describe('sink', () => {
   });
 });
 
-describe('what a dead process left', () => {
-  /** One open pack of three records; where each ends. */
-  async function tornPack(): Promise<{ file: Buffer; ends: number[]; packId: string }> {
-    const sink = openRecordSink({ folder, seams });
-    const places = [0, 1, 2].map((number) => put(sink, number));
-    await sink.sync();
-    const file = await readFile(layout.openPack(places[0]!.pack));
-    return {
-      file,
-      ends: places.map(({ offset, storedLength }) => offset + 128 + storedLength),
-      packId: places[0]!.pack,
-    };
-  }
-
-  test('at every cut the sound records are kept, closed, and can be read', { timeout: 120_000 }, async () => {
-    const { file, ends, packId } = await tornPack();
-    for (let length = 0; length <= file.length; length += 1) {
-      await rm(layout.shelfOf('blocks'), { recursive: true, force: true });
-      await writeFile(layout.openPack(packId), file.subarray(0, length));
-      expect(await recoverOpenPacks(layout, uuid, seams.log)).toEqual([]);
-      expect(await openPacks()).toEqual([]);
-      const whole = ends.filter((end) => end <= length).length;
-      expect(await closedIds()).toEqual(whole > 0 ? [packId] : []);
-      if (whole === 0) continue;
-      expect(await recordsOf(packId)).toEqual(ids(...[0, 1, 2].slice(0, whole)));
-      expect((await readFile(layout.closedPack('blocks', packId))).length).toBe(ends[whole - 1]! + whole * 136 + 64);
-    }
-  });
-
-  test('a footer that was cut, at every cut, is written again', { timeout: 120_000 }, async () => {
-    const { file, packId } = await tornPack();
-    await recoverOpenPacks(layout, uuid, seams.log);
-    const closed = await readFile(layout.closedPack('blocks', packId));
-    for (let length = file.length; length <= closed.length; length += 1) {
-      await rm(layout.closedPack('blocks', packId));
-      await writeFile(layout.openPack(packId), closed.subarray(0, length));
-      await recoverOpenPacks(layout, uuid, seams.log);
-      expect(await readFile(layout.closedPack('blocks', packId))).toEqual(closed);
-    }
-  });
-
-  test('a damaged payload costs its own record only, a damaged header those behind it', async () => {
-    const { file, packId } = await tornPack();
-    const recovered = async (at: number): Promise<string[]> => {
-      await rm(layout.shelfOf('blocks'), { recursive: true, force: true });
-      const copy = Buffer.from(file);
-      copy[at]! ^= 1;
-      await writeFile(layout.openPack(packId), copy);
-      await recoverOpenPacks(layout, uuid, seams.log);
-      return recordsOf(packId);
-    };
-    expect(await recovered(64 + 128 + 5)).toEqual(ids(1, 2));
-    expect(await recovered(64 + 128 + 10 + 3)).toEqual(ids(0));
-  });
-
-  test('a pack of which only the header is damaged is not thrown away', async () => {
-    const { file, packId } = await tornPack();
-    const copy = Buffer.from(file);
-    copy[30]! ^= 1;
-    await writeFile(layout.openPack(packId), copy);
-    await recoverOpenPacks(layout, uuid, seams.log);
-    expect(await readFile(layout.openPack(packId))).toEqual(copy);
-  });
-
-  test('packs of another repository are left alone', async () => {
-    const { packId, file } = await tornPack();
-    await recoverOpenPacks(layout, 'cd'.repeat(16), seams.log);
-    expect(await readFile(layout.openPack(packId))).toEqual(file);
-  });
-
-  test('pages go to their own shelf', async () => {
-    const pack = createPackWriter(layout, 'pages', uuid, '77'.repeat(16));
-    const sink = openRecordSink({ folder, seams });
-    const place = put(sink, 1);
-    await sink.sync();
-    const bytes = await readFile(layout.openPack(place.pack));
-    pack.append(bytes.subarray(64, 192), bytes.subarray(192));
-    await pack.sync();
-    await recoverOpenPacks(layout, uuid, seams.log);
-    expect(existsSync(layout.closedPack('pages', '77'.repeat(16)))).toBe(true);
-  });
-});
-
 describe('closed packs', () => {
   test('without a sound footer are scanned, not changed; without a sound header listed as unreadable', async () => {
-    const sink = openRecordSink({ folder, seams });
+    const sink = openRecordSink({ storage, seams });
     const { pack } = put(sink, 1);
     put(sink, 2);
     await sink.close();
-    const path = layout.closedPack('blocks', pack);
+    const path = pathOf(layout.closedPack('blocks', pack));
     const file = await readFile(path);
     for (const at of [file.length - 5, file.length - 64 - 20]) {
       const copy = Buffer.from(file);
@@ -234,18 +155,18 @@ describe('closed packs', () => {
       expect(await readFile(path)).toEqual(copy);
     }
     await writeFile(path, Buffer.concat([Buffer.alloc(64), file.subarray(64)]));
-    expect(await readClosedPack(layout, uuid, { contents: 'blocks', packId: pack }, seams.log)).toBeNull();
+    expect(await readClosedPack(storage, uuid, { contents: 'blocks', packId: pack }, seams.log)).toBeNull();
   });
 });
 
 describe('source', () => {
   test('says what is wrong with a record', async () => {
-    const sink = openRecordSink({ folder, seams });
+    const sink = openRecordSink({ storage, seams });
     const place = put(sink, 1);
     const other = put(sink, 2);
     await sink.close();
-    const path = layout.closedPack('blocks', place.pack);
-    const source = openRecordSource({ folder });
+    const path = pathOf(layout.closedPack('blocks', place.pack));
+    const source = openRecordSource({ storage });
     const refused = (at: RecordPlace, number = 1) => expect(source.read(at, idOf(number))).rejects;
     await refused({ ...place, offset: place.offset + 1 }).toThrow(/header is damaged/);
     await refused(other).toThrow(/another block lies there/);
@@ -263,9 +184,9 @@ describe('source', () => {
   });
 
   test('follows a pack that moves, and reads from more packs than it keeps open', async () => {
-    const sink = openRecordSink({ folder, seams, targetBytes: 200 });
+    const sink = openRecordSink({ storage, seams, targetBytes: 200 });
     const places: RecordPlace[] = [];
-    const source = openRecordSource({ folder });
+    const source = openRecordSource({ storage });
     for (let number = 0; number < 80; number += 1) places.push(put(sink, number));
     await expect(source.read(places[79]!, idOf(79))).resolves.toHaveLength(10 + 79 * 3);
     await sink.close();

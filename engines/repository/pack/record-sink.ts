@@ -1,5 +1,4 @@
 /** Where a lane's thread puts records: its own open pack, rolled at the target size. */
-import { readFileSync } from 'node:fs';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RecordPlace, RecordSink, Seams } from '../../../schema/domain/seams.ts';
 import { sumOf } from '../../../schema/repository/digest.ts';
@@ -7,12 +6,12 @@ import { parseRepositoryFile } from '../../../schema/repository/documents.ts';
 import { DATA_PACK_TARGET_BYTES, MAX_PACK_RECORDS, PAGE_PACK_TARGET_BYTES } from '../../../schema/repository/limits.ts';
 import type { PackContents } from '../../../schema/repository/pack.ts';
 import { encodeRecordHeader, isSoundShape, type RecordKind } from '../../../schema/repository/record.ts';
-import { storageError } from '../storage/files.ts';
-import { layoutOf, type Layout } from '../storage/layout.ts';
+import { layout } from '../storage/layout.ts';
+import type { Storage } from '../storage/storage.ts';
 import { createPackWriter, type PackWriter } from './pack-writer.ts';
 
 type SinkOptions = {
-  layout: Layout;
+  storage: Storage;
   uuid: string;
   contents: PackContents;
   seams: Seams;
@@ -21,27 +20,20 @@ type SinkOptions = {
 };
 
 /**
- * A sink for block records in the repository at `folder` (which must exist). For one thread; its users may append
- * while a sync is under way. When a sync fails, whatever any user appended and did not sync yet is lost: the caller
- * stops them all. The caller has checked that `id` is the digest of the decoded payload.
+ * A sink for block records in a repository that exists. For one thread; its users may append while a sync is under way. When
+ * a sync fails, whatever any user appended and did not sync yet is lost: the caller stops them all. The caller has checked that `id` is the digest of the decoded payload.
  */
-export function openRecordSink(options: { folder: string; seams: Seams; targetBytes?: number }): RecordSink {
-  const layout = layoutOf(options.folder);
-  const targetBytes = options.targetBytes ?? DATA_PACK_TARGET_BYTES;
-  return new PackSink({ layout, uuid: uuidOf(layout), contents: 'blocks', seams: options.seams, targetBytes });
+export function openRecordSink(options: { storage: Storage; seams: Seams; targetBytes?: number }): RecordSink {
+  const { storage, seams, targetBytes = DATA_PACK_TARGET_BYTES } = options;
+  return new PackSink({ storage, uuid: uuidOf(storage), contents: 'blocks', seams, targetBytes });
 }
 
 /** A sink for map pages. */
-export const openPageSink = (layout: Layout, uuid: string, seams: Seams): RecordSink =>
-  new PackSink({ layout, uuid, contents: 'pages', seams, targetBytes: PAGE_PACK_TARGET_BYTES });
+export const openPageSink = (storage: Storage, uuid: string, seams: Seams): RecordSink =>
+  new PackSink({ storage, uuid, contents: 'pages', seams, targetBytes: PAGE_PACK_TARGET_BYTES });
 
-function uuidOf(layout: Layout): string {
-  try {
-    return parseRepositoryFile(readFileSync(layout.repositoryFile, 'utf8'), layout.repositoryFile).uuid;
-  } catch (error) {
-    throw storageError(error, layout.repositoryFile);
-  }
-}
+const uuidOf = ({ staging }: Storage): string =>
+  parseRepositoryFile(staging.readTextSync(layout.repositoryFile), staging.locate(layout.repositoryFile)).uuid;
 
 class PackSink implements RecordSink {
   readonly #options: SinkOptions;
@@ -84,8 +76,8 @@ class PackSink implements RecordSink {
   }
 
   #newPack(): PackWriter {
-    const { layout, contents, uuid, seams } = this.#options;
-    return createPackWriter(layout, contents, uuid, Buffer.from(seams.random.bytes(16)).toString('hex'));
+    const { storage, contents, uuid, seams } = this.#options;
+    return createPackWriter(storage, contents, uuid, Buffer.from(seams.random.bytes(16)).toString('hex'));
   }
 
   #appendTo(pack: PackWriter, header: Buffer, payload: Uint8Array): number {

@@ -1,29 +1,30 @@
 /** Reads stored payloads, wherever their pack is by now: open, closed, or moved between two looks. */
-import { open, type FileHandle } from 'node:fs/promises';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RecordPlace, RecordSource } from '../../../schema/domain/seams.ts';
 import { sumOf } from '../../../schema/repository/digest.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import { decodeRecordHeader, isSoundShape } from '../../../schema/repository/record.ts';
-import { errnoOf, isReadFailure, storageError } from '../storage/files.ts';
-import { layoutOf, type Layout } from '../storage/layout.ts';
+import { isReadFailure } from '../storage/files.ts';
+import { layout } from '../storage/layout.ts';
+import type { Storage } from '../storage/storage.ts';
+import type { StoredFile } from '../storage/store.ts';
 
 const MAX_OPEN_PACKS = 32;
 
 /** Bounded: at most 32 packs open. Reads may run side by side. `read` gives the payload as stored, its sum checked. */
-export function openRecordSource(options: { folder: string }): RecordSource {
-  const handles = createHandleCache(layoutOf(options.folder));
+export function openRecordSource({ storage }: { storage: Storage }): RecordSource {
+  const packs = createPackCache(storage);
   return {
     read: async (place, id) => {
       if (!isSoundShape(place)) throw damaged(place, id, 'impossible lengths');
       const bytes = Buffer.allocUnsafe(RECORD_HEADER_BYTES + place.storedLength);
-      const got = await handles.read(place.pack, bytes, place.offset).catch((error: unknown) => {
+      const got = await packs.read(place.pack, bytes, place.offset).catch((error: unknown) => {
         throw isReadFailure(error) ? damaged(place, id, 'the medium does not give it') : error;
       });
       if (got === null) throw damaged(place, id, 'its pack is missing');
       return checkedPayload(bytes.subarray(0, got), place, id);
     },
-    close: () => handles.close(),
+    close: () => packs.close(),
   };
 }
 
@@ -49,12 +50,12 @@ function checkedPayload(bytes: Buffer, place: RecordPlace, id: Uint8Array): Uint
 }
 
 /** Least recently used packs are closed; a pack in use is closed after its last read. */
-function createHandleCache(layout: Layout) {
-  type Entry = { handle: Promise<FileHandle | null>; users: number; evicted: boolean };
+function createPackCache(storage: Storage) {
+  type Entry = { file: Promise<StoredFile | null>; users: number; evicted: boolean };
   const entries = new Map<string, Entry>();
 
   const shut = async (entry: Entry): Promise<void> => {
-    await (await entry.handle)?.close();
+    await (await entry.file)?.close();
   };
 
   function evict(): void {
@@ -66,17 +67,17 @@ function createHandleCache(layout: Layout) {
     }
   }
 
-  async function use<T>(pack: string, work: (handle: FileHandle | null) => Promise<T>): Promise<T> {
-    const entry: Entry = entries.get(pack) ?? { handle: openPack(layout, pack), users: 0, evicted: false };
+  async function use<T>(pack: string, work: (file: StoredFile | null) => Promise<T>): Promise<T> {
+    const entry: Entry = entries.get(pack) ?? { file: openPack(storage, pack), users: 0, evicted: false };
     entries.delete(pack);
     entries.set(pack, entry);
     entry.users += 1;
     evict();
     try {
-      return await work(await entry.handle);
+      return await work(await entry.file);
     } finally {
       entry.users -= 1;
-      if ((await entry.handle.catch(() => null)) === null && entries.get(pack) === entry) entries.delete(pack);
+      if ((await entry.file.catch(() => null)) === null && entries.get(pack) === entry) entries.delete(pack);
       if (entry.evicted && entry.users === 0) await shut(entry).catch(() => undefined);
     }
   }
@@ -84,7 +85,7 @@ function createHandleCache(layout: Layout) {
   return {
     /** Bytes read (fewer only at the end of the file), or null when there is no such pack. */
     read: (pack: string, into: Buffer, position: number): Promise<number | null> =>
-      use(pack, async (handle) => (handle ? readFully(handle, into, position, pack) : null)),
+      use(pack, async (file) => (file ? file.read(into, position) : null)),
     close: async (): Promise<void> => {
       const all = [...entries.values()];
       entries.clear();
@@ -93,30 +94,14 @@ function createHandleCache(layout: Layout) {
   };
 }
 
-/** Reads until `into` is full or the file ends. */
-export async function readFully(handle: FileHandle, into: Buffer, position: number, path: string): Promise<number> {
-  try {
-    let at = 0;
-    while (at < into.length) {
-      const { bytesRead } = await handle.read(into, at, into.length - at, position + at);
-      if (bytesRead === 0) break;
-      at += bytesRead;
-    }
-    return at;
-  } catch (error) {
-    throw storageError(error, path);
-  }
-}
-
-/** Looks twice: a pack that moves from open to closed while we look is met at the second look. */
-async function openPack(layout: Layout, pack: string): Promise<FileHandle | null> {
-  const places = layout.packPlaces(pack);
-  for (const path of [...places, ...places]) {
-    try {
-      return await open(path, 'r');
-    } catch (error) {
-      if (errnoOf(error) !== 'ENOENT') throw storageError(error, path);
-    }
+/** Looks twice: a pack that moves from open to closed while we look is met at the second look. The likeliest place first. */
+async function openPack({ staging, store }: Storage, pack: string): Promise<StoredFile | null> {
+  for (let look = 1; look <= 2; look += 1) {
+    const found =
+      (await store.open(layout.closedPack('blocks', pack))) ??
+      (await staging.open(layout.openPack(pack))) ??
+      (await store.open(layout.closedPack('pages', pack)));
+    if (found) return found;
   }
   return null;
 }

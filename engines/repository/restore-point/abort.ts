@@ -1,11 +1,11 @@
 /** Aborting: the repository says sealed or aborted, exactly one of them, for ever (invariant 2). */
-import { rm, truncate } from 'node:fs/promises';
 import { errorCodeOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RestorePointId, RunKey } from '../../../schema/domain/ids.ts';
 import type { AbortOutcome } from '../../../schema/domain/restore-point.ts';
 import { isId128 } from '../../../schema/repository/digest.ts';
 import type { Tombstone } from '../../../schema/repository/documents.ts';
 import { FORMAT_VERSION } from '../../../schema/repository/limits.ts';
+import { layout } from '../storage/layout.ts';
 import { findDecision, settle, whileClosing, writeTombstone, type Decision } from './decision.ts';
 import type { OpenPoint } from './open-point.ts';
 import type { Parts } from './parts.ts';
@@ -51,21 +51,21 @@ async function decide(parts: Parts, known: NonNullable<ReturnType<typeof stateOf
 }
 
 /** On a full disk reserve and ledger make room: they are worth nothing any more, whether or not the abort is complete. */
-async function bury({ layout }: Parts, point: OpenPoint, tombstone: Tombstone): Promise<Decision> {
+async function bury({ storage }: Parts, point: OpenPoint, tombstone: Tombstone): Promise<Decision> {
   try {
-    return await writeTombstone(layout, tombstone);
+    return await writeTombstone(storage, tombstone);
   } catch (error) {
     if (errorCodeOf(error) !== 'REPOSITORY_FULL') throw error;
     for (const disk of point.disks.values()) disk.frames.fill(-1);
-    await rm(layout.reserve(tombstone.restorePointId), { force: true });
-    await truncate(layout.ledger(tombstone.restorePointId));
-    return writeTombstone(layout, tombstone);
+    await storage.staging.remove(layout.reserve(tombstone.restorePointId));
+    await point.ledger.empty();
+    return writeTombstone(storage, tombstone);
   }
 }
 
 async function abortUnknown(parts: Parts, { restorePointId, run }: AbortRequest): Promise<Decision> {
   const id = restorePointId !== null && isId128(restorePointId) ? restorePointId : freshId(parts);
-  const decision = await writeTombstone(parts.layout, tombstoneOf(parts, id, run));
+  const decision = await writeTombstone(parts.storage, tombstoneOf(parts, id, run));
   await settle(parts, id, decision);
   return decision;
 }

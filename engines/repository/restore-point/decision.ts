@@ -10,8 +10,9 @@ import {
   type Tombstone,
 } from '../../../schema/repository/documents.ts';
 import { MAX_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
-import { ensureFolder, errnoOf, putIfAbsent, readTextFile, removeTree, syncFolder } from '../storage/files.ts';
-import type { Layout } from '../storage/layout.ts';
+import { errnoOf } from '../storage/files.ts';
+import { layout } from '../storage/layout.ts';
+import type { Storage } from '../storage/storage.ts';
 import type { OpenPoint } from './open-point.ts';
 import type { Parts } from './parts.ts';
 import { outcomeOf, type RunState } from './points.ts';
@@ -20,37 +21,37 @@ export type Decision = Exclude<RunState, { state: 'open' }>;
 
 /** What lies on disk for an open restore point: left by a try of which the last sync failed. Durable when it returns. */
 export async function findDecision(parts: Parts, head: Head): Promise<Decision | null> {
-  const { layout } = parts;
+  const { staging, store } = parts.storage;
   const id = head.restorePointId;
-  const manifestFile = layout.manifest(head.spec.vm.vmId, id);
-  const sealed = await readTextFile(manifestFile, MAX_DOCUMENT_BYTES);
+  const manifestName = layout.manifest(head.spec.vm.vmId, id);
+  const sealed = await store.readText(manifestName, MAX_DOCUMENT_BYTES);
   if (sealed !== null) {
-    await syncFolder(layout.manifestFolder(head.spec.vm.vmId));
-    const { manifest, digest } = parseManifest(sealed, manifestFile);
+    await store.confirm(manifestName);
+    const { manifest, digest } = parseManifest(sealed, store.locate(manifestName));
     return { state: 'sealed', sealed: outcomeOf(manifest, digest) };
   }
-  const aborted = await readTextFile(layout.tombstone(id), MAX_DOCUMENT_BYTES);
+  const tombstone = layout.tombstone(id);
+  const aborted = await staging.readText(tombstone, MAX_DOCUMENT_BYTES);
   if (aborted === null) return null;
-  await syncFolder(layout.aborted);
-  return { state: 'aborted', tombstone: parseTombstone(aborted, layout.tombstone(id)) };
+  await staging.confirm(tombstone);
+  return { state: 'aborted', tombstone: parseTombstone(aborted, staging.locate(tombstone)) };
 }
 
 /** The commit point. Nothing but what is on disk before counts afterwards. */
-export async function writeManifest(layout: Layout, manifest: Manifest): Promise<Decision> {
+export async function writeManifest({ store }: Storage, manifest: Manifest): Promise<Decision> {
   const { text, digest } = encodeManifest(manifest);
-  await ensureFolder(layout.manifestFolder(manifest.vm.vmId));
-  await putIfAbsent(layout.manifest(manifest.vm.vmId, manifest.restorePointId), text);
+  await store.putIfAbsent(layout.manifest(manifest.vm.vmId, manifest.restorePointId), text);
   return { state: 'sealed', sealed: outcomeOf(manifest, digest) };
 }
 
-export async function writeTombstone(layout: Layout, tombstone: Tombstone): Promise<Decision> {
-  await putIfAbsent(layout.tombstone(tombstone.restorePointId), encodeTombstone(tombstone));
+export async function writeTombstone({ staging }: Storage, tombstone: Tombstone): Promise<Decision> {
+  await staging.putIfAbsent(layout.tombstone(tombstone.restorePointId), encodeTombstone(tombstone));
   return { state: 'aborted', tombstone };
 }
 
 /** Takes the durable decision into memory and removes what led to it. */
 export async function settle(parts: Parts, id: RestorePointId, decision: Decision): Promise<void> {
-  const { points, layout, seams } = parts;
+  const { points, storage, seams } = parts;
   if (decision.state === 'sealed') points.sealed.set(id, decision.sealed);
   else points.aborted.set(id, decision.tombstone);
   const point = points.open.get(id);
@@ -58,7 +59,7 @@ export async function settle(parts: Parts, id: RestorePointId, decision: Decisio
   if (!point) return;
   try {
     await point.ledger.close();
-    await removeTree(layout.openFolder(id));
+    await storage.staging.remove(layout.openFolder(id));
   } catch (error) {
     seams.log.warn('what an ended restore point left is removed at the next start', {
       restorePointId: id,

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { digestOf, hexDigestOf } from '../../../schema/repository/digest.ts';
 import { encodeLedgerRecord, type LedgerRecord } from '../../../schema/repository/ledger.ts';
+import { openStorage } from '../storage/storage.ts';
 import { openLedgerFile, type LedgerFile } from './ledger-file.ts';
 
 const none = { notReadBytes: 0, unallocatedBytes: 0, zeroBytes: 0, dataBytes: 0 };
@@ -37,7 +38,10 @@ afterEach(async () => {
 
 async function openOne(): Promise<{ ledger: LedgerFile; found: { window: number; offset: number }[] }> {
   const found: { window: number; offset: number }[] = [];
-  const ledger = await openLedgerFile(path, (record, offset) => found.push({ window: record.firstWindow, offset }));
+  const { staging } = openStorage({ kind: 'folder', folder });
+  const ledger = await openLedgerFile(staging, 'ledger', (record, offset) =>
+    found.push({ window: record.firstWindow, offset }),
+  );
   opened.push(ledger);
   return { ledger, found };
 }

@@ -2,14 +2,11 @@
  * The ledger of an open restore point: frames appended in groups, one write and one sync per group; what arrives while
  * a group is synced makes the next. After a failed sync it takes nothing more until the repository is opened again.
  */
-import { open, type FileHandle } from 'node:fs/promises';
-import { dirname } from 'node:path';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { createStreamDigest } from '../../../schema/repository/digest.ts';
 import { decodeLedgerHeader, decodeLedgerRecord, type LedgerRecord } from '../../../schema/repository/ledger.ts';
 import { LEDGER_HEADER_BYTES, MAX_LEDGER_BODY_BYTES } from '../../../schema/repository/limits.ts';
-import { readFully } from '../pack/record-source.ts';
-import { cutBackSync, storageError, syncFolder } from '../storage/files.ts';
+import type { Staging, StagingFile } from '../storage/staging.ts';
 
 const GROUP_BYTES = 1024 * 1024;
 
@@ -21,6 +18,8 @@ export type LedgerFile = {
   read(offset: number): Promise<LedgerRecord>;
   /** Hex digest of the file. */
   digest(): Promise<string>;
+  /** Gives its room back: nothing in it is needed any more. While nothing is under way. */
+  empty(): Promise<void>;
   close(): Promise<void>;
 };
 
@@ -28,37 +27,36 @@ type Waiting = { frame: Buffer; onDurable(offset: number): void; resolve(): void
 
 /** Opens or makes it; tells each sound frame that is there, in order, and cuts a torn tail. */
 export async function openLedgerFile(
-  path: string,
+  staging: Staging,
+  name: string,
   onRecord: (record: LedgerRecord, offset: number) => void,
 ): Promise<LedgerFile> {
+  const file = await staging.openFile(name);
   try {
-    const handle = await open(path, 'a+');
-    const lengthBytes = await scanFrames(handle, path, onRecord);
-    await handle.truncate(lengthBytes);
-    await handle.sync();
-    await syncFolder(dirname(path));
-    return createLedger(handle, path, lengthBytes);
+    await file.cutBack(await scanFrames(file, onRecord));
+    await file.sync();
   } catch (error) {
-    throw storageError(error, path);
+    file.close();
+    throw error;
   }
+  return createLedger(file, staging.locate(name));
 }
 
-async function readFrame(handle: FileHandle, path: string, offset: number): Promise<Buffer | null> {
+async function readFrame(file: StagingFile, offset: number): Promise<Buffer | null> {
   const frame = Buffer.alloc(LEDGER_HEADER_BYTES + MAX_LEDGER_BODY_BYTES);
-  const got = await readFully(handle, frame, offset, path);
+  const got = await file.read(frame, offset);
   const header = decodeLedgerHeader(frame.subarray(0, got));
   if (!header || LEDGER_HEADER_BYTES + header.bodyBytes > got) return null;
   return frame.subarray(0, LEDGER_HEADER_BYTES + header.bodyBytes);
 }
 
 async function scanFrames(
-  handle: FileHandle,
-  path: string,
+  file: StagingFile,
   onRecord: (record: LedgerRecord, offset: number) => void,
 ): Promise<number> {
   let offset = 0;
   for (;;) {
-    const frame = await readFrame(handle, path, offset);
+    const frame = await readFrame(file, offset);
     const record = frame ? decodeLedgerRecord(frame) : null;
     if (!frame || !record) return offset;
     onRecord(record, offset);
@@ -66,14 +64,10 @@ async function scanFrames(
   }
 }
 
-type Appender = Pick<LedgerFile, 'append' | 'idle'> & { lengthBytes(): number };
-
-function createAppender(handle: FileHandle, path: string, initialBytes: number): Appender {
-  let lengthBytes = initialBytes;
+function createAppender(file: StagingFile): Pick<LedgerFile, 'append' | 'idle'> {
   let queue: Waiting[] = [];
   let isFlushing = false;
   let last: Promise<void> = Promise.resolve();
-  let broken: unknown = null;
 
   function takeGroup(): Waiting[] {
     let bytes = 0;
@@ -87,30 +81,18 @@ function createAppender(handle: FileHandle, path: string, initialBytes: number):
     return group;
   }
 
-  async function writeGroup(group: readonly Waiting[]): Promise<void> {
-    if (broken !== null) throw new TidemarkError('STORAGE_ERROR', `ledger ${path} was abandoned`, { path }, broken);
-    try {
-      await handle.appendFile(Buffer.concat(group.map((one) => one.frame)));
-    } catch (error) {
-      if (!cutBackSync(handle.fd, lengthBytes)) broken = error;
-      throw storageError(error, path);
-    }
-    await handle.datasync().catch((error: unknown) => {
-      broken = error;
-      throw storageError(error, path);
-    });
-  }
-
   async function flushGroup(group: readonly Waiting[]): Promise<void> {
+    let offset: number;
     try {
-      await writeGroup(group);
+      offset = await file.append(Buffer.concat(group.map((one) => one.frame)));
+      await file.sync();
     } catch (error) {
       for (const one of group) one.reject(error);
       return;
     }
     for (const one of group) {
-      one.onDurable(lengthBytes);
-      lengthBytes += one.frame.length;
+      one.onDurable(offset);
+      offset += one.frame.length;
       one.resolve();
     }
   }
@@ -122,7 +104,6 @@ function createAppender(handle: FileHandle, path: string, initialBytes: number):
   }
 
   return {
-    lengthBytes: () => lengthBytes,
     append: (frame, onDurable) => {
       const appended = new Promise<void>((resolve, reject) => {
         queue.push({ frame, onDurable, resolve, reject });
@@ -136,32 +117,34 @@ function createAppender(handle: FileHandle, path: string, initialBytes: number):
   };
 }
 
-function createLedger(handle: FileHandle, path: string, initialBytes: number): LedgerFile {
-  const appender = createAppender(handle, path, initialBytes);
+function createLedger(file: StagingFile, path: string): LedgerFile {
+  const appender = createAppender(file);
   return {
     append: appender.append,
     idle: appender.idle,
     read: async (offset) => {
-      const frame = await readFrame(handle, path, offset);
+      const frame = await readFrame(file, offset);
       const record = frame ? decodeLedgerRecord(frame) : null;
       if (!record)
         throw new TidemarkError('REPOSITORY_CORRUPT', `ledger ${path} is damaged at ${offset}`, { path, offset });
       return record;
     },
-    digest: () => digestOfFile(handle, path, appender.lengthBytes()),
+    digest: () => digestOfFile(file, path),
+    empty: () => file.cutBack(0),
     close: async () => {
       await appender.idle();
-      await handle.close();
+      file.close();
     },
   };
 }
 
-async function digestOfFile(handle: FileHandle, path: string, lengthBytes: number): Promise<string> {
+async function digestOfFile(file: StagingFile, path: string): Promise<string> {
   const digest = createStreamDigest();
+  const lengthBytes = file.lengthBytes();
   const piece = Buffer.alloc(GROUP_BYTES);
   let at = 0;
   while (at < lengthBytes) {
-    const got = await readFully(handle, piece.subarray(0, Math.min(GROUP_BYTES, lengthBytes - at)), at, path);
+    const got = await file.read(piece.subarray(0, Math.min(GROUP_BYTES, lengthBytes - at)), at);
     if (got === 0) throw new TidemarkError('REPOSITORY_CORRUPT', `ledger ${path} was cut`, { path });
     digest.update(piece.subarray(0, got));
     at += got;

@@ -1,5 +1,4 @@
 /** An open restore point: its head, its ledger, and per disk which windows are durable. */
-import { rm } from 'node:fs/promises';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { blockCountOf, windowCountOf } from '../../../schema/domain/extents.ts';
 import type { DiskKey, RestorePointId } from '../../../schema/domain/ids.ts';
@@ -7,8 +6,8 @@ import type { TransferCursor } from '../../../schema/domain/seams.ts';
 import { encodeHead, parseHead, type Head, type HeadDisk } from '../../../schema/repository/documents.ts';
 import type { LedgerRecord } from '../../../schema/repository/ledger.ts';
 import { MAX_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
-import { ensureFolder, readTextFile, replaceFile } from '../storage/files.ts';
-import type { Layout } from '../storage/layout.ts';
+import { layout } from '../storage/layout.ts';
+import type { Storage } from '../storage/storage.ts';
 import { openLedgerFile, type LedgerFile } from './ledger-file.ts';
 
 /** `frames[w]`: ledger offset of the last frame of window w, -1 when it is not durable yet. */
@@ -48,23 +47,22 @@ export function cursorOf(disk: OpenDisk): TransferCursor {
 export const blocksOf = (disk: HeadDisk): number => blockCountOf(disk.plan.sizeBytes, disk.blockSize);
 
 /** Makes the head durable; call before the change it holds is told to anyone. */
-export async function saveHead(layout: Layout, head: Head): Promise<void> {
-  await replaceFile(layout.head(head.restorePointId), encodeHead(head));
+export async function saveHead({ staging }: Storage, head: Head): Promise<void> {
+  await staging.replace(layout.head(head.restorePointId), encodeHead(head));
 }
 
 /** Not zeros: some file systems store those for nothing. */
 const RESERVE = 'room for a tombstone '.repeat(400).slice(0, 8192);
 
 /** A new open restore point, durable when it returns. */
-export async function createOpenPoint(layout: Layout, head: Head, nowMs: number): Promise<OpenPoint> {
-  const folder = layout.openFolder(head.restorePointId);
+export async function createOpenPoint(storage: Storage, head: Head, nowMs: number): Promise<OpenPoint> {
+  const { staging } = storage;
   try {
-    await ensureFolder(folder);
-    await replaceFile(layout.reserve(head.restorePointId), RESERVE);
-    await saveHead(layout, head);
-    return await openPoint(layout, head, nowMs, () => true);
+    await staging.replace(layout.reserve(head.restorePointId), RESERVE);
+    await saveHead(storage, head);
+    return await openPoint(storage, head, nowMs, () => true);
   } catch (error) {
-    await rm(folder, { recursive: true, force: true }).catch(() => undefined);
+    await staging.remove(layout.openFolder(head.restorePointId)).catch(() => undefined);
     throw error;
   }
 }
@@ -74,24 +72,25 @@ export type Resolver = (record: LedgerRecord) => boolean;
 
 /** What a process before this one left open; null when its head never became durable. REPOSITORY_CORRUPT for a damaged head. */
 export async function loadOpenPoint(
-  layout: Layout,
+  storage: Storage,
   id: RestorePointId,
   nowMs: number,
   isWhole: Resolver,
 ): Promise<OpenPoint | null> {
-  const path = layout.head(id);
-  const text = await readTextFile(path, MAX_DOCUMENT_BYTES);
+  const { staging } = storage;
+  const text = await staging.readText(layout.head(id), MAX_DOCUMENT_BYTES);
   if (text === null) return null;
+  const path = staging.locate(layout.head(id));
   const head = parseHead(text, path);
   if (head.restorePointId !== id)
     throw new TidemarkError('REPOSITORY_CORRUPT', `${path} is of restore point ${head.restorePointId}`, { path });
-  return openPoint(layout, head, nowMs, isWhole);
+  return openPoint(storage, head, nowMs, isWhole);
 }
 
-async function openPoint(layout: Layout, head: Head, nowMs: number, isWhole: Resolver): Promise<OpenPoint> {
+async function openPoint({ staging }: Storage, head: Head, nowMs: number, isWhole: Resolver): Promise<OpenPoint> {
   const disks = new Map(head.disks.map((disk) => [disk.plan.diskKey, newOpenDisk(disk)]));
   const point = { head, disks, closing: false, lastWriteAt: nowMs } as Omit<OpenPoint, 'ledger'> as OpenPoint;
-  point.ledger = await openLedgerFile(layout.ledger(head.restorePointId), (record, offset) =>
+  point.ledger = await openLedgerFile(staging, layout.ledger(head.restorePointId), (record, offset) =>
     // A window whose blocks were lost is sent again.
     noteFrame(point, record, isWhole(record) ? offset : -1),
   );

@@ -9,7 +9,7 @@ import type {
 } from '../../../schema/domain/restore-point.ts';
 import type { DeclaredDisk, Head } from '../../../schema/repository/documents.ts';
 import { FORMAT_VERSION } from '../../../schema/repository/limits.ts';
-import { freeBytesOf } from '../storage/files.ts';
+import { freeBytesOf } from '../storage/storage.ts';
 import { createOpenPoint, saveHead } from './open-point.ts';
 import type { Parts } from './parts.ts';
 import { newestSealed, notOpen, requireOpen, stateOfRun } from './points.ts';
@@ -23,18 +23,18 @@ export async function openRestorePoint(parts: Parts, spec: RestorePointSpec): Pr
   const known = stateOfRun(parts.points, spec.run);
   if (known && known.state !== 'open') throw notOpen(known);
   const head = known ? checkSame(known.point.head, spec) : await openNew(parts, spec);
-  const { points, layout } = parts;
+  const { points, storage } = parts;
   const base = head.baseRestorePointId === null ? null : (points.sealed.get(head.baseRestorePointId)?.manifest ?? null);
   const compareWith = newestSealed(points, (manifest) => manifest.vm.vmId === head.spec.vm.vmId);
   return {
     restorePointId: head.restorePointId,
     base: base && baseOf(base),
     compareWith: compareWith && baseOf(compareWith),
-    freeBytes: await freeBytesOf(layout.folder),
+    freeBytes: await freeBytesOf(storage),
   };
 }
 
-async function openNew({ points, layout, seams }: Parts, spec: RestorePointSpec): Promise<Head> {
+async function openNew({ points, storage, seams }: Parts, spec: RestorePointSpec): Promise<Head> {
   const nowMs = seams.clock.now();
   const head: Head = {
     format: FORMAT_VERSION,
@@ -45,7 +45,7 @@ async function openNew({ points, layout, seams }: Parts, spec: RestorePointSpec)
     declared: [],
     disks: [],
   };
-  points.open.set(head.restorePointId, await createOpenPoint(layout, head, nowMs));
+  points.open.set(head.restorePointId, await createOpenPoint(storage, head, nowMs));
   return head;
 }
 
@@ -77,16 +77,14 @@ export async function declareDisks(
   await checkRoom(parts);
   const declared = of.disks.map(({ diskKey, sizeBytes, identity }) => ({ diskKey, sizeBytes, identity }));
   const head = { ...point.head, declared };
-  await saveHead(parts.layout, head);
+  await saveHead(parts.storage, head);
   point.head = head;
 }
 
 /** What compresses to how much nobody knows beforehand; without room for ledger and map there is no sense in trying. */
-async function checkRoom({ layout }: Parts): Promise<void> {
-  const freeBytes = await freeBytesOf(layout.folder);
+async function checkRoom({ storage }: Parts): Promise<void> {
+  const freeBytes = await freeBytesOf(storage);
   if (freeBytes >= LEAST_FREE_BYTES) return;
-  throw new TidemarkError('REPOSITORY_FULL', `${layout.folder} has ${freeBytes} bytes free`, {
-    folder: layout.folder,
-    freeBytes,
-  });
+  const folder = storage.staging.locate('');
+  throw new TidemarkError('REPOSITORY_FULL', `${folder} has ${freeBytes} bytes free`, { folder, freeBytes });
 }

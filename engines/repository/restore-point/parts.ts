@@ -2,7 +2,7 @@
 import type { Seams } from '../../../schema/domain/seams.ts';
 import type { RepositoryFile } from '../../../schema/repository/documents.ts';
 import type { RecordIndex } from '../index/record-index.ts';
-import type { Layout } from '../storage/layout.ts';
+import type { Storage } from '../storage/storage.ts';
 import type { Turns } from '../storage/turns.ts';
 import type { SoundMaps } from './also-read.ts';
 import type { PageReader } from './page-reader.ts';
@@ -10,7 +10,7 @@ import type { PageStore } from './page-store.ts';
 import type { Points } from './points.ts';
 
 export type Parts = {
-  layout: Layout;
+  storage: Storage;
   file: RepositoryFile;
   seams: Seams;
   points: Points;

@@ -7,8 +7,9 @@ import { isId128 } from '../../../schema/repository/digest.ts';
 import { parseManifest, parseTombstone, type Tombstone } from '../../../schema/repository/documents.ts';
 import { MAX_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
 import type { RecordIndex } from '../index/record-index.ts';
-import { isReadFailure, listFolder, readTextFile, removeTree, syncFolder } from '../storage/files.ts';
-import type { Layout } from '../storage/layout.ts';
+import { isReadFailure } from '../storage/files.ts';
+import { layout } from '../storage/layout.ts';
+import type { Storage } from '../storage/storage.ts';
 import { loadOpenPoint, type OpenPoint } from './open-point.ts';
 
 export type Points = {
@@ -19,7 +20,7 @@ export type Points = {
   damaged: string[];
 };
 
-type Loading = { layout: Layout; clock: Clock; log: Log; index: RecordIndex };
+type Loading = { storage: Storage; clock: Clock; log: Log; index: RecordIndex };
 
 export async function loadPoints(loading: Loading): Promise<Points> {
   const points: Points = { open: new Map(), sealed: new Map(), aborted: new Map(), damaged: [] };
@@ -29,6 +30,7 @@ export async function loadPoints(loading: Loading): Promise<Points> {
   return points;
 }
 
+/** `path`: of the document, for people. */
 async function orDamaged<T>(loading: Loading, points: Points, path: string, read: () => Promise<T>): Promise<T | null> {
   try {
     return await read();
@@ -42,15 +44,14 @@ async function orDamaged<T>(loading: Loading, points: Points, path: string, read
 }
 
 async function loadSealed(loading: Loading, points: Points): Promise<void> {
-  const { manifests } = loading.layout;
-  for (const vm of await listFolder(manifests)) {
-    for (const file of await listFolder(`${manifests}/${vm.name}`)) {
-      const path = `${manifests}/${vm.name}/${file.name}`;
-      const text = await orDamaged(loading, points, path, () => readTextFile(path, MAX_DOCUMENT_BYTES));
-      const found =
-        text === null ? null : await orDamaged(loading, points, path, async () => parseManifest(text, path));
-      if (found) points.sealed.set(found.manifest.restorePointId, outcomeOf(found.manifest, found.digest));
-    }
+  const { store } = loading.storage;
+  for (const name of await store.list(layout.manifests)) {
+    const path = store.locate(name);
+    const found = await orDamaged(loading, points, path, async () => {
+      const text = await store.readText(name, MAX_DOCUMENT_BYTES);
+      return text === null ? null : parseManifest(text, path);
+    });
+    if (found) points.sealed.set(found.manifest.restorePointId, outcomeOf(found.manifest, found.digest));
   }
 }
 
@@ -61,40 +62,50 @@ export const outcomeOf = (manifest: Manifest, manifestDigest: string): SealOutco
 });
 
 async function loadAborted(loading: Loading, points: Points): Promise<void> {
-  const { aborted } = loading.layout;
-  for (const file of await listFolder(aborted)) {
-    const path = `${aborted}/${file.name}`;
-    const text = await orDamaged(loading, points, path, () => readTextFile(path, MAX_DOCUMENT_BYTES));
-    const found = text === null ? null : await orDamaged(loading, points, path, async () => parseTombstone(text, path));
+  const { staging } = loading.storage;
+  for (const file of await staging.list(layout.aborted)) {
+    const name = `${layout.aborted}/${file}`;
+    const path = staging.locate(name);
+    const found = await orDamaged(loading, points, path, async () => {
+      const text = await staging.readText(name, MAX_DOCUMENT_BYTES);
+      return text === null ? null : parseTombstone(text, path);
+    });
     if (found) points.aborted.set(found.restorePointId, found);
   }
 }
 
 /** What lies beside a manifest or a tombstone lost its race with the crash: it is removed. */
 async function loadOpen(loading: Loading, points: Points): Promise<void> {
-  const { layout } = loading;
-  for (const entry of await listFolder(layout.open)) {
-    if (!isId128(entry.name)) continue;
-    const id = entry.name as RestorePointId;
-    const path = layout.openFolder(id);
-    const decidedIn = folderOfDecision(layout, points, id);
-    const point = decidedIn === null ? await orDamaged(loading, points, path, () => loadOne(loading, id)) : null;
-    if (point) points.open.set(id, point);
-    if (point || points.damaged.includes(path)) continue;
-    // The decision was read from memory, perhaps: it is made durable before what led to it goes.
-    if (decidedIn !== null) await syncFolder(decidedIn);
-    await removeTree(path);
+  const { staging } = loading.storage;
+  for (const id of await staging.list(layout.open)) {
+    if (!isId128(id)) continue;
+    await loadOneOpen(loading, points, id as RestorePointId);
   }
 }
 
-function folderOfDecision(layout: Layout, points: Points, id: RestorePointId): string | null {
-  const sealed = points.sealed.get(id);
-  if (sealed) return layout.manifestFolder(sealed.manifest.vm.vmId);
-  return points.aborted.has(id) ? layout.aborted : null;
+async function loadOneOpen(loading: Loading, points: Points, id: RestorePointId): Promise<void> {
+  const { staging } = loading.storage;
+  const folder = layout.openFolder(id);
+  if (!(await confirmDecision(loading.storage, points, id))) {
+    const path = staging.locate(folder);
+    const point = await orDamaged(loading, points, path, () => readOpen(loading, id));
+    if (point) points.open.set(id, point);
+    if (point || points.damaged.includes(path)) return;
+  }
+  await staging.remove(folder);
 }
 
-const loadOne = ({ layout, clock, index }: Loading, id: RestorePointId): Promise<OpenPoint | null> =>
-  loadOpenPoint(layout, id, clock.now(), (record) =>
+/** Whether there is one. It was read from memory, perhaps: it is made durable before what led to it goes. */
+async function confirmDecision({ staging, store }: Storage, points: Points, id: RestorePointId): Promise<boolean> {
+  const sealed = points.sealed.get(id);
+  if (sealed) await store.confirm(layout.manifest(sealed.manifest.vm.vmId, id));
+  else if (points.aborted.has(id)) await staging.confirm(layout.tombstone(id));
+  else return false;
+  return true;
+}
+
+const readOpen = ({ storage, clock, index }: Loading, id: RestorePointId): Promise<OpenPoint | null> =>
+  loadOpenPoint(storage, id, clock.now(), (record) =>
     record.entries.every((entry) => entry.kind !== 'data' || index.lookup(entry.digest) !== null),
   );
 

@@ -36,7 +36,7 @@ async function decide(parts: Parts, point: OpenPoint, request: SealRequest): Pro
       sealed.push({ ...manifestDiskOf(disk), root, height, conservation, readBytes, sentBytes });
     }
     const base = disks.find((disk) => disk.head.base)?.head.base?.restorePointId ?? null;
-    return writeManifest(parts.layout, await manifestOf(parts, point, request, { disks: sealed, base }));
+    return writeManifest(parts.storage, await manifestOf(parts, point, request, { disks: sealed, base }));
   });
 }
 

@@ -1,47 +1,36 @@
-/** Where everything lies in a repository folder (FORMAT.md, "Layout"). */
-import { join } from 'node:path';
+/** What each thing of a repository is called (FORMAT.md, "Layout"): names in its staging area and its store. */
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import { hexDigestOf } from '../../../schema/repository/digest.ts';
 import type { PackContents } from '../../../schema/repository/pack.ts';
 
-export type Layout = ReturnType<typeof layoutOf>;
+const openFolder = (id: RestorePointId): string => `open/${id}`;
+const shelfOf = (contents: PackContents): string => (contents === 'pages' ? 'meta' : 'packs');
+const manifestFolder = (vmId: string): string => `manifests/${vmKeyOf(vmId)}`;
 
-export function layoutOf(folder: string) {
-  const open = join(folder, 'open');
-  const openPacks = join(open, 'packs');
-  const openFolder = (id: RestorePointId): string => join(open, id);
-  const shelfOf = (contents: PackContents): string => join(folder, contents === 'pages' ? 'meta' : 'packs');
-  const closedFolder = (contents: PackContents, packId: string): string => join(shelfOf(contents), packId.slice(0, 2));
-  const closedPack = (contents: PackContents, packId: string): string => join(closedFolder(contents, packId), packId);
-  return {
-    folder,
-    repositoryFile: join(folder, 'repository.json'),
-    lock: join(folder, 'lock'),
-    lockOwner: join(folder, 'lock.owner'),
-    open,
-    openPacks,
-    aborted: join(folder, 'aborted'),
-    manifests: join(folder, 'manifests'),
-    shelfOf,
-    closedFolder,
-    closedPack,
-    openPack: (packId: string): string => join(openPacks, packId),
-    /** Every place a pack may be in, the likeliest first. */
-    packPlaces: (packId: string): string[] => [
-      closedPack('blocks', packId),
-      join(openPacks, packId),
-      closedPack('pages', packId),
-    ],
-    openFolder,
-    head: (id: RestorePointId): string => join(openFolder(id), 'head'),
-    ledger: (id: RestorePointId): string => join(openFolder(id), 'ledger'),
-    /** Room for a tombstone, should the disk be full by then. */
-    reserve: (id: RestorePointId): string => join(openFolder(id), 'reserve'),
-    tombstone: (id: RestorePointId): string => join(folder, 'aborted', id),
-    manifestFolder: (vmId: string): string => join(folder, 'manifests', vmKeyOf(vmId)),
-    manifest: (vmId: string, id: RestorePointId): string => join(folder, 'manifests', vmKeyOf(vmId), id),
-  };
-}
+export const layout = {
+  // Staging.
+  repositoryFile: 'repository.json',
+  lock: 'lock',
+  lockOwner: 'lock.owner',
+  open: 'open',
+  openPacks: 'open/packs',
+  aborted: 'aborted',
+  openPack: (packId: string): string => `open/packs/${packId}`,
+  openFolder,
+  head: (id: RestorePointId): string => `${openFolder(id)}/head`,
+  ledger: (id: RestorePointId): string => `${openFolder(id)}/ledger`,
+  /** Room for a tombstone, should the disk be full by then. */
+  reserve: (id: RestorePointId): string => `${openFolder(id)}/reserve`,
+  tombstone: (id: RestorePointId): string => `aborted/${id}`,
+  // Store.
+  manifests: 'manifests',
+  trash: 'trash',
+  shelfOf,
+  closedPack: (contents: PackContents, packId: string): string =>
+    `${shelfOf(contents)}/${packId.slice(0, 2)}/${packId}`,
+  manifestFolder,
+  manifest: (vmId: string, id: RestorePointId): string => `${manifestFolder(vmId)}/${id}`,
+};
 
 /** Folder name of a VM: its id where that is a safe name, else a hash. */
 export function vmKeyOf(vmId: string): string {

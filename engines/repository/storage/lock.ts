@@ -1,49 +1,44 @@
 /**
- * One owner per repository: an exclusive SQLite transaction on `lock`, which the system ends with the process.
- * The owner's process id lies in a file of its own: reading `lock` itself would drop the process's POSIX lock.
+ * One owner per folder: an exclusive SQLite transaction on a lock file, which the system ends with the process.
+ * The owner's process id lies in a file of its own: reading the lock file would drop the process's POSIX lock.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { storageError } from './files.ts';
-import type { Layout } from './layout.ts';
 
 const SQLITE_BUSY = 5;
 
 /** REPOSITORY_IN_USE names the owner's process id when known. Call the result to let go. */
-export function takeLock(layout: Layout): () => void {
+export function takeFileLock(path: string, ownerPath: string): () => void {
   let database: DatabaseSync | undefined;
   try {
-    database = new DatabaseSync(layout.lock, { timeout: 0 });
+    database = new DatabaseSync(path, { timeout: 0 });
     database.exec('BEGIN EXCLUSIVE');
   } catch (error) {
     database?.close();
-    if ((error as { errcode?: number }).errcode === SQLITE_BUSY) throw inUse(layout, error);
-    throw storageError(error, layout.lock);
+    if ((error as { errcode?: number }).errcode === SQLITE_BUSY) throw inUse(dirname(path), ownerPath, error);
+    throw storageError(error, path);
   }
   const held = database;
   try {
-    writeFileSync(layout.lockOwner, `${process.pid}\n`);
+    writeFileSync(ownerPath, `${process.pid}\n`);
   } catch {
     // For messages only; a full disk must not keep a repository from being opened.
   }
   return () => held.close();
 }
 
-function inUse(layout: Layout, cause: unknown): TidemarkError {
-  const pid = ownerPid(layout);
+function inUse(folder: string, ownerPath: string, cause: unknown): TidemarkError {
+  const pid = ownerPid(ownerPath);
   const who = pid === null ? 'another process' : `process ${pid}`;
-  return new TidemarkError(
-    'REPOSITORY_IN_USE',
-    `${who} owns the repository ${layout.folder}`,
-    { folder: layout.folder, pid },
-    cause,
-  );
+  return new TidemarkError('REPOSITORY_IN_USE', `${who} owns the repository ${folder}`, { folder, pid }, cause);
 }
 
-function ownerPid(layout: Layout): number | null {
+function ownerPid(ownerPath: string): number | null {
   try {
-    const pid = Number.parseInt(readFileSync(layout.lockOwner, 'utf8'), 10);
+    const pid = Number.parseInt(readFileSync(ownerPath, 'utf8'), 10);
     return Number.isSafeInteger(pid) ? pid : null;
   } catch {
     return null;
