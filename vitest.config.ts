@@ -20,7 +20,10 @@ export default defineConfig({
         test: {
           ...fork,
           name: 'unit',
-          include: ['{schema,engines,workflows,activities,workers,cli,setup}/**/*.test.ts', 'tests/house/**/*.test.ts'],
+          include: [
+            '{schema,engines,workflows,activities,workers,cli,setup}/**/*.test.ts',
+            'tests/{house,fuzz}/**/*.test.ts',
+          ],
           testTimeout: 30_000,
           hookTimeout: 60_000,
         },
