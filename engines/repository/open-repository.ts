@@ -1,21 +1,29 @@
 /** Opens a repository: lock, packs a dead process left, index, restore points; then it serves. */
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { SealOutcome } from '../../schema/domain/restore-point.ts';
+import type { RepositoryFile } from '../../schema/repository/documents.ts';
 import { keepImage, forgetImage, loadIndex, type IndexOwner, type LoadedIndex } from './index/load-index.ts';
 import { recoverOpenPacks } from './pack/pack-reader.ts';
 import { openPageSink } from './pack/record-sink.ts';
 import { openRecordSource } from './pack/record-source.ts';
+import { loadFlags } from './maintenance/flags.ts';
+import { createSealingHooks } from './maintenance/locks.ts';
+import { createMaintenance, sourceWithTrash, withTrash } from './maintenance/maintenance.ts';
+import type { MaintenanceParts } from './maintenance/maintenance-parts.ts';
+import { loadState } from './maintenance/repository-state.ts';
+import { createRepositoryTime, DAY_MS } from './maintenance/repository-time.ts';
 import type { Repository, RepositoryOptions } from './repository.ts';
 import { abortRestorePoint } from './restore-point/abort.ts';
 import { assignTransfer } from './restore-point/assign-transfer.ts';
 import { declareDisks, openRestorePoint } from './restore-point/opening.ts';
 import { createPageReader } from './restore-point/page-reader.ts';
 import { createPageStore } from './restore-point/page-store.ts';
-import type { Parts } from './restore-point/parts.ts';
 import { loadPoints, requireOpen, requireSealed } from './restore-point/points.ts';
+import { createReliance } from './restore-point/reliance.ts';
 import { createRegistrar } from './restore-point/registrar.ts';
 import { createRestoreSource } from './restore-point/restore-source.ts';
 import { sealRestorePoint } from './restore-point/seal.ts';
+import { watchIndex } from './restore-point/watched-index.ts';
 import { claimRepository, type ClaimedRepository } from './storage/claim-repository.ts';
 import { createTurns } from './storage/turns.ts';
 
@@ -41,17 +49,7 @@ async function serve(options: RepositoryOptions, { file, release }: ClaimedRepos
   const { index } = loaded;
   const points = await loadPoints({ storage, clock: seams.clock, log: seams.log, index });
   const source = openRecordSource({ storage });
-  const parts: Parts = {
-    storage,
-    file,
-    seams,
-    points,
-    index,
-    pages: createPageReader(index, source),
-    pageStore: createPageStore(openPageSink(storage, file.uuid, seams), index),
-    turns: createTurns(),
-    soundMaps: new Map(),
-  };
+  const parts = await assemble(options, file, { points, source, records: index });
   return facade(parts, async () => {
     await parts.turns.idle();
     for (const point of points.open.values()) await point.ledger.close();
@@ -60,6 +58,28 @@ async function serve(options: RepositoryOptions, { file, release }: ClaimedRepos
     await letGo(owner, loaded);
     release();
   });
+}
+
+type Loaded = Pick<MaintenanceParts, 'points' | 'source' | 'records'>;
+
+async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded: Loaded): Promise<MaintenanceParts> {
+  const { storage, seams, serverTime = async () => null, graceMs = DAY_MS, lockDays = 0 } = options;
+  const { points, source, records } = loaded;
+  const state = await loadState(storage, seams.log);
+  const time = createRepositoryTime(state.keptTimeMs(), { clock: seams.clock, log: seams.log, serverTime });
+  const flags = await loadFlags(storage, seams.log);
+  const reliance = createReliance();
+  const index = watchIndex(records, reliance);
+  return {
+    ...loaded,
+    ...{ storage, file, seams, index, reliance, state, time, flags, graceMs, lockDays },
+    pages: createPageReader(index, source),
+    pageStore: createPageStore(openPageSink(storage, file.uuid, seams), index),
+    turns: createTurns(),
+    soundMaps: new Map(),
+    sealing: createSealingHooks({ storage, seams, points, flags, time, lockDays }),
+    stateOf: (id) => (points.sealed.get(id)?.manifest.suspect ? 'suspect' : 'good'),
+  };
 }
 
 /** What was found damaged is forgotten in memory only: the next start shall see for itself. */
@@ -74,26 +94,39 @@ function byTime(a: SealOutcome, b: SealOutcome): number {
   return first < second ? -1 : Number(first > second);
 }
 
-function facade(parts: Parts, shut: () => Promise<void>): Repository {
+function facade(parts: MaintenanceParts, shut: () => Promise<void>): Repository {
   const { points } = parts;
-  let closing: Promise<void> | null = null;
-  const inTurn = <T>(run: string, work: () => Promise<T>): Promise<T> => {
-    if (closing)
-      return Promise.reject(new TidemarkError('HOST_DRAINING', `repository ${parts.file.repository} is being closed`));
-    return parts.turns.take(`run ${run}`, work);
-  };
+  const verbs = createMaintenance(parts);
+  const closing = new AbortController();
+  let closed: Promise<void> | null = null;
+  const unlessClosing = <T>(work: () => Promise<T>): Promise<T> =>
+    closing.signal.aborted ? Promise.reject(closing.signal.reason as TidemarkError) : work();
+  const inTurn = <T>(run: string, work: () => Promise<T>): Promise<T> =>
+    unlessClosing(() => parts.turns.take(`run ${run}`, work));
   return {
+    ...verbs,
+    collect: (options) =>
+      unlessClosing(() =>
+        verbs.collect({ ...options, signal: AbortSignal.any([options.signal, closing.signal]) }),
+      ),
+    removeRestorePoint: (id, options) => unlessClosing(() => verbs.removeRestorePoint(id, options)),
+    restoreFromTrash: (id) => unlessClosing(() => verbs.restoreFromTrash(id)),
+    setFlags: (id, flags) => unlessClosing(() => verbs.setFlags(id, flags)),
     repositoryId: parts.file.repository,
     openRestorePoint: (spec) => inTurn(spec.run, () => openRestorePoint(parts, spec)),
     declareDisks: (of) => inTurn(of.run, () => declareDisks(parts, of)),
     assignTransfer: (request) => inTurn(request.run, () => assignTransfer(parts, request)),
-    seal: (request) => inTurn(request.run, () => sealRestorePoint(parts, request)),
+    seal: (request) => inTurn(request.run, () => withTrash(parts, () => sealRestorePoint(parts, request))),
     abort: (of) => inTurn(of.run, () => abortRestorePoint(parts, of)),
     registrar: createRegistrar({ ...parts, clock: parts.seams.clock }),
-    restoreSource: createRestoreSource(parts),
+    restoreSource: sourceWithTrash(parts, createRestoreSource(parts)),
     rehearse: (restorePointId, run) => void requireOpen(points, restorePointId, run),
     describeSealed: (restorePointId) => requireSealed(points, restorePointId),
-    listSealed: () => [...points.sealed.values()].sort(byTime),
+    listSealed: () =>
+      [...points.sealed.values()].sort(byTime).map((sealed) => ({
+        ...sealed,
+        flags: verbs.flagsOf(sealed.restorePointId),
+      })),
     listOpen: () =>
       [...points.open.values()].map(({ head, disks, lastWriteAt }) => ({
         restorePointId: head.restorePointId,
@@ -101,6 +134,9 @@ function facade(parts: Parts, shut: () => Promise<void>): Repository {
         disks: [...disks.keys()],
         lastWriteAt: new Date(lastWriteAt).toISOString(),
       })),
-    close: () => (closing ??= shut()),
+    close: () => {
+      closing.abort(new TidemarkError('HOST_DRAINING', `repository ${parts.file.repository} is being closed`));
+      return (closed ??= shut());
+    },
   };
 }

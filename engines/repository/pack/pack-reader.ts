@@ -45,20 +45,36 @@ async function inspectFile({ packId, uuid, path, log, open }: PackFile): Promise
 }
 
 /** Records of a closed pack; null, and an error in the log, when the medium or the header does not give them. */
-export async function readClosedPack(
+export function readClosedPack(
   { store }: Storage,
   uuid: string,
   { contents, packId }: PackName,
   log: Log,
 ): Promise<PackListing | null> {
   const name = layout.closedPack(contents, packId);
-  const path = store.locate(name);
-  const inspected = await inspectFile({ packId, uuid, path, log, open: () => store.open(name) });
+  return readListing({ packId, uuid, path: store.locate(name), log, open: () => store.open(name) });
+}
+
+/** The same of a pack in the trash. */
+export function readTrashedPack(
+  { store }: Storage,
+  uuid: string,
+  { contents, packId, epoch }: PackName & { epoch: number },
+  log: Log,
+): Promise<PackListing | null> {
+  const name = layout.closedPack(contents, packId);
+  const path = `${store.locate(name)} in the trash of epoch ${epoch}`;
+  return readListing({ packId, uuid, path, log, open: () => store.openTrashed({ epoch, name }) });
+}
+
+async function readListing(file: PackFile): Promise<PackListing | null> {
+  const { packId, path, log } = file;
+  const inspected = await inspectFile(file);
   if (!inspected) return null;
   const { found } = inspected;
   if (!found) log.error('pack is damaged: no sound header', { path });
   else if (!found.finished) log.warn('pack has no sound footer: scanned', { path, records: found.records.length });
-  return found && { contents, packId, records: found.records };
+  return found && { contents: found.contents, packId, records: found.records };
 }
 
 /**

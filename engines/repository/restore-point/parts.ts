@@ -1,4 +1,6 @@
 /** What the verbs on restore points work with. */
+import type { RestorePointId } from '../../../schema/domain/ids.ts';
+import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import type { RepositoryFile } from '../../../schema/repository/documents.ts';
 import type { RecordIndex } from '../index/record-index.ts';
@@ -8,16 +10,28 @@ import type { SoundMaps } from './also-read.ts';
 import type { PageReader } from './page-reader.ts';
 import type { PageStore } from './page-store.ts';
 import type { Points } from './points.ts';
+import type { Reliance } from './reliance.ts';
 
 export type Parts = {
   storage: Storage;
   file: RepositoryFile;
   seams: Seams;
   points: Points;
+  /** Whatever is asked of it is touched. */
   index: RecordIndex;
+  reliance: Reliance;
   pages: PageReader;
   pageStore: PageStore;
   /** Verbs of a run, by run key; what writes map pages, as `pages`. */
   turns: Turns;
   soundMaps: SoundMaps;
+  sealing: SealingHooks;
+};
+
+/** What has to happen around the commit point. */
+export type SealingHooks = {
+  /** Before the manifest exists. When it fails nothing is sealed. */
+  before(id: RestorePointId): Promise<void>;
+  /** The manifest is durable. Does not fail. */
+  after(sealed: SealOutcome): Promise<void>;
 };
