@@ -2,6 +2,8 @@
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { SealOutcome } from '../../schema/domain/restore-point.ts';
 import type { RepositoryFile } from '../../schema/repository/documents.ts';
+import type { VaultKeys } from '../../schema/repository/keys.ts';
+import { openVault } from '../../schema/repository/vault.ts';
 import { keepImage, forgetImage, loadIndex, type IndexOwner, type LoadedIndex } from './index/load-index.ts';
 import { recoverOpenPacks } from './pack/pack-reader.ts';
 import { openPageSink } from './pack/record-sink.ts';
@@ -15,6 +17,7 @@ import { createRepositoryTime, DAY_MS } from './maintenance/repository-time.ts';
 import type { Repository, RepositoryOptions } from './repository.ts';
 import { abortRestorePoint } from './restore-point/abort.ts';
 import { assignTransfer } from './restore-point/assign-transfer.ts';
+import { createDigestIndex } from './restore-point/digest-index.ts';
 import { declareDisks, openRestorePoint } from './restore-point/opening.ts';
 import { createPageReader } from './restore-point/page-reader.ts';
 import { createPageStore } from './restore-point/page-store.ts';
@@ -23,16 +26,15 @@ import { createReliance } from './restore-point/reliance.ts';
 import { createRegistrar } from './restore-point/registrar.ts';
 import { createRestoreSource } from './restore-point/restore-source.ts';
 import { sealRestorePoint } from './restore-point/seal.ts';
-import { watchIndex } from './restore-point/watched-index.ts';
 import { claimRepository, type ClaimedRepository } from './storage/claim-repository.ts';
 import { createTurns } from './storage/turns.ts';
 
 /**
- * REPOSITORY_NOT_ONE, REPOSITORY_IN_USE, REPOSITORY_NEWER, REPOSITORY_CORRUPT (repository.json); STORAGE_ERROR. What a
- * process before this one was killed over is taken up: packs, index, open restore points with their windows and fences.
+ * REPOSITORY_NOT_ONE, REPOSITORY_IN_USE, REPOSITORY_NEWER, REPOSITORY_CORRUPT (repository.json); KEY_MISSING, WRONG_KEY,
+ * NOT_ENCRYPTED, TAMPERED; STORAGE_ERROR. What a process before this one was killed over is taken up: packs, index, open restore points with their windows and fences.
  */
 export async function openRepository(options: RepositoryOptions): Promise<Repository> {
-  const claimed = await claimRepository(options.storage.staging, options.repositoryId, options.seams);
+  const claimed = await claimRepository(options.storage.staging, options);
   try {
     return await serve(options, claimed);
   } catch (error) {
@@ -41,16 +43,23 @@ export async function openRepository(options: RepositoryOptions): Promise<Reposi
   }
 }
 
-async function serve(options: RepositoryOptions, { file, release }: ClaimedRepository): Promise<Repository> {
+async function serve(options: RepositoryOptions, { file, keys, release }: ClaimedRepository): Promise<Repository> {
   const { storage, indexFolder, seams } = options;
+  const laneKeys = keys?.vault ?? null;
+  const vault = openVault(laneKeys, seams.random);
   const left = await recoverOpenPacks(storage, file.uuid, seams.log);
   const owner: IndexOwner = { storage, file, indexFolder, log: seams.log };
   const loaded = await loadIndex(owner, left);
-  const { index } = loaded;
-  const points = await loadPoints({ storage, clock: seams.clock, log: seams.log, index });
-  const source = openRecordSource({ storage });
-  const parts = await assemble(options, file, { points, source, records: index });
-  return facade(parts, async () => {
+  const points = await loadPoints({
+    storage,
+    vault,
+    clock: seams.clock,
+    log: seams.log,
+    index: createDigestIndex(loaded.index, vault),
+  });
+  const source = openRecordSource({ storage, vault });
+  const parts = await assemble(options, file, { vault, points, source, records: loaded.index });
+  return facade(parts, laneKeys, async () => {
     await parts.turns.idle();
     for (const point of points.open.values()) await point.ledger.close();
     await parts.pageStore.close();
@@ -60,24 +69,25 @@ async function serve(options: RepositoryOptions, { file, release }: ClaimedRepos
   });
 }
 
-type Loaded = Pick<MaintenanceParts, 'points' | 'source' | 'records'>;
+type Loaded = Pick<MaintenanceParts, 'vault' | 'points' | 'source' | 'records'>;
 
 async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded: Loaded): Promise<MaintenanceParts> {
   const { storage, seams, serverTime = async () => null, graceMs = DAY_MS, lockDays = 0 } = options;
-  const { points, source, records } = loaded;
-  const state = await loadState(storage, seams.log);
+  const { vault, points, source, records } = loaded;
+  const state = await loadState({ storage, vault }, seams.log);
   const time = createRepositoryTime(state.keptTimeMs(), { clock: seams.clock, log: seams.log, serverTime });
-  const flags = await loadFlags(storage, seams.log);
+  const flags = await loadFlags({ storage, vault }, seams.log);
   const reliance = createReliance();
-  const index = watchIndex(records, reliance);
+  const index = createDigestIndex(records, vault, reliance.touch);
   return {
     ...loaded,
     ...{ storage, file, seams, index, reliance, state, time, flags, graceMs, lockDays },
     pages: createPageReader(index, source),
-    pageStore: createPageStore(openPageSink(storage, file.uuid, seams), index),
+    unwatched: createDigestIndex(records, vault),
+    pageStore: createPageStore(openPageSink({ storage, vault, uuid: file.uuid, seams }), index),
     turns: createTurns(),
     soundMaps: new Map(),
-    sealing: createSealingHooks({ storage, seams, points, flags, time, lockDays }),
+    sealing: createSealingHooks({ storage, vault, seams, points, flags, time, lockDays }),
     stateOf: (id) => (points.sealed.get(id)?.manifest.suspect ? 'suspect' : 'good'),
   };
 }
@@ -94,7 +104,7 @@ function byTime(a: SealOutcome, b: SealOutcome): number {
   return first < second ? -1 : Number(first > second);
 }
 
-function facade(parts: MaintenanceParts, shut: () => Promise<void>): Repository {
+function facade(parts: MaintenanceParts, laneKeys: VaultKeys | null, shut: () => Promise<void>): Repository {
   const { points } = parts;
   const verbs = createMaintenance(parts);
   const closing = new AbortController();
@@ -113,6 +123,7 @@ function facade(parts: MaintenanceParts, shut: () => Promise<void>): Repository 
     restoreFromTrash: (id) => unlessClosing(() => verbs.restoreFromTrash(id)),
     setFlags: (id, flags) => unlessClosing(() => verbs.setFlags(id, flags)),
     repositoryId: parts.file.repository,
+    laneKeys,
     openRestorePoint: (spec) => inTurn(spec.run, () => openRestorePoint(parts, spec)),
     declareDisks: (of) => inTurn(of.run, () => declareDisks(parts, of)),
     assignTransfer: (request) => inTurn(request.run, () => assignTransfer(parts, request)),

@@ -92,17 +92,17 @@ export class RestoreSession {
 
   async #readWhereItIs(resolved: Resolved, block: number): Promise<Uint8Array> {
     const { records, source, connection } = this.#options;
-    const id = resolved.digests.subarray(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES);
+    const digest = resolved.digests.subarray(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES);
     const place = resolved.places[block]!;
     try {
-      return await records.read(place, id);
+      return await records.read(place, digest);
     } catch (error) {
       if (errorCodeOf(error) !== 'DAMAGED_BLOCK') throw error;
       // Its pack may have been rewritten since it was asked for.
       const now = (await source.resolve(connection, resolved.window)).places[block];
       if (!now || (now.pack === place.pack && now.offset === place.offset)) throw error;
       resolved.places[block] = now;
-      return records.read(now, id);
+      return records.read(now, digest);
     }
   }
 

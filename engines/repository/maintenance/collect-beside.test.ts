@@ -6,6 +6,7 @@ import { lineageId, type RestorePointId } from '../../../schema/domain/ids.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { FinishedWindow, TransferHello } from '../../../schema/domain/seams.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
+import { plainVault } from '../../../schema/repository/vault.ts';
 import { openRecordSource } from '../pack/record-source.ts';
 import { createMaintained, DAY_MS, type Maintained } from '../../../tests/fixtures/repository/maintained.ts';
 import { DISK, MIB, planOf } from '../../../tests/fixtures/repository/test-repository.ts';
@@ -27,6 +28,9 @@ async function removed(disk: Buffer): Promise<RestorePointId> {
   await remove(restorePointId);
   return restorePointId;
 }
+
+/** Two windows, of which most is zeros. */
+const sparseDisk = (): Buffer => Buffer.concat([diskOf(5), Buffer.alloc(60 * MIB), diskOf(3, 'z')]);
 
 type Assigned = Omit<TransferAssignment, 'endpoint'>;
 const helloOf = ({ restorePointId, run, diskKey, fence, sizeBytes, blockSize }: Assigned): TransferHello => ({
@@ -102,7 +106,7 @@ describe('backup', () => {
   });
 
   test('of windows in the ledger nothing goes, however often the repository is restarted', async () => {
-    const disk = diskOf(70);
+    const disk = sparseDisk();
     const { point, given } = await assigned(1, disk);
     await send({ assignment: given, disk, windows: 1 });
     for (let times = 0; times < 2; times += 1) {
@@ -126,8 +130,7 @@ describe('backup', () => {
     const { restorePointId } = first.point;
     for (let block = 0; block < 3; block += 1) {
       const payload = disk.subarray(block * MIB, (block + 1) * MIB);
-      const record = { id: digestOf(payload), codec: 'none' as const, rawLength: MIB, payload, restorePointId };
-      world.sink.append(record);
+      world.sink.append({ digest: digestOf(payload), codec: 'none', rawLength: MIB, payload, restorePointId });
     }
     await world.sink.close();
     await registrar.end('first');
@@ -151,8 +154,8 @@ describe('backup', () => {
     const records = [0, 1, 2].map((block) => {
       const payload = disk.subarray(block * MIB, (block + 1) * MIB);
       const { restorePointId } = point;
-      const record = { id: digestOf(payload), codec: 'none' as const, rawLength: MIB, payload, restorePointId };
-      return { id: record.id, place: world.sink.append(record) };
+      const record = { digest: digestOf(payload), codec: 'none' as const, rawLength: MIB, payload, restorePointId };
+      return { digest: record.digest, place: world.sink.append(record) };
     });
     await world.sink.close();
     await world.collect();
@@ -162,7 +165,7 @@ describe('backup', () => {
   });
 
   test('an increment goes on when its base is removed, and is whole without it', async () => {
-    const disk = diskOf(70);
+    const disk = sparseDisk();
     const base = await sealedFull(1, disk);
     await world.reopen();
     const { given, point } = await (async () => {
@@ -216,7 +219,7 @@ describe('restore', () => {
     const after = await restoreSource.resolve('r', 0);
     expect(after.digests).toEqual(before.digests);
     expect(after.places[0]).not.toEqual(before.places[0]);
-    const records = openRecordSource({ storage: world.storage });
+    const records = openRecordSource({ storage: world.storage, vault: plainVault });
     await expect(records.read(before.places[0]!, before.digests.subarray(0, 32))).rejects.toMatchObject({
       code: 'DAMAGED_BLOCK',
     });
@@ -236,7 +239,7 @@ describe('restore', () => {
     await restoreSource.begin('r', { purpose: 'restore', restorePointId, diskKey: DISK });
     await removing.catch(() => undefined);
     await world.collect();
-    const records = openRecordSource({ storage: world.storage });
+    const records = openRecordSource({ storage: world.storage, vault: plainVault });
     const { places, digests } = await restoreSource.resolve('r', 0);
     for (const [at, place] of places.entries()) await records.read(place!, digests.subarray(at * 32, at * 32 + 32));
     await records.close();
@@ -247,7 +250,7 @@ describe('restore', () => {
 
 describe('the trash', () => {
   test('a removed restore point comes back with all that it needs, and again goes', async () => {
-    const disk = diskOf(70);
+    const disk = sparseDisk();
     const { restorePointId } = await sealedFull(1, disk);
     await world.reopen();
     const kept = Buffer.concat([disk.subarray(0, 3 * MIB), diskOf(7, 'b')]);

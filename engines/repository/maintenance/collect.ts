@@ -19,7 +19,6 @@ import { accountPacks, type Accounts } from './pack-account.ts';
 import { createTeller } from './progress.ts';
 import type { TimeReading } from './repository-time.ts';
 import { PackRewriter } from './rewrite-packs.ts';
-import { idOf } from './maintenance-parts.ts';
 import { takeRoots, type Roots } from './roots.ts';
 import { listTrash, type Trash } from './trash.ts';
 import { TrashWatch } from './trash-watch.ts';
@@ -117,7 +116,7 @@ function begin(parts: MaintenanceParts, living: Living): Promise<{ roots: Roots;
   // What is needed from now on may soon be locked.
   const mark = lockDays > 0 ? living.markLocked : living.mark;
   return turns.take('pages', async () => {
-    const stop = reliance.watch((digest) => mark(idOf(digest)));
+    const stop = reliance.watch(mark);
     return { roots: takeRoots(parts), stop };
   });
 }

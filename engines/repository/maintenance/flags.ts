@@ -1,12 +1,12 @@
 /** Flags of restore points, one small file each beside the manifests, which never change: keep, hold, lock. */
-import { errorCodeOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { RestorePointFlags } from '../../../schema/domain/maintenance.ts';
 import type { Log } from '../../../schema/domain/seams.ts';
 import { isId128 } from '../../../schema/repository/digest.ts';
-import { FORMAT_VERSION, MAX_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
+import { FORMAT_VERSION } from '../../../schema/repository/limits.ts';
 import { encodeFlags, parseFlags, type FlagsDocument } from '../../../schema/repository/maintenance-documents.ts';
-import { isReadFailure } from '../storage/files.ts';
+import { flagsFile, isDamage, readDocument, type SealedStorage } from '../storage/documents.ts';
 import { layout } from '../storage/layout.ts';
 import type { Storage } from '../storage/storage.ts';
 import { createTurns } from '../storage/turns.ts';
@@ -32,13 +32,14 @@ export type FlagStore = {
 /** Files read side by side. */
 const READS_AT_ONCE = 16;
 
-export async function loadFlags(storage: Storage, log: Log): Promise<FlagStore> {
+export async function loadFlags(sealed: SealedStorage, log: Log): Promise<FlagStore> {
+  const { storage, vault } = sealed;
   const { staging } = storage;
   const all = new Map<RestorePointId, Flags | 'unreadable'>();
   const ids = (await staging.list(layout.flagsFolder)).filter(isId128) as RestorePointId[];
   for (let at = 0; at < ids.length; at += READS_AT_ONCE) {
     const group = ids.slice(at, at + READS_AT_ONCE);
-    const found = await Promise.all(group.map((id) => readFlags(storage, log, id)));
+    const found = await Promise.all(group.map((id) => readFlags(sealed, log, id)));
     for (const [i, flags] of found.entries()) if (flags) all.set(group[i]!, flags);
   }
   const turns = createTurns();
@@ -52,7 +53,8 @@ export async function loadFlags(storage: Storage, log: Log): Promise<FlagStore> 
         if (known === 'unreadable') throw unreadable(storage, id);
         const flags = change(known);
         const document = { format: FORMAT_VERSION, restorePointId: id, ...flags };
-        await staging.replace(layout.flags(id), encodeFlags(document));
+        const of = flagsFile(id);
+        await staging.replace(of.file, vault.sealText(of, encodeFlags(document)));
         all.set(id, flags);
         return flags;
       }),
@@ -71,19 +73,19 @@ const unreadable = ({ staging }: Storage, id: RestorePointId): TidemarkError =>
   });
 
 async function readFlags(
-  { staging }: Storage,
+  { storage: { staging }, vault }: SealedStorage,
   log: Log,
   id: RestorePointId,
 ): Promise<Flags | 'unreadable' | null> {
   const path = staging.locate(layout.flags(id));
   try {
-    const text = await staging.readText(layout.flags(id), MAX_DOCUMENT_BYTES);
+    const text = await readDocument(staging, vault, flagsFile(id));
     if (text === null) return null;
     const { restorePointId, keep, hold, lock } = parseFlags(text, path);
     if (restorePointId === id) return { keep, hold, lock };
     log.error('flags of another restore point: nothing of this one is removed', { path });
   } catch (error) {
-    if (errorCodeOf(error) !== 'REPOSITORY_CORRUPT' && !isReadFailure(error)) throw error;
+    if (!isDamage(error)) throw error;
     log.error('damaged flags: the restore point is not removed', { path, error: String(error) });
   }
   return 'unreadable';

@@ -2,6 +2,7 @@
 import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import type { PackName } from '../pack/pack-reader.ts';
 import type { SealingHooks } from '../restore-point/parts.ts';
+import { manifestFile } from '../storage/documents.ts';
 import { layout } from '../storage/layout.ts';
 import type { Store } from '../storage/store.ts';
 import { isLocked } from './flags.ts';
@@ -9,10 +10,12 @@ import type { MaintenanceParts } from './maintenance-parts.ts';
 import type { Accounts } from './pack-account.ts';
 import type { TimeReading } from './repository-time.ts';
 
-type LockParts = Pick<MaintenanceParts, 'storage' | 'seams' | 'flags' | 'time' | 'points' | 'lockDays'>;
+type LockParts = Pick<MaintenanceParts, 'storage' | 'vault' | 'seams' | 'flags' | 'time' | 'points' | 'lockDays'>;
 
-export const manifestNameOf = ({ restorePointId, manifest }: SealOutcome): string =>
-  layout.manifest(manifest.vm.vmId, restorePointId);
+export const manifestNameOf = (
+  { vault }: Pick<LockParts, 'vault'>,
+  { restorePointId, manifest }: Pick<SealOutcome, 'restorePointId' | 'manifest'>,
+): string => manifestFile(vault, manifest.vm.vmId, restorePointId).file;
 
 /** The lock is durable before the manifest is: there is no moment in which a restore point is there and not locked. */
 export function createSealingHooks(parts: LockParts): SealingHooks {
@@ -26,7 +29,7 @@ export function createSealingHooks(parts: LockParts): SealingHooks {
       await flags.change(id, (known) => ({ ...known, lock: { days: lockDays, from } }));
     },
     after: async (sealed) => {
-      if (lockDays > 0) await protect([manifestNameOf(sealed)], true);
+      if (lockDays > 0) await protect([manifestNameOf(parts, sealed)], true);
     },
   };
 }
@@ -61,17 +64,18 @@ export function createProtection({ storage, seams }: Pick<LockParts, 'storage' |
 
 /** Closed packs and manifests of what is locked cannot be touched any more; those of what is not, can again. */
 export async function protectLocked(
-  { flags, points, lockDays }: LockParts,
+  parts: LockParts,
   packs: readonly PackName[],
   { packs: accounts }: Accounts,
   nowMs: number | null,
   protect: Protect,
 ): Promise<void> {
+  const { flags, points, lockDays } = parts;
   if (lockDays === 0 && !flags.hasLocks()) return;
   const names: Record<'locked' | 'free', string[]> = { locked: [], free: [] };
   for (const { contents, packId } of packs)
     names[accounts.get(packId)?.locked ? 'locked' : 'free'].push(layout.closedPack(contents, packId));
   for (const sealed of points.sealed.values())
-    names[isLocked(flags.of(sealed.restorePointId), nowMs) ? 'locked' : 'free'].push(manifestNameOf(sealed));
+    names[isLocked(flags.of(sealed.restorePointId), nowMs) ? 'locked' : 'free'].push(manifestNameOf(parts, sealed));
   if (await protect(names.locked, true)) await protect(names.free, false);
 }

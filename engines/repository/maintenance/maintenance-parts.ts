@@ -3,6 +3,7 @@ import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { RestorePointState } from '../../../schema/domain/retention.ts';
 import type { RecordSource } from '../../../schema/domain/seams.ts';
 import type { RecordIndex } from '../index/record-index.ts';
+import type { DigestIndex } from '../restore-point/digest-index.ts';
 import type { Parts } from '../restore-point/parts.ts';
 import type { FlagStore } from './flags.ts';
 import type { RepositoryState } from './repository-state.ts';
@@ -11,6 +12,8 @@ import type { RepositoryTime } from './repository-time.ts';
 export type MaintenanceParts = Parts & {
   /** The index itself: what is asked of it here is not relied on. By ids. */
   records: RecordIndex;
+  /** The same by digests. */
+  unwatched: DigestIndex;
   source: RecordSource;
   state: RepositoryState;
   time: RepositoryTime;
@@ -20,6 +23,3 @@ export type MaintenanceParts = Parts & {
   /** 0: new restore points are not locked. */
   lockDays: number;
 };
-
-/** Record id of a digest. */
-export const idOf = (digest: Uint8Array): Uint8Array => digest;

@@ -7,7 +7,7 @@ import type { Repository } from '../repository.ts';
 import { collect } from './collect.ts';
 import { describeFlags, type Flags } from './flags.ts';
 import { createProtection } from './locks.ts';
-import { idOf, type MaintenanceParts } from './maintenance-parts.ts';
+import type { MaintenanceParts } from './maintenance-parts.ts';
 import { removeRestorePoint, restoreFromTrash } from './removal.ts';
 import { bringBackFor } from './trash.ts';
 
@@ -43,7 +43,7 @@ export async function withTrash<T>(parts: MaintenanceParts, work: () => Promise<
       return await work();
     } catch (error) {
       const digest = digestOfMissing(error);
-      if (digest === null || (await bringBackFor(parts, [idOf(digest)])) === 0) throw error;
+      if (digest === null || (await bringBackFor(parts, [parts.vault.idOf(digest)])) === 0) throw error;
     }
   }
 }

@@ -2,7 +2,7 @@
 import { errorCodeOf } from '../../../schema/domain/errors.ts';
 import { readPage, type DiskMap } from '../restore-point/page-reader.ts';
 import type { Living } from './living.ts';
-import { idOf, type MaintenanceParts } from './maintenance-parts.ts';
+import type { MaintenanceParts } from './maintenance-parts.ts';
 import { mapsOf, unknownManifests, type Roots } from './roots.ts';
 import { bringBackFor } from './trash.ts';
 import { newSeenPages, walkMap } from './walk-map.ts';
@@ -22,6 +22,7 @@ export type Marking = {
  */
 export async function markLiving(parts: MaintenanceParts, marking: Marking): Promise<number> {
   const { living, roots, nowMs, signal } = marking;
+  const { idOf } = parts.vault;
   for (const digest of roots.pinned) living.mark(idOf(digest));
   const { locked, others } = mapsOf(parts, [...roots.sealed, ...(await unknownManifests(parts))], nowMs);
   const pages = createPageSource(parts, marking);
@@ -47,11 +48,11 @@ function createPageSource(parts: MaintenanceParts, { progress }: Marking) {
   const read = async (digest: Uint8Array): Promise<Uint8Array> => {
     const key = Buffer.from(digest).toString('hex');
     try {
-      const page = await readPage(parts.records, parts.source, digest, key);
+      const page = await readPage(parts.unwatched, parts.source, digest, key);
       progress((doneBytes += page.byteLength));
       return page;
     } catch (error) {
-      const count = errorCodeOf(error) === 'DAMAGED_BLOCK' ? await bringBackFor(parts, [idOf(digest)]) : 0;
+      const count = errorCodeOf(error) === 'DAMAGED_BLOCK' ? await bringBackFor(parts, [parts.vault.idOf(digest)]) : 0;
       if (count === 0) throw error;
       packsRestored += count;
       return read(digest);
@@ -62,7 +63,7 @@ function createPageSource(parts: MaintenanceParts, { progress }: Marking) {
 
 /** Of one that is sealed meanwhile its ledger is gone; but whatever a seal looks up is touched. */
 async function markLedger(
-  { points }: MaintenanceParts,
+  { points, vault }: MaintenanceParts,
   { point, offsets }: Roots['ledgers'][number],
   { living, signal }: Marking,
 ): Promise<void> {
@@ -70,7 +71,7 @@ async function markLedger(
     signal.throwIfAborted();
     try {
       for (const entry of (await point.ledger.read(offset)).entries)
-        if (entry.kind === 'data') living.mark(idOf(entry.digest));
+        if (entry.kind === 'data') living.mark(vault.idOf(entry.digest));
     } catch (error) {
       if (points.open.get(point.head.restorePointId) === point) throw error;
       return;

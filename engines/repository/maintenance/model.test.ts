@@ -7,6 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { randomFrom, seeded } from '../../../tests/fixtures/mover/disks.ts';
+import { KEY_FILE } from '../../../tests/fixtures/repository/keys.ts';
+import type { Secret } from '../../../schema/repository/secrets.ts';
 import { CollectionModel } from '../../../tests/fixtures/repository/collection-model.ts';
 
 /** Lives that once ended badly. */
@@ -14,9 +16,9 @@ const KEPT_SEEDS: readonly number[] = [];
 const LIVES = Number(process.env['TIDEMARK_MODEL_LIVES'] ?? 2);
 const ACTS = 400;
 
-async function live(seed: number): Promise<CollectionModel['done']> {
+async function live(seed: number, secret: Secret | null): Promise<CollectionModel['done']> {
   const folder = await mkdtemp(join(tmpdir(), 'td-collection-'));
-  const model = new CollectionModel(randomFrom(seed), join(folder, 'index'));
+  const model = new CollectionModel(randomFrom(seed), join(folder, 'index'), secret);
   const acts: string[] = [];
   try {
     await model.open();
@@ -37,8 +39,8 @@ test('whatever happens beside a collection, what is sealed is there, and in the 
   const { next } = seeded();
   const seeds = [...KEPT_SEEDS, ...Array.from({ length: LIVES }, () => next(2 ** 31))];
   const sum = { collections: 0, trashed: 0, rewritten: 0, removedForGood: 0 };
-  for (const seed of seeds) {
-    const done = await live(seed);
+  for (const [at, seed] of seeds.entries()) {
+    const done = await live(seed, at % 2 === 0 ? null : KEY_FILE);
     for (const key of Object.keys(sum) as (keyof typeof sum)[]) sum[key] += done[key];
   }
   for (const count of Object.values(sum)) expect(count).toBeGreaterThan(0);

@@ -4,12 +4,13 @@ import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { RemovalOutcome } from '../../../schema/domain/maintenance.ts';
 import type { Manifest, SealOutcome } from '../../../schema/domain/restore-point.ts';
 import { parseManifest } from '../../../schema/repository/documents.ts';
-import { MAX_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
+import { MAX_SEALED_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
 import { readPage, type DiskMap } from '../restore-point/page-reader.ts';
 import { newestSealed, outcomeOf, requireSealed } from '../restore-point/points.ts';
+import { listedManifest } from '../storage/documents.ts';
 import { isLocked } from './flags.ts';
 import { manifestNameOf, type Protect } from './locks.ts';
-import { idOf, type MaintenanceParts } from './maintenance-parts.ts';
+import type { MaintenanceParts } from './maintenance-parts.ts';
 import { bringBackFor, keyOf, listTrash, type TrashedManifest } from './trash.ts';
 import { newSeenPages, walkMap } from './walk-map.ts';
 
@@ -35,7 +36,7 @@ export async function removeRestorePoint(
   const sealed = requireSealed(points, id);
   checkRemovable(parts, sealed.manifest, nowMs, last);
   points.sealed.delete(id);
-  const name = manifestNameOf(sealed);
+  const name = manifestNameOf(parts, sealed);
   try {
     if (parts.flags.hasLocks()) await protect([name], false);
     await parts.storage.store.moveToTrash({ epoch: state.epoch(), name });
@@ -105,13 +106,14 @@ export async function restoreFromTrash(parts: MaintenanceParts, id: RestorePoint
   return sealed;
 }
 
-async function readTrashedManifest({ storage }: MaintenanceParts, object: TrashedManifest): Promise<SealOutcome> {
+async function readTrashedManifest({ storage, vault }: MaintenanceParts, object: TrashedManifest): Promise<SealOutcome> {
   const path = `${storage.store.locate(object.name)} in the trash of epoch ${object.epoch}`;
   const file = await storage.store.openTrashed(object);
   if (!file) throw new TidemarkError('RESTORE_POINT_NOT_FOUND', `${path} is gone`, { path });
   try {
-    const bytes = Buffer.alloc(Math.min(await file.lengthBytes(), MAX_DOCUMENT_BYTES));
-    const { manifest, digest } = parseManifest(bytes.toString('utf8', 0, await file.read(bytes, 0)), path);
+    const bytes = Buffer.alloc(Math.min(await file.lengthBytes(), MAX_SEALED_DOCUMENT_BYTES));
+    const source = bytes.toString('utf8', 0, await file.read(bytes, 0));
+    const { manifest, digest } = parseManifest(vault.openText(listedManifest(object.name), source, path), path);
     return outcomeOf(manifest, digest);
   } finally {
     await file.close();
@@ -119,7 +121,7 @@ async function readTrashedManifest({ storage }: MaintenanceParts, object: Trashe
 }
 
 async function bringBackMap(parts: MaintenanceParts, id: RestorePointId, map: DiskMap): Promise<void> {
-  const { records, source } = parts;
+  const { records, unwatched, source, vault } = parts;
   const missing = new Map<string, Uint8Array>();
   const fetch = async (): Promise<void> => {
     const ids = [...missing.values()];
@@ -132,9 +134,9 @@ async function bringBackMap(parts: MaintenanceParts, id: RestorePointId, map: Di
   };
   await walkMap(map, {
     seen: newSeenPages(),
-    read: (digest) => readPage(records, source, digest, Buffer.from(digest).toString('hex')),
+    read: (digest) => readPage(unwatched, source, digest, Buffer.from(digest).toString('hex')),
     meet: (digest) => {
-      const one = idOf(digest);
+      const one = vault.idOf(digest);
       if (records.lookup(one) === null) missing.set(keyOf(one), Uint8Array.from(one));
     },
     // The pages that are read next are among those met.

@@ -1,10 +1,8 @@
 /** The state of the repository: epoch of collections, repository time, and since when the trash of an epoch has been lying. */
-import { errorCodeOf } from '../../../schema/domain/errors.ts';
 import type { Log } from '../../../schema/domain/seams.ts';
-import { FORMAT_VERSION, MAX_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
+import { FORMAT_VERSION } from '../../../schema/repository/limits.ts';
 import { encodeState, parseState, type StateDocument } from '../../../schema/repository/maintenance-documents.ts';
-import { isReadFailure } from '../storage/files.ts';
-import { layout } from '../storage/layout.ts';
+import { isDamage, readDocument, stateFile, type SealedStorage } from '../storage/documents.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { TimeReading } from './repository-time.ts';
 
@@ -18,8 +16,9 @@ export type RepositoryState = {
   lyingSince(epoch: number): number | null;
 };
 
-export async function loadState(storage: Storage, log: Log): Promise<RepositoryState> {
-  let state = (await readState(storage, log)) ?? (await newState(storage));
+export async function loadState(sealed: SealedStorage, log: Log): Promise<RepositoryState> {
+  const { storage, vault } = sealed;
+  let state = (await readState(sealed, log)) ?? (await newState(storage));
   return {
     epoch: () => state.epoch,
     keptTimeMs: () => (state.repositoryTime === null ? null : Date.parse(state.repositoryTime)),
@@ -29,7 +28,7 @@ export async function loadState(storage: Storage, log: Log): Promise<RepositoryS
       // In doubt the epoch that ends has no time: the trash of it waits for one that has.
       if (doubt === null && repositoryTime !== null) settled.push({ epoch: state.epoch, at: repositoryTime });
       const next = { format: FORMAT_VERSION, epoch: state.epoch + 1, repositoryTime, settled };
-      await storage.staging.replace(layout.state, encodeState(next));
+      await storage.staging.replace(stateFile.file, vault.sealText(stateFile, encodeState(next)));
       state = next;
       return next.epoch;
     },
@@ -46,14 +45,16 @@ function settledOf(settled: StateDocument['settled'], inTrash: readonly number[]
   return settled.filter((one) => used.has(one));
 }
 
-async function readState({ staging }: Storage, log: Log): Promise<StateDocument | null> {
+async function readState({ storage, vault }: SealedStorage, log: Log): Promise<StateDocument | null> {
+  const { staging } = storage;
+  const path = staging.locate(stateFile.file);
   try {
-    const text = await staging.readText(layout.state, MAX_DOCUMENT_BYTES);
-    return text === null ? null : parseState(text, staging.locate(layout.state));
+    const text = await readDocument(staging, vault, stateFile);
+    return text === null ? null : parseState(text, path);
   } catch (error) {
-    if (errorCodeOf(error) !== 'REPOSITORY_CORRUPT' && !isReadFailure(error)) throw error;
+    if (!isDamage(error)) throw error;
     // Made anew: then all of the trash begins its grace anew, and no lock ends before the time is known again.
-    log.error('the state of the repository is damaged', { path: staging.locate(layout.state), error: String(error) });
+    log.error('the state of the repository is damaged', { path, error: String(error) });
     return null;
   }
 }

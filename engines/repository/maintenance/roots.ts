@@ -6,9 +6,9 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { Manifest } from '../../../schema/domain/restore-point.ts';
 import { parseManifest } from '../../../schema/repository/documents.ts';
-import { MAX_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
 import type { OpenPoint } from '../restore-point/open-point.ts';
 import type { DiskMap } from '../restore-point/page-reader.ts';
+import { listedManifest, readDocument } from '../storage/documents.ts';
 import { layout } from '../storage/layout.ts';
 import { isLocked } from './flags.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
@@ -42,7 +42,7 @@ const offsetsOf = (frames: Float64Array): Float64Array =>
  * Manifests that lie there and are not known. REPOSITORY_CORRUPT, STORAGE_ERROR: what a damaged manifest or an open
  * restore point that cannot be read needs, nobody knows.
  */
-export async function unknownManifests({ storage, points }: MaintenanceParts): Promise<Manifest[]> {
+export async function unknownManifests({ storage, vault, points }: MaintenanceParts): Promise<Manifest[]> {
   const { staging, store } = storage;
   const unread = points.damaged.find((path) => path.startsWith(`${staging.locate(layout.open)}/`));
   if (unread !== undefined)
@@ -53,7 +53,7 @@ export async function unknownManifests({ storage, points }: MaintenanceParts): P
   for (const name of await store.list(layout.manifests)) {
     const id = name.slice(name.lastIndexOf('/') + 1) as RestorePointId;
     if (points.sealed.has(id)) continue;
-    const text = await store.readText(name, MAX_DOCUMENT_BYTES);
+    const text = await readDocument(store, vault, listedManifest(name));
     // Removed meanwhile.
     if (text !== null) found.push(parseManifest(text, store.locate(name)).manifest);
   }

@@ -68,7 +68,7 @@ async function giveFence(
     disks: given ? head.disks.map((one) => (one === given ? fresh : one)) : [...head.disks, fresh],
   };
   try {
-    await saveHead(parts.storage, next);
+    await saveHead(parts, next);
     point.head = next;
   } finally {
     release();

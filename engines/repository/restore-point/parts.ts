@@ -3,10 +3,11 @@ import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import type { RepositoryFile } from '../../../schema/repository/documents.ts';
-import type { RecordIndex } from '../index/record-index.ts';
+import type { Vault } from '../../../schema/repository/vault.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Turns } from '../storage/turns.ts';
 import type { SoundMaps } from './also-read.ts';
+import type { DigestIndex } from './digest-index.ts';
 import type { PageReader } from './page-reader.ts';
 import type { PageStore } from './page-store.ts';
 import type { Points } from './points.ts';
@@ -14,11 +15,12 @@ import type { Reliance } from './reliance.ts';
 
 export type Parts = {
   storage: Storage;
+  vault: Vault;
   file: RepositoryFile;
   seams: Seams;
   points: Points;
   /** Whatever is asked of it is touched. */
-  index: RecordIndex;
+  index: DigestIndex;
   reliance: Reliance;
   pages: PageReader;
   pageStore: PageStore;

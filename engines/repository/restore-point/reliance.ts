@@ -6,8 +6,8 @@ import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { DiskMap } from './page-reader.ts';
 
 export type Reliance = {
-  /** Said of each digest that is asked for, promised or written, whatever the answer. */
-  touch(digest: Uint8Array): void;
+  /** Said of each record id that is asked for, promised or written, whatever the answer. */
+  touch(id: Uint8Array): void;
   /** What `digests` gives, whenever it is asked, stays until the result is called. */
   pin(digests: () => Iterable<Uint8Array>): () => void;
   /** A map and all that it needs stay until the result is called. `restoring`: by a restore of that point. */
@@ -16,15 +16,15 @@ export type Reliance = {
   pinned(): Iterable<Uint8Array>;
   held(): Iterable<DiskMap>;
   /** From here on `witness` is told what is touched, until the result is called. One at a time. */
-  watch(witness: (digest: Uint8Array) => void): () => void;
+  watch(witness: (id: Uint8Array) => void): () => void;
 };
 
 export function createReliance(): Reliance {
   const pins = new Set<() => Iterable<Uint8Array>>();
   const holds = new Set<{ map: DiskMap; restoring: RestorePointId | null }>();
-  let witness: ((digest: Uint8Array) => void) | null = null;
+  let witness: ((id: Uint8Array) => void) | null = null;
   return {
-    touch: (digest) => witness?.(digest),
+    touch: (id) => witness?.(id),
     pin: (digests) => entered(pins, digests),
     hold: (map, restoring) => entered(holds, { map, restoring: restoring ?? null }),
     isBeingRestored: (id) => [...holds].some((hold) => hold.restoring === id),

@@ -31,7 +31,7 @@ async function decide(parts: Parts, point: OpenPoint, request: SealRequest): Pro
   const disks = disksToSeal(point, request);
   return parts.turns.take('pages', async () => {
     const sealed: ManifestDisk[] = [];
-    const firsts = createFirstReferences(parts.index, point.head.restorePointId);
+    const firsts = createFirstReferences(parts.index.byId, point.head.restorePointId);
     for (const disk of disks) {
       const transfer = request.transfers.find((one) => one.diskKey === disk.head.plan.diskKey);
       const { root, height, conservation } = await buildMap({ ...parts, point, disk, firsts });
@@ -41,7 +41,7 @@ async function decide(parts: Parts, point: OpenPoint, request: SealRequest): Pro
     const base = disks.find((disk) => disk.head.base)?.head.base?.restorePointId ?? null;
     const manifest = await manifestOf(parts, point, request, { disks: sealed, base });
     await parts.sealing.before(manifest.restorePointId);
-    const decision = await writeManifest(parts.storage, manifest);
+    const decision = await writeManifest(parts, manifest);
     // In this turn: a collection begins between two seals, and what one of them made has to be known by then.
     if (decision.state === 'sealed') parts.points.sealed.set(manifest.restorePointId, decision.sealed);
     return decision;
