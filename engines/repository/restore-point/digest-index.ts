@@ -4,7 +4,7 @@ import type { IndexEntry, NewRecord, RecordIndex } from '../index/record-index.t
 
 export type StoredRecord = Omit<NewRecord, 'id'> & { digest: Uint8Array };
 
-/** As `RecordIndex`, with digests in place of ids. */
+/** As `RecordIndex`, with digests in place of ids. Whatever is asked of it, or told, is touched. */
 export type DigestIndex = {
   /** For what starts from packs, where records have ids only. */
   readonly byId: RecordIndex;
@@ -16,13 +16,23 @@ export type DigestIndex = {
   forgottenCount(): number;
 };
 
-export function createDigestIndex(byId: RecordIndex, { idOf }: Pick<Vault, 'idOf'>): DigestIndex {
+/** `touch`: that of the repository's `Reliance`; without it nobody relies on the answers. */
+export function createDigestIndex(
+  byId: RecordIndex,
+  { idOf }: Pick<Vault, 'idOf'>,
+  touch: (id: Uint8Array) => void = () => undefined,
+): DigestIndex {
+  const touched = (digest: Uint8Array): Uint8Array => {
+    const id = idOf(digest);
+    touch(id);
+    return id;
+  };
   return {
     byId,
     idOf,
-    lookup: (digest) => byId.lookup(idOf(digest)),
-    holds: (digest, rawLength) => byId.holds(idOf(digest), rawLength),
-    apply: (records) => byId.apply(records.map(({ digest, ...record }) => ({ ...record, id: idOf(digest) }))),
+    lookup: (digest) => byId.lookup(touched(digest)),
+    holds: (digest, rawLength) => byId.holds(touched(digest), rawLength),
+    apply: (records) => byId.apply(records.map(({ digest, ...record }) => ({ ...record, id: touched(digest) }))),
     forget: (digest) => byId.forget(idOf(digest)),
     forgottenCount: () => byId.forgottenCount(),
   };

@@ -70,7 +70,8 @@ export async function soundLeaf(pages: PageReader, map: DiskMap, leaf: number): 
 const badMap = (map: DiskMap, why: string): TidemarkError =>
   new TidemarkError('REPOSITORY_CORRUPT', `block map ${map.root}: ${why}`, { root: map.root });
 
-async function readPage(
+/** DAMAGED_BLOCK. `key`: the digest in hex. */
+export async function readPage(
   index: DigestIndex,
   source: RecordSource,
   digest: Uint8Array,
