@@ -70,7 +70,10 @@ describe('the example of the page', () => {
       [{ diskKey: 'd0', file: '/srv/images/archive.qcow2', format: 'qcow2', allowBacking: true }],
     ]);
     expect(machine!.proxies).toEqual([{ proxyId: 'proxy-1', slots: 2, lanes: 2, restoreFolders: ['/restores'] }]);
-    expect(machine!.repositories).toEqual([{ repositoryId: 'main', folder: '/backups/main', slots: 4, lanes: 2 }]);
+    const encryption = { passphraseFile: '/etc/tidemark/main.passphrase' };
+    expect(machine!.repositories).toEqual([
+      { repositoryId: 'main', folder: '/backups/main', slots: 4, lanes: 2, encryption },
+    ]);
     expect(jobs[0]).toEqual({
       jobId: 'nightly',
       vms: [
