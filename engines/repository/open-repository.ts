@@ -1,7 +1,7 @@
 /** Opens a repository: lock, packs a dead process left, index, restore points; then it serves. */
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { SealOutcome } from '../../schema/domain/restore-point.ts';
-import { keepImage, forgetImage, loadIndex, type IndexOwner, type LoadedIndex } from './index/load-index.ts';
+import { loadIndex } from './index/load-index.ts';
 import { recoverOpenPacks } from './pack/pack-reader.ts';
 import { openPageSink } from './pack/record-sink.ts';
 import { openRecordSource } from './pack/record-source.ts';
@@ -36,9 +36,7 @@ export async function openRepository(options: RepositoryOptions): Promise<Reposi
 async function serve({ indexFolder, seams, folder }: RepositoryOptions, claimed: ClaimedFolder): Promise<Repository> {
   const { layout, file } = claimed;
   const left = await recoverOpenPacks(layout, file.uuid, seams.log);
-  const owner: IndexOwner = { layout, file, indexFolder, log: seams.log };
-  const loaded = await loadIndex(owner, left);
-  const { index } = loaded;
+  const index = await loadIndex({ layout, file, indexFolder, seams }, left);
   const points = await loadPoints({ layout, clock: seams.clock, log: seams.log, index });
   const source = openRecordSource({ folder });
   const parts: Parts = {
@@ -57,15 +55,9 @@ async function serve({ indexFolder, seams, folder }: RepositoryOptions, claimed:
     for (const point of points.open.values()) await point.ledger.close();
     await parts.pageStore.close();
     await source.close();
-    await letGo(owner, loaded);
+    await index.close();
     claimed.release();
   });
-}
-
-/** What was found damaged is forgotten in memory only: the next start shall see for itself. */
-async function letGo(owner: IndexOwner, loaded: LoadedIndex): Promise<void> {
-  if (loaded.index.forgottenCount() > 0) await forgetImage(owner.indexFolder);
-  else await keepImage(owner, loaded);
 }
 
 /** Of the checkpoint, then of the seal. */
