@@ -16,9 +16,8 @@ import {
 } from './entry.ts';
 
 const CHUNK_ENTRIES = 16_384;
-
-/** The ids whose first `bits` bits are `index`. */
-export type DeltaPart = { bits: number; index: number };
+/** As many as a double can tell beside a prefix of 32 bits. */
+const PLACES = 2 ** 21;
 
 export class Delta {
   readonly #chunks: Buffer[] = [];
@@ -53,37 +52,41 @@ export class Delta {
     }
   }
 
-  /**
-   * Numbers of the entries of one part of all ids, by id; of one id the older first. Of the first `count` entries, those
-   * whose packs are asked for. In parts, so that no single call takes long.
-   */
-  orderOfPart(part: DeltaPart, count: number, ofPack: (pack: number) => boolean): Uint32Array {
-    const restBits = 32 - part.bits;
-    const room = 2 ** (53 - restBits);
-    const keys: number[] = [];
-    for (let number = 0; number < count; number += 1) {
+  /** Puts the numbers `from ... to - 1`, of those whose packs are asked for, where their ids' first bits say. */
+  deal(from: number, to: number, ofPack: (pack: number) => boolean, buckets: number[][]): void {
+    const shift = 32 - Math.log2(buckets.length);
+    for (let number = from; number < to; number += 1) {
       const chunk = this.chunkOf(number);
       const base = this.baseOf(number);
-      const prefix = prefixAt(chunk, base);
-      const partOfId = Math.floor(prefix / 2 ** restBits);
-      if (partOfId !== part.index || !ofPack(packAt(chunk, base))) continue;
-      keys.push((prefix - partOfId * 2 ** restBits) * room + number);
+      if (ofPack(packAt(chunk, base))) buckets[prefixAt(chunk, base) >>> shift]!.push(number);
     }
-    const sorted = Float64Array.from(keys).sort();
-    const numbers = Uint32Array.from(sorted, (key) => key % room);
-    this.#settleTies(numbers);
-    return numbers;
   }
 
-  /** The entries whose packs are asked for. */
-  only(ofPack: (pack: number) => boolean): Delta {
-    const kept = new Delta();
-    for (let number = 0; number < this.#count; number += 1) {
-      const chunk = this.chunkOf(number);
-      const base = this.baseOf(number);
-      if (ofPack(packAt(chunk, base))) kept.#take(chunk, base);
+  /** Sorts numbers, which ascend, by id: of one id the older stays first. */
+  order(numbers: readonly number[]): Uint32Array {
+    const keys = new Float64Array(numbers.length);
+    for (let at = 0; at < numbers.length; at += 1)
+      keys[at] = prefixAt(this.chunkOf(numbers[at]!), this.baseOf(numbers[at]!)) * PLACES + at;
+    keys.sort();
+    const ordered = new Uint32Array(numbers.length);
+    let lastPrefix = -1;
+    for (let at = 0; at < keys.length; at += 1) {
+      const prefix = Math.floor(keys[at]! / PLACES);
+      const number = numbers[keys[at]! - prefix * PLACES]!;
+      if (prefix === lastPrefix) this.#insert(ordered, at, number);
+      else ordered[at] = number;
+      lastPrefix = prefix;
     }
-    return kept;
+    return ordered;
+  }
+
+  /** Adds the entries `from ... to - 1` of another one, of those whose packs are asked for. */
+  addFrom(other: Delta, from: number, to: number, ofPack: (pack: number) => boolean): void {
+    for (let number = from; number < to; number += 1) {
+      const chunk = other.chunkOf(number);
+      const base = other.baseOf(number);
+      if (ofPack(packAt(chunk, base))) this.#take(chunk, base);
+    }
   }
 
   countOf(ofPack: (pack: number) => boolean): number {
@@ -93,8 +96,13 @@ export class Delta {
     return count;
   }
 
-  chunkOf = (number: number): Buffer => this.#chunks[Math.floor(number / CHUNK_ENTRIES)]!;
-  baseOf = (number: number): number => (number % CHUNK_ENTRIES) * ENTRY_BYTES;
+  chunkOf(number: number): Buffer {
+    return this.#chunks[Math.floor(number / CHUNK_ENTRIES)]!;
+  }
+
+  baseOf(number: number): number {
+    return (number % CHUNK_ENTRIES) * ENTRY_BYTES;
+  }
 
   #take(bytes: Buffer, base: number): void {
     this.#fit();
@@ -125,24 +133,15 @@ export class Delta {
       this.#table[this.#freeSlotOf(this.chunkOf(number), this.baseOf(number))] = number + 1;
   }
 
-  /** Sorted by prefix: few are out of place, and not far. */
-  #settleTies(numbers: Uint32Array): void {
-    for (let at = 1; at < numbers.length; at += 1) {
-      const number = numbers[at]!;
-      let to = at;
-      while (to > 0 && this.#isBehind(numbers[to - 1]!, number)) {
-        numbers[to] = numbers[to - 1]!;
-        to -= 1;
-      }
-      numbers[to] = number;
-    }
+  /** Among the `count` before it, of which the last begin alike. */
+  #insert(ordered: Uint32Array, count: number, number: number): void {
+    let to = count;
+    for (; to > 0 && this.#isBehind(ordered[to - 1]!, number); to -= 1) ordered[to] = ordered[to - 1]!;
+    ordered[to] = number;
   }
 
   #isBehind(a: number, b: number): boolean {
-    const [bytesA, baseA] = [this.chunkOf(a), this.baseOf(a)];
-    const [bytesB, baseB] = [this.chunkOf(b), this.baseOf(b)];
-    const difference = prefixAt(bytesA, baseA) - prefixAt(bytesB, baseB);
-    return difference !== 0 ? difference > 0 : compareIds(bytesA, baseA, bytesB, baseB) > 0;
+    return compareIds(this.chunkOf(a), this.baseOf(a), this.chunkOf(b), this.baseOf(b)) > 0;
   }
 }
 

@@ -38,7 +38,8 @@ export async function* readEntries(
   const segments = [...state.segments];
   // Before anything is awaited: from here they stay readable, whatever becomes of the index.
   for (const segment of segments) segment.retain();
-  const delta = deltaRun(state.delta, state.packs.has);
+  const covered = new Set(state.covered);
+  const delta = deltaRun(state.delta, (pack) => !covered.has(pack));
   try {
     const runs = [...segments.map((segment) => segmentRun(segment, segments.length)), delta];
     for await (const bytes of mergeRuns(runs, (bytes, base) => isSoundAt(state, bytes, base)))

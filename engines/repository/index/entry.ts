@@ -1,4 +1,4 @@
-/** One entry of the index, 56 bytes: where one record of an id lies. Packs by number; numbers little-endian. */
+/** One entry of the index, 56 bytes: where one record of an id lies. Packs by number; numbers little-endian, the last two bytes zero. */
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { RecordPlace } from '../../../schema/domain/seams.ts';
 import { codecs } from '../../../schema/domain/states.ts';
@@ -6,16 +6,16 @@ import { DIGEST_BYTES } from '../../../schema/repository/limits.ts';
 
 export const ENTRY_BYTES = 56;
 const AT = { pack: 32, offset: 36, stored: 40, raw: 43, codec: 46, kind: 47, writer: 48 };
-const WRITER_BYTES = 8;
+const WRITER_BYTES = 6;
 const KINDS = ['block', 'page'] as const;
 export type IndexKind = (typeof KINDS)[number];
 
 /** `writer`: of the restore point that wrote the record, see `writerTagOf`. */
-export type IndexEntry = { kind: IndexKind; place: RecordPlace; writer: string };
+export type IndexEntry = { kind: IndexKind; place: RecordPlace; writer: number };
 export type NewRecord = { id: Uint8Array; kind: IndexKind; place: RecordPlace; writer: RestorePointId };
 
-/** What an entry keeps of its writer's id: 64 of its random bits, as 16 hex digits. Needs no table of names. */
-export const writerTagOf = (writer: RestorePointId): string => writer.slice(0, WRITER_BYTES * 2);
+/** What an entry keeps of its writer's id: 48 of its random bits. So no table of names is needed. */
+export const writerTagOf = (writer: RestorePointId): number => parseInt(writer.slice(0, WRITER_BYTES * 2), 16);
 
 export function encodeEntry(into: Buffer, base: number, record: NewRecord, pack: number): void {
   const { place } = record;
@@ -26,7 +26,7 @@ export function encodeEntry(into: Buffer, base: number, record: NewRecord, pack:
   into.writeUIntLE(place.rawLength, base + AT.raw, 3);
   into[base + AT.codec] = codecs.indexOf(place.codec);
   into[base + AT.kind] = KINDS.indexOf(record.kind);
-  into.write(record.writer, base + AT.writer, WRITER_BYTES, 'hex');
+  into.writeUIntLE(writerTagOf(record.writer), base + AT.writer, WRITER_BYTES);
 }
 
 /** `pack`: name of the entry's pack. */
@@ -38,7 +38,7 @@ export function decodeEntry(bytes: Buffer, base: number, pack: string): IndexEnt
     rawLength: rawLengthAt(bytes, base),
     codec: codecs[bytes[base + AT.codec]!] ?? 'none',
   };
-  const writer = bytes.toString('hex', base + AT.writer, base + AT.writer + WRITER_BYTES);
+  const writer = bytes.readUIntLE(base + AT.writer, WRITER_BYTES);
   return { kind: KINDS[bytes[base + AT.kind]!] ?? 'block', place, writer };
 }
 

@@ -1,4 +1,7 @@
-/** What the index consists of. A record is in a segment if its pack is covered, else in the delta. */
+/**
+ * What the index consists of. A record is in a segment if its pack is covered, else in the delta, which may for a moment
+ * still have what a segment has.
+ */
 import { Delta } from './delta.ts';
 import { offsetAt, packAt, type NewRecord } from './entry.ts';
 import { DamagedPlaces, PackNumbers } from './packs.ts';
@@ -48,6 +51,10 @@ export function dropPack({ packs, covered, complete, gone, segments }: IndexStat
   complete.delete(number);
   for (const segment of segments) segment.deadCount += segment.countOfPack(number);
 }
+
+/** Whether records of that pack are there, and only the delta has them. */
+export const isUncovered = ({ packs, covered }: IndexState, pack: number): boolean =>
+  packs.has(pack) && !covered.has(pack);
 
 /** Whether the entry's pack is there and the place not damaged. */
 export function isSoundAt({ packs, damaged }: IndexState, bytes: Buffer, base: number): boolean {

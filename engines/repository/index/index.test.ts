@@ -53,7 +53,7 @@ describe('in memory', () => {
       codec: 'zstd' as const,
     };
     index.apply([recordOf(1, 'p', { place, kind: 'page' })]);
-    expect(index.lookup(idOf(1))).toEqual({ kind: 'page', place, writer: '11'.repeat(8) });
+    expect(index.lookup(idOf(1))).toEqual({ kind: 'page', place, writer: 0x1111_1111_1111 });
   });
 
   test('of two copies the first is answered, but a page before a block; each when the others are lost', () => {

@@ -1,7 +1,7 @@
 /** Runs of sorted entries become one, a batch at a time: how segments are made, merged and read from end to end. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { compareIds, ENTRY_BYTES, prefixAt } from './entry.ts';
-import type { Delta, DeltaPart } from './delta.ts';
+import type { Delta } from './delta.ts';
 import { PAGE_BYTES } from './segment-format.ts';
 import type { Segment } from './segment.ts';
 
@@ -11,7 +11,6 @@ const ENTRY_WORDS = ENTRY_BYTES / 4;
 const READ_BYTES = 8 * 1024 * 1024;
 const MOST_PAGES = 256;
 const PART_ENTRIES = 8192;
-const MOST_PART_BITS = 6;
 
 /** Packed entries in id order, of one id the older first; a batch is valid until the next is asked for. */
 export type EntryRun = AsyncIterator<Buffer, void>;
@@ -31,13 +30,17 @@ export function deltaRun(delta: Delta, ofPack: (pack: number) => boolean): Async
   return partsOf(delta, delta.count, ofPack);
 }
 
+/** In pieces, so that no turn takes long. */
 async function* partsOf(delta: Delta, count: number, ofPack: (pack: number) => boolean): AsyncGenerator<Buffer, void> {
-  const bits = Math.min(MOST_PART_BITS, Math.ceil(Math.log2(Math.max(1, count / PART_ENTRIES))));
-  for (let index = 0; index < 2 ** bits; index += 1) {
-    const part: DeltaPart = { bits, index };
-    const numbers = delta.orderOfPart(part, count, ofPack);
-    const batch = Buffer.alloc(numbers.length * ENTRY_BYTES);
-    for (const [at, number] of numbers.entries()) {
+  const bits = Math.max(1, Math.ceil(Math.log2(count / PART_ENTRIES)));
+  const parts = Array.from({ length: 2 ** bits }, (): number[] => []);
+  for (let from = 0; from < count; from += PART_ENTRIES) {
+    delta.deal(from, Math.min(count, from + PART_ENTRIES), ofPack, parts);
+    await nextTurn();
+  }
+  for (const part of parts) {
+    const batch = Buffer.alloc(part.length * ENTRY_BYTES);
+    for (const [at, number] of delta.order(part).entries()) {
       const base = delta.baseOf(number);
       delta.chunkOf(number).copy(batch, at * ENTRY_BYTES, base, base + ENTRY_BYTES);
     }

@@ -3,9 +3,10 @@
  * footers. It knows every copy of a record, so when one is lost another is answered.
  */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { filterKeyOf } from './bloom-filter.ts';
 import { decodeEntry, ENTRY_BYTES, isPageAt, packAt, rawLengthAt, type IndexEntry, type NewRecord } from './entry.ts';
 import { readEntries, type EntryBatch } from './entry-batches.ts';
-import { addRecords, dropPack, isSoundAt, newState, type IndexState } from './index-state.ts';
+import { addRecords, dropPack, isSoundAt, isUncovered, newState, type IndexState } from './index-state.ts';
 import type { DamagedPlace } from './packs.ts';
 
 export type { IndexEntry, NewRecord } from './entry.ts';
@@ -80,7 +81,7 @@ export function createRecordIndex(state: IndexState = newState(), hooks: IndexHo
     },
     recordCount: () => {
       const inSegments = state.segments.reduce((sum, { entryCount, deadCount }) => sum + entryCount - deadCount, 0);
-      return inSegments + state.delta.countOf(state.packs.has);
+      return inSegments + state.delta.countOf((pack) => isUncovered(state, pack));
     },
     entries: async function* () {
       if (!state.isWhole) throw rebuilding(hooks);
@@ -111,9 +112,10 @@ class Finder {
 
   find(id: Uint8Array): boolean {
     const { segments, delta } = this.#state;
+    const key = filterKeyOf(id);
     this.#hasFound = false;
     try {
-      for (const segment of segments) if (segment.filter.mayHold(id) && segment.visit(id, this.#see)) return true;
+      for (const segment of segments) if (segment.filter.mayHold(key) && segment.visit(id, this.#see)) return true;
     } catch (error) {
       this.#hooks.broke(error);
       this.#hasFound = false;

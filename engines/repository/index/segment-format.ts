@@ -20,19 +20,19 @@ export const ENTRIES_PER_PAGE = Math.floor((PAGE_BYTES - PAGE_HEADER_BYTES) / EN
 export const TRAILER_BYTES = 36;
 const MAGIC = Buffer.from('TMIX');
 
-/** The crc of a page, of its own place. */
-const pageCrc = (page: Buffer, salt: number, number: number): number => crcOf(page.subarray(4), (salt + number) >>> 0);
+/** Of all of a page but the crc itself; of its own place. */
+const pageCrc = (rest: Buffer, salt: number, number: number): number => crcOf(rest, (salt + number) >>> 0);
 
 export function sealPage(page: Buffer, count: number, salt: number, number: number): void {
   page.fill(0, PAGE_HEADER_BYTES + count * ENTRY_BYTES);
   page.writeUInt32LE(count, 4);
-  page.writeUInt32LE(pageCrc(page, salt, number), 0);
+  page.writeUInt32LE(pageCrc(page.subarray(4), salt, number), 0);
 }
 
-/** Count of its entries, or null when it is damaged. */
-export function checkedPage(page: Buffer, salt: number, number: number): number | null {
+/** Count of its entries, or null when it is damaged. `rest`: the page from its fifth byte on. */
+export function checkedPage(page: Buffer, rest: Buffer, salt: number, number: number): number | null {
   const count = page.readUInt32LE(4);
-  return page.readUInt32LE(0) === pageCrc(page, salt, number) && count <= ENTRIES_PER_PAGE ? count : null;
+  return page.readUInt32LE(0) === pageCrc(rest, salt, number) && count <= ENTRIES_PER_PAGE ? count : null;
 }
 
 /** Entries per pack number, numbers ascending. */

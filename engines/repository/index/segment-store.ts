@@ -2,8 +2,10 @@
  * Changes of what is on disk. Each is a new segment, then a new manifest that names it: a process that dies between has
  * changed nothing. One at a time; questions go on meanwhile and see the old or the new.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { Delta } from './delta.ts';
 import type { IndexFolder } from './index-folder.ts';
-import { isSoundAt, noteDead, type IndexState } from './index-state.ts';
+import { isSoundAt, isUncovered, noteDead, type IndexState } from './index-state.ts';
 import { encodeManifest, MANIFEST_NAME } from './manifest.ts';
 import type { MergeRange } from './merge-policy.ts';
 import { deltaRun, mergeRuns, segmentRun, type EntryRun } from './merge-runs.ts';
@@ -20,6 +22,9 @@ export type StoreHome = {
 
 /** `.new-manifest`: being written; `index`: of version 1. */
 const OUR_NAMES = /^(manifest|\.new-manifest|segment-\d+|index)$/;
+
+/** Of the delta, looked at in one turn. */
+const PIECE_ENTRIES = 16_384;
 
 /** The process ends: what was begun is given up. */
 export class Stopped extends Error {}
@@ -41,9 +46,22 @@ export class SegmentStore {
     const spilled = new Set(complete);
     if (spilled.size === 0) return;
     const isSpilled = (pack: number): boolean => spilled.has(pack) && packs.has(pack);
-    const written = await this.#write([deltaRun(delta, isSpilled)], delta.countOf(isSpilled), () => false);
+    const written = await this.#write([deltaRun(delta, isSpilled)], delta.count, () => false);
     await this.#commit(written, (segments) => [...segments, ...written], spilled);
-    this.#state.delta = delta.only((pack) => packs.has(pack) && !this.#state.covered.has(pack));
+    await this.#cutDelta();
+  }
+
+  /** What is covered goes from the delta: in pieces, and what is added meanwhile stays. */
+  async #cutDelta(): Promise<void> {
+    const { delta } = this.#state;
+    const rest = new Delta();
+    for (let from = 0; from < delta.count; from += PIECE_ENTRIES) {
+      if (from > 0) await nextTurn();
+      const to = Math.min(delta.count, from + PIECE_ENTRIES);
+      rest.addFrom(delta, from, to, (pack) => isUncovered(this.#state, pack));
+    }
+    // In the turn of the last piece: nothing is added between.
+    this.#state.delta = rest;
   }
 
   /** Several segments become one, without what is dead in them. */

@@ -58,6 +58,7 @@ export class Segment {
   readonly #file: IndexFile;
   /** The page looked at last. */
   readonly #page = Buffer.alloc(PAGE_BYTES);
+  readonly #pageRest = this.#page.subarray(4);
   #pageNumber = -1;
   #pageEntries = 0;
   #users = 1;
@@ -96,7 +97,7 @@ export class Segment {
     let lengthBytes = 0;
     for (let at = 0; at < count; at += 1) {
       const page = into.subarray(at * PAGE_BYTES, (at + 1) * PAGE_BYTES);
-      const pageBytes = this.#check(page, first + at) * ENTRY_BYTES;
+      const pageBytes = this.#check(page, page.subarray(4), first + at) * ENTRY_BYTES;
       page.copy(into, lengthBytes, PAGE_HEADER_BYTES, PAGE_HEADER_BYTES + pageBytes);
       lengthBytes += pageBytes;
     }
@@ -135,12 +136,12 @@ export class Segment {
     } catch (error) {
       throw damaged(this.ref, error);
     }
-    this.#pageEntries = this.#check(this.#page, number);
+    this.#pageEntries = this.#check(this.#page, this.#pageRest, number);
     this.#pageNumber = number;
   }
 
-  #check(page: Buffer, number: number): number {
-    const count = checkedPage(page, this.ref.salt, number);
+  #check(page: Buffer, rest: Buffer, number: number): number {
+    const count = checkedPage(page, rest, this.ref.salt, number);
     if (count === null) throw damaged(this.ref, `page ${number} is damaged`);
     return count;
   }

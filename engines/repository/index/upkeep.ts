@@ -3,6 +3,7 @@
  * segment, segments are merged, damaged ones are made up for from the packs. Nothing of it holds up a question for long,
  * and whatever fails is tried again later: until then the delta grows.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Log } from '../../../schema/domain/seams.ts';
 import type { PackListing, PackName } from '../pack/pack-reader.ts';
 import { addRecords, type IndexState } from './index-state.ts';
@@ -154,7 +155,10 @@ export class Upkeep {
       if (this.#isStopped) throw new Stopped();
       const group = unknown.slice(at, at + READS_AT_ONCE);
       const listings = await Promise.all(group.map((name) => shelf.read(name)));
-      for (const [i, listing] of listings.entries()) this.#take(group[i]!.packId, listing);
+      for (const [i, listing] of listings.entries()) {
+        this.#take(group[i]!.packId, listing);
+        await nextTurn();
+      }
       if (this.#isDue()) await this.#spill().catch((error: unknown) => this.#failed(error));
       if (at % PACKS_PER_MESSAGE === 0)
         log.info('reading packs into the index', { packs: at + group.length, of: unknown.length });
