@@ -234,7 +234,7 @@ async function act(world: World, next: Next): Promise<void> {
   else if (what < 88) world.disk.dieAfter(next(12));
   else if (what < 92) await world.crash();
   else if (what < 94) await world.olderIndex();
-  else if (what < 95) world.disk.flip(next);
+  else if (what < 97) world.disk.flip(next);
   else await nextTurn();
 }
 

@@ -138,16 +138,20 @@ export class SegmentStore {
 
   #manifest(segments: readonly Segment[], covered: ReadonlySet<number>): Buffer {
     const { packs } = this.#state;
+    const named: [number, string][] = [];
+    for (const numbers of [this.#state.covered, covered]) {
+      for (const number of numbers) {
+        const name = packs.nameOf(number);
+        if (name !== undefined) named.push([number, name]);
+      }
+    }
     return encodeManifest({
       uuid: this.#home.uuid,
       generation: this.#home.generation,
       nextSegment: this.#nextSegment,
       nextPack: packs.next,
       segments: segments.map(({ ref }) => ref),
-      packs: [...new Set([...this.#state.covered, ...covered])].flatMap((number) => {
-        const name = packs.nameOf(number);
-        return name === undefined ? [] : [[number, name]];
-      }),
+      packs: named,
     });
   }
 

@@ -76,8 +76,7 @@ async function readPage(
 ): Promise<Uint8Array> {
   const found = index.lookup(digest);
   // A block with the bytes of a page is sound, but may be compressed: no page.
-  if (found?.kind !== 'page')
-    throw new TidemarkError('DAMAGED_BLOCK', `map page ${key} is missing`, { digest: key });
+  if (found?.kind !== 'page') throw new TidemarkError('DAMAGED_BLOCK', `map page ${key} is missing`, { digest: key });
   try {
     return checkedPage(await source.read(found.place, digest), digest, key);
   } catch (error) {
