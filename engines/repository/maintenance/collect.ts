@@ -132,7 +132,10 @@ async function makeRoom(
   report.deadBytesLeft = accounts.deadBytes;
   report.packsLocked = lockedCount;
   const deadBytesOf = ({ packId }: PackName): number => accounts.packs.get(packId)?.deadBytes ?? 0;
-  const progress = tell('rewriting', [...dead, ...partlyDead].reduce((sum, pack) => sum + deadBytesOf(pack), 0));
+  const progress = tell(
+    'rewriting',
+    [...dead, ...partlyDead].reduce((sum, pack) => sum + deadBytesOf(pack), 0),
+  );
   const { signal, packBudgetBytes: budgetBytes = Infinity } = options;
   const trashed = (pack: PackName): void => {
     report.deadBytesLeft -= deadBytesOf(pack);
