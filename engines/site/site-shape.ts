@@ -35,8 +35,7 @@ const socketPath = pathUpTo(
 
 function isTimeZone(text: string): boolean {
   try {
-    new Intl.DateTimeFormat('en-US', { timeZone: text });
-    return true;
+    return new Intl.DateTimeFormat('en-US', { timeZone: text }).format(0) !== '';
   } catch {
     return false;
   }

@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,8 +10,7 @@ import { plainVault } from '../../../schema/repository/vault.ts';
 import { testSeams } from '../../../tests/fixtures/seams.ts';
 import { layout } from '../storage/layout.ts';
 import { openStorage, type Storage } from '../storage/storage.ts';
-import { listClosedPacks, readClosedPack, recoverOpenPacks } from './pack-reader.ts';
-import { createPackWriter } from './pack-writer.ts';
+import { listClosedPacks, readClosedPack } from './pack-reader.ts';
 import { openRecordSink } from './record-sink.ts';
 import { openRecordSource } from './record-source.ts';
 
@@ -145,91 +143,6 @@ describe('sink', () => {
     expect(await readBack(sound, 3)).toBe(true);
     await expect(readBack(lost, 1)).rejects.toMatchObject({ code: 'DAMAGED_BLOCK' });
     await sink.close();
-  });
-});
-
-describe('what a dead process left', () => {
-  /** One open pack of three records; where each ends. */
-  async function tornPack(): Promise<{ file: Buffer; ends: number[]; packId: string }> {
-    const sink = openRecordSink({ storage, vault: plainVault, seams });
-    const places = [0, 1, 2].map((number) => put(sink, number));
-    await sink.sync();
-    const file = await readFile(pathOf(layout.openPack(places[0]!.pack)));
-    return {
-      file,
-      ends: places.map(({ offset, storedLength }) => offset + 128 + storedLength),
-      packId: places[0]!.pack,
-    };
-  }
-
-  test('at every cut the sound records are kept, closed, and can be read', { timeout: 120_000 }, async () => {
-    const { file, ends, packId } = await tornPack();
-    for (let length = 0; length <= file.length; length += 1) {
-      await rm(pathOf(layout.shelfOf('blocks')), { recursive: true, force: true });
-      await writeFile(pathOf(layout.openPack(packId)), file.subarray(0, length));
-      expect(await recoverOpenPacks(storage, uuid, seams.log)).toEqual([]);
-      expect(await openPacks()).toEqual([]);
-      const whole = ends.filter((end) => end <= length).length;
-      expect(await closedIds()).toEqual(whole > 0 ? [packId] : []);
-      if (whole === 0) continue;
-      expect(await recordsOf(packId)).toEqual(ids(...[0, 1, 2].slice(0, whole)));
-      expect((await readFile(pathOf(layout.closedPack('blocks', packId)))).length).toBe(
-        ends[whole - 1]! + whole * 136 + 64,
-      );
-    }
-  });
-
-  test('a footer that was cut, at every cut, is written again', { timeout: 120_000 }, async () => {
-    const { file, packId } = await tornPack();
-    await recoverOpenPacks(storage, uuid, seams.log);
-    const closed = await readFile(pathOf(layout.closedPack('blocks', packId)));
-    for (let length = file.length; length <= closed.length; length += 1) {
-      await rm(pathOf(layout.closedPack('blocks', packId)));
-      await writeFile(pathOf(layout.openPack(packId)), closed.subarray(0, length));
-      await recoverOpenPacks(storage, uuid, seams.log);
-      expect(await readFile(pathOf(layout.closedPack('blocks', packId)))).toEqual(closed);
-    }
-  });
-
-  test('a damaged payload costs its own record only, a damaged header those behind it', async () => {
-    const { file, packId } = await tornPack();
-    const recovered = async (at: number): Promise<string[]> => {
-      await rm(pathOf(layout.shelfOf('blocks')), { recursive: true, force: true });
-      const copy = Buffer.from(file);
-      copy[at]! ^= 1;
-      await writeFile(pathOf(layout.openPack(packId)), copy);
-      await recoverOpenPacks(storage, uuid, seams.log);
-      return recordsOf(packId);
-    };
-    expect(await recovered(64 + 128 + 5)).toEqual(ids(1, 2));
-    expect(await recovered(64 + 128 + 10 + 3)).toEqual(ids(0));
-  });
-
-  test('a pack of which only the header is damaged is not thrown away', async () => {
-    const { file, packId } = await tornPack();
-    const copy = Buffer.from(file);
-    copy[30]! ^= 1;
-    await writeFile(pathOf(layout.openPack(packId)), copy);
-    await recoverOpenPacks(storage, uuid, seams.log);
-    expect(await readFile(pathOf(layout.openPack(packId)))).toEqual(copy);
-  });
-
-  test('packs of another repository are left alone', async () => {
-    const { packId, file } = await tornPack();
-    await recoverOpenPacks(storage, 'cd'.repeat(16), seams.log);
-    expect(await readFile(pathOf(layout.openPack(packId)))).toEqual(file);
-  });
-
-  test('pages go to their own shelf', async () => {
-    const pack = createPackWriter(storage, 'pages', uuid, '77'.repeat(16));
-    const sink = openRecordSink({ storage, vault: plainVault, seams });
-    const place = put(sink, 1);
-    await sink.sync();
-    const bytes = await readFile(pathOf(layout.openPack(place.pack)));
-    pack.append(bytes.subarray(64, 192), bytes.subarray(192));
-    await pack.sync();
-    await recoverOpenPacks(storage, uuid, seams.log);
-    expect(existsSync(pathOf(layout.closedPack('pages', '77'.repeat(16))))).toBe(true);
   });
 });
 
