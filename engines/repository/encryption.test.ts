@@ -364,7 +364,7 @@ describe('keys', () => {
     expect([copy, text.includes(first)]).toEqual([text, false]);
     await expect(openWith(KEY_FILE)).rejects.toMatchObject(codes('WRONG_KEY'));
     const repository = await openWith(PASSPHRASE);
-    expect(repository.listSealed()).toEqual([sealed]);
+    expect(repository.listSealed()).toMatchObject([sealed]);
     await repository.close();
     await addKey(work(PASSPHRASE), KEY_FILE);
     await world.reopen();
