@@ -48,12 +48,12 @@ async function read({ packId }: PackName): Promise<PackListing> {
 }
 
 async function longestTurnUntil(end: Promise<void>): Promise<number> {
-  let isOver = false;
+  const ended = { yet: false };
   const over = end.finally(() => {
-    isOver = true;
+    ended.yet = true;
   });
   let longestMs = 0;
-  for (let startMs = threadMs(); !isOver; startMs = threadMs()) {
+  for (let startMs = threadMs(); !ended.yet; startMs = threadMs()) {
     await nextTurn();
     longestMs = Math.max(longestMs, threadMs() - startMs);
   }

@@ -121,7 +121,10 @@ beforeEach(async () => {
   const keyFile = join(root, 'key');
   await writeFile(keyFile, KEY_FILE.content, { mode: 0o600 });
   victim = new Victim([
-    ...[entry, join(root, 'r'), join(root, 'index'), join(root, 's', 'm')],
+    entry,
+    join(root, 'r'),
+    join(root, 'index'),
+    join(root, 's', 'm'),
     ...(secret ? [keyFile] : []),
   ]);
   const laneEntry = new URL('../../tests/fixtures/mover/source-lane.ts', import.meta.url);

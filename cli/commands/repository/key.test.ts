@@ -34,7 +34,10 @@ const at = (name: string): string => path.join(root, name);
 async function configure(encryption: EncryptionConfig | null): Promise<void> {
   const { configFolder, machineFile } = stackLayout(state);
   const repository: RepositoryConfig = {
-    ...{ repositoryId: repositoryId('main'), folder: at('repository'), slots: 4, lanes: 2 },
+    repositoryId: repositoryId('main'),
+    folder: at('repository'),
+    slots: 4,
+    lanes: 2,
     ...(encryption && { encryption }),
   };
   await mkdir(configFolder, { recursive: true });

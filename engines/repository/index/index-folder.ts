@@ -72,7 +72,11 @@ export function openIndexFolder(folder: string): IndexFolder {
       await file.finish();
       await rename(at(temporary), at(name));
       const fd = await files.open(folder, 'r');
-      await files.sync(fd).finally(() => files.close(fd));
+      try {
+        await files.sync(fd);
+      } finally {
+        await files.close(fd);
+      }
     },
     remove: (name) => rm(at(name), { force: true }),
   };
@@ -123,7 +127,11 @@ function newFile(fd: number, remove: () => Promise<void>): NewIndexFile {
       syncedBytes = lengthBytes;
     },
     finish: async () => {
-      await files.sync(fd).finally(() => files.close(fd));
+      try {
+        await files.sync(fd);
+      } finally {
+        await files.close(fd);
+      }
     },
     discard: async () => {
       await files.close(fd);

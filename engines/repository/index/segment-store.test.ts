@@ -51,13 +51,13 @@ async function countEntries(): Promise<number> {
 test('closed packs leave the delta, open ones stay in it; each record is there once at any moment', async () => {
   addPack('closed', 0, 20_000);
   addRecords(state, [recordOf('open', 1)]);
-  let isOver = false;
+  const ended = { yet: false };
   const spilling = store.spill().finally(() => {
-    isOver = true;
+    ended.yet = true;
   });
   const counts = new Set<number>();
   let wasInBoth = false;
-  while (!isOver) {
+  while (!ended.yet) {
     if (state.covered.size === 0 || wasInBoth) await nextTurn();
     else {
       wasInBoth = state.delta.count > 20_000;

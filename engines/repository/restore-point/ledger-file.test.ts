@@ -95,7 +95,7 @@ describe.each(kinds)('%s', (_, vault, step) => {
       const whole = Buffer.concat(frames);
       const ends = frames.map((_frame, at) => frames.slice(0, at + 1).reduce((sum, { length }) => sum + length, 0));
       const cuts = Array.from({ length: Math.ceil(whole.length / step) }, (_none, at) => at * step);
-      for (const length of [...new Set([...cuts, ...ends])]) {
+      for (const length of new Set([...cuts, ...ends])) {
         await writeFile(path, whole.subarray(0, length));
         const { ledger, found } = await openOne();
         const kept = ends.filter((end) => end <= length);
