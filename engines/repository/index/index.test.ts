@@ -296,7 +296,7 @@ describe('on disk', () => {
       for (let at = 0; at < batch.count; at += 1) seen.push(Buffer.from(batch.idOf(at)));
     }
     const expected = [...Array.from({ length: 95 }, (_, number) => idOf(number)), idOf(0), idOf(1000)];
-    expect(seen).toEqual(expected.sort(Buffer.compare));
+    expect(seen).toEqual(expected.sort((a, b) => Buffer.compare(a, b)));
     await index.idle();
     expect((await cached()).length).toBeLessThan(6);
   });
