@@ -2,16 +2,18 @@ import { mkdir, mkdtemp, readdir, readFile, rename, rm, truncate, writeFile } fr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { repositoryId, restorePointId } from '../../../schema/domain/ids.ts';
 import { errorCodeOf } from '../../../schema/domain/errors.ts';
+import { repositoryId, restorePointId } from '../../../schema/domain/ids.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
 import { encodeRepositoryFile, newRepositoryFile, type RepositoryFile } from '../../../schema/repository/documents.ts';
-import { testSeams } from '../../../tests/fixtures/seams.ts';
 import { MAX_PACK_BYTES, MAX_RAW_BYTES } from '../../../schema/repository/limits.ts';
+import { MemoryIndexDisk } from '../../../tests/fixtures/repository/memory-index-folder.ts';
+import { testSeams } from '../../../tests/fixtures/seams.ts';
+import type { PackListing, PackName } from '../pack/pack-reader.ts';
 import { openPageSink, openRecordSink } from '../pack/record-sink.ts';
 import { layoutOf, type Layout } from '../storage/layout.ts';
 import { writerTagOf } from './entry.ts';
-import { loadIndex, type IndexOwner, type OpenIndex } from './load-index.ts';
+import { loadIndex, openIndex, type IndexOwner, type OpenIndex } from './load-index.ts';
 import type { DamagedPlace } from './packs.ts';
 import { createRecordIndex, type NewRecord, type RecordIndex } from './record-index.ts';
 
@@ -157,6 +159,30 @@ describe('on disk', () => {
       expect(second.recordCount()).toBe(41);
       expect(second.lookup(idOf(40))).toBeNull();
     });
+  });
+
+  test('many packs are kept at once, however little they hold: the next start shall not read them again', async () => {
+    const disk = new MemoryIndexDisk();
+    const listingOf = (packId: string): PackListing => ({ packId, contents: 'blocks', records: [] });
+    const names = Array.from({ length: 1024 }, (_, number) => ({
+      packId: `pack${number}`,
+      contents: 'blocks' as const,
+    }));
+    let reads = 0;
+    const start = async (): Promise<void> => {
+      const shelf = {
+        list: async () => names,
+        read: async ({ packId }: PackName) => {
+          reads += 1;
+          return listingOf(packId);
+        },
+      };
+      const index = await openIndex({ folder: disk.folder(), shelf, uuid: 'u', generation: 0, seams });
+      await index.idle();
+    };
+    await start();
+    await start();
+    expect(reads).toBe(1024);
   });
 
   test('little is not kept: reading it again is cheaper', async () => {
