@@ -186,8 +186,17 @@ async function liveALittle(): Promise<void> {
 async function readable(): Promise<string[]> {
   const blocks = [0, 1, 2].map((block) => digestOf(content.subarray(block * MIB, (block + 1) * MIB)));
   const texts = [
-    ...['sales-database-7', 'berlin-host-3', 'Payroll of 2026', 'nightly-payroll', 'session-of-monday'],
-    ...['fedcba9876543210', 'runofsales', IDENTITY, KEY, 'content of a secret', 'asked by the lawyers'],
+    'sales-database-7',
+    'berlin-host-3',
+    'Payroll of 2026',
+    'nightly-payroll',
+    'session-of-monday',
+    'fedcba9876543210',
+    'runofsales',
+    IDENTITY,
+    KEY,
+    'content of a secret',
+    'asked by the lawyers',
   ];
   const needles = new Map<string, Buffer>(texts.map((text) => [text, Buffer.from(text)]));
   for (const [block, digest] of blocks.entries()) {
