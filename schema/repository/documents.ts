@@ -44,6 +44,9 @@ const repositoryFile = z.object({
 });
 export type RepositoryFile = Omit<z.infer<typeof repositoryFile>, 'repository'> & { repository: RepositoryId };
 
+/** What is read before anything else is known of the rest. */
+const formatAndFeatures = z.object({ format: count, features: z.object({ must: z.array(text) }) });
+
 export const newRepositoryFile = (repository: RepositoryId, uuid: string, createdAt: string): RepositoryFile => ({
   format: FORMAT_VERSION,
   repository,
@@ -61,7 +64,7 @@ export const encodeRepositoryFile = (file: RepositoryFile): string => `${canonic
 /** REPOSITORY_NEWER for a higher format or an unknown must-understand feature, REPOSITORY_CORRUPT when unreadable. */
 export function parseRepositoryFile(json: string, file: string): RepositoryFile {
   const value = json.length <= MAX_REPOSITORY_FILE_BYTES ? parseJson(json) : undefined;
-  const head = z.object({ format: count, features: z.object({ must: z.array(text) }) }).safeParse(value);
+  const head = formatAndFeatures.safeParse(value);
   if (head.success && (head.data.format > FORMAT_VERSION || head.data.features.must.length > 0))
     throw new TidemarkError(
       'REPOSITORY_NEWER',
