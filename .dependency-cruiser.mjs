@@ -60,7 +60,7 @@ export default {
       from: { path: '^engines/(scheduler|site)/', pathNot: tests },
       to: { dependencyTypes: ['core'] },
     },
-    ...floors.map((name, at) => ({
+    ...floors.slice(0, -1).map((name, at) => ({
       name: `repository-${name}`,
       comment: 'floors of the repository import downwards only',
       severity: 'error',

@@ -44,11 +44,11 @@ export async function findRestorePoint(db: CatalogDatabase, text: string): Promi
   throw new TidemarkError('RESTORE_POINT_NOT_FOUND', message, { restorePoint: text });
 }
 
-/** The newest that no audit has found suspect. */
+/** The newest that no audit has found suspect and no check damaged. */
 async function findLatest(db: CatalogDatabase, vm: string): Promise<RestorePointSummary> {
   const named = await listRestorePoints(db, { vmName: vm });
   const found = named.length > 0 ? named : await listRestorePoints(db, { vmId: vm });
-  const newest = found.find((point) => !point.suspect) ?? found[0];
+  const newest = found.find((point) => !point.suspect && !point.damaged) ?? found[0];
   if (newest === undefined) {
     const names = [...new Set((await listRestorePoints(db)).map((point) => point.vmName))];
     const message = `VM ${vm} has no restore point${didYouMean(vm, names)}`;

@@ -4,6 +4,7 @@ import { listJobs, type JobSummary } from '../../schema/catalog/jobs.ts';
 import { listSessions } from '../../schema/catalog/sessions.ts';
 import type { CatalogDatabase } from '../../schema/catalog/connection.ts';
 import type { GuestScript, JobConfig } from '../../schema/domain/configuration.ts';
+import type { RetentionPolicy } from '../../schema/domain/retention.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import { withCatalog } from '../catalog-access.ts';
 import { exitCodes } from '../exit-codes.ts';
@@ -41,6 +42,21 @@ export function list(options: ReadOptions): Promise<number> {
 const scriptText = (script: GuestScript | null): string =>
   script === null ? '-' : [script.path, ...script.args, `(at most ${formatDuration(script.timeoutMs)})`].join(' ');
 
+function retentionText(retention: RetentionPolicy | undefined): string {
+  if (retention === undefined) return 'everything, for ever';
+  const { count, days, weekly, monthly, yearly, minimum, deletedVmDays, timeZone } = retention;
+  const rules = [
+    count === null ? null : `the newest ${count}`,
+    days === null ? null : `${days} days (${timeZone})`,
+    weekly === null ? null : `${weekly.keep} weekly (${weekly.weekday})`,
+    monthly === null ? null : `${monthly.keep} monthly`,
+    yearly === null ? null : `${yearly.keep} yearly (${yearly.month})`,
+    `at least ${minimum} good ones`,
+    deletedVmDays === null ? null : `of a VM that is gone, ${deletedVmDays} days`,
+  ];
+  return rules.filter((rule) => rule !== null).join('; ');
+}
+
 function showJob(job: JobConfig): void {
   console.log(`job ${job.jobId}`);
   const lines = [
@@ -54,6 +70,7 @@ function showJob(job: JobConfig): void {
     ['before freeze', scriptText(job.scripts.preFreeze)],
     ['after thaw', scriptText(job.scripts.postThaw)],
     ['on success', scriptText(job.scripts.success)],
+    ['keeps', retentionText(job.retention)],
   ];
   for (const [name, value] of lines) console.log(`  ${`${name}:`.padEnd(17)} ${value}`);
   const columns = [

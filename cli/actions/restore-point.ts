@@ -23,7 +23,8 @@ export function list(options: ListOptions): Promise<number> {
       { title: 'TAKEN', of: (point: RestorePointSummary) => formatTime(point.takenAt) },
       {
         title: 'CONSISTENT',
-        of: (point: RestorePointSummary) => point.consistency + (point.suspect ? ', SUSPECT' : ''),
+        of: (point: RestorePointSummary) =>
+          [point.consistency, ...(point.suspect ? ['SUSPECT'] : []), ...(point.damaged ? ['DAMAGED'] : [])].join(', '),
       },
       { title: 'SIZE', of: (point: RestorePointSummary) => formatBytes(point.sizeBytes), right: true },
       { title: 'READ', of: (point: RestorePointSummary) => formatBytes(point.readBytes), right: true },

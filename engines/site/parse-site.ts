@@ -1,6 +1,13 @@
 /** site.yaml: from text to a validated site. Pure: reads no file, looks at no machine. */
 import { type Document, LineCounter, parseDocument } from 'yaml';
-import type { GuestScript, HostConfig, JobConfig, SiteConfig } from '../../schema/domain/configuration.ts';
+import type {
+  EncryptionConfig,
+  GuestScript,
+  HostConfig,
+  JobConfig,
+  RepositoryConfig,
+  SiteConfig,
+} from '../../schema/domain/configuration.ts';
 import { messageOf } from '../../schema/domain/errors.ts';
 import {
   diskKey,
@@ -15,6 +22,7 @@ import {
   vmIdOf,
   type VmId,
 } from '../../schema/domain/ids.ts';
+import { DEFAULT_DAYS, type RetentionPolicy } from '../../schema/domain/retention.ts';
 import { didYouMean } from './nearest-name.ts';
 import {
   badAlias,
@@ -26,7 +34,15 @@ import {
   type ValuePath,
 } from './problems.ts';
 import { checkReferences, indexVms } from './references.ts';
-import { type HostText, type JobText, type ScriptText, siteShape, type SiteText } from './site-shape.ts';
+import type { RetentionText } from './retention-shape.ts';
+import {
+  type HostText,
+  type JobText,
+  type RepositoryText,
+  type ScriptText,
+  siteShape,
+  type SiteText,
+} from './site-shape.ts';
 
 /** Bytes; whoever reads the file should look at its size first. */
 export const MAX_SITE_BYTES = 1024 * 1024;
@@ -110,11 +126,23 @@ function siteOf(site: SiteText, machineName: string): SiteConfig {
         machineId: machineId(site.machine ?? machineName),
         hosts,
         proxies: site.proxies.map(({ name, ...rest }) => ({ proxyId: proxyId(name), ...rest })),
-        repositories: site.repositories.map(({ name, ...rest }) => ({ repositoryId: repositoryId(name), ...rest })),
+        repositories: site.repositories.map(repositoryOf),
       },
     ],
-    jobs: site.jobs.map((job) => jobOf(job, hosts)),
+    jobs: site.jobs.map((job) => jobOf(job, hosts, site.timeZone)),
   };
+}
+
+function repositoryOf({ name, encryption, ...rest }: RepositoryText): RepositoryConfig {
+  const head = { repositoryId: repositoryId(name), ...rest };
+  return encryption === undefined ? head : { ...head, encryption: encryptionOf(encryption) };
+}
+
+/** The shape has seen to it that exactly one is there. */
+function encryptionOf(places: NonNullable<RepositoryText['encryption']>): EncryptionConfig {
+  const { passphraseFile, keyFile, passphraseEnvironment } = places;
+  if (passphraseFile !== undefined) return { passphraseFile };
+  return keyFile === undefined ? { passphraseEnvironment: passphraseEnvironment! } : { keyFile };
 }
 
 function hostOf(host: HostText): HostConfig {
@@ -149,7 +177,7 @@ const diskOf = <D extends { name: string }>({ name, ...rest }: D) => ({ diskKey:
 
 type KnownVm = { hostId: HostId; name: string; vmId: VmId; canFreeze: boolean };
 
-function jobOf(job: JobText, hosts: HostConfig[]): JobConfig {
+function jobOf(job: JobText, hosts: HostConfig[], timeZone: string): JobConfig {
   const known = hosts.flatMap(vmsOf);
   const index = indexVms(known.map((vm) => ({ host: vm.hostId, name: vm.name, vm })));
   const chosen = job.vms.map(({ vm, excludeDisks }) => ({
@@ -172,8 +200,20 @@ function jobOf(job: JobText, hosts: HostConfig[]): JobConfig {
     blockSize: job.blockSize,
     maxParallelVms: job.maxParallelVms,
     hostWaitMs: job.hostWait,
+    ...(job.retention === undefined ? {} : { retention: retentionOf(job.retention, timeZone) }),
   };
 }
+
+const retentionOf = (retention: RetentionText, timeZone: string): RetentionPolicy => ({
+  count: retention.count ?? null,
+  days: retention.days ?? (retention.count === undefined ? DEFAULT_DAYS : null),
+  weekly: retention.weekly ?? null,
+  monthly: retention.monthly === undefined ? null : { keep: retention.monthly },
+  yearly: retention.yearly ?? null,
+  minimum: retention.minimum,
+  deletedVmDays: retention.deletedVmDays ?? null,
+  timeZone,
+});
 
 function vmsOf(host: HostConfig): KnownVm[] {
   return host.vms.map((vm) => ({

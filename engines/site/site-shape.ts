@@ -1,11 +1,10 @@
-/**
- * The shape of site.yaml, before names are resolved. Each leaf's error says what is expected there, in words that
- * follow "expected"; that of a mapping lists its keys.
- */
+/** The shape of site.yaml, before names are resolved. */
 import { z } from 'zod';
 import { isShortName, isSiteId } from '../../schema/domain/ids.ts';
 import { blockSizes, codecs, DEFAULT_BLOCK_SIZE } from '../../schema/domain/states.ts';
-import { parseDuration, parseSize } from './measures.ts';
+import { parseSize } from './measures.ts';
+import { retention } from './retention-shape.ts';
+import { duration, leaf, listOf, oneOf, size, strict, textWhere, whole } from './shape-leaves.ts';
 
 /** `sun_path` of Linux holds 108 bytes, the closing zero among them. */
 const MAX_SOCKET_PATH_BYTES = 107;
@@ -15,48 +14,6 @@ const DAY_MS = 24 * 60 * MINUTE_MS;
 const MAX_THINGS = 256;
 const MAX_VMS = 10_000;
 const MAX_DISKS = 64;
-
-const strict = <S extends z.ZodRawShape>(what: string, shape: S) =>
-  z.strictObject(shape, {
-    error: (issue) => (issue.code === 'unrecognized_keys' ? Object.keys(shape).join(', ') : what),
-  });
-
-/** A leaf: what `parse` makes of the value, null being "not one". */
-const leaf = <T>(expected: string, parse: (value: unknown) => T | null) =>
-  z.transform((value: unknown, context): T => {
-    const parsed = parse(value);
-    if (parsed !== null) return parsed;
-    context.issues.push({ code: 'custom', message: expected, input: value });
-    return z.NEVER;
-  });
-
-const textWhere = (expected: string, holds: (text: string) => boolean) =>
-  leaf(expected, (value) => (typeof value === 'string' && holds(value) ? value : null));
-
-const oneOf = <T extends string>(values: readonly T[]) =>
-  leaf(`one of ${values.join(', ')}`, (value) => values.find((each) => each === value) ?? null);
-
-const whole = (from: number, to: number) =>
-  leaf(`a whole number from ${from} to ${to}`, (value) =>
-    Number.isSafeInteger(value) && (value as number) >= from && (value as number) <= to ? (value as number) : null,
-  );
-
-const listOf = <T extends z.ZodType>(what: string, item: T, max: number) => {
-  const error = `a list of at most ${max} ${what}`;
-  return z.array(item, { error }).max(max, { error });
-};
-
-const duration = (fromMs: number, toMs: number, words: string) =>
-  leaf(`a duration from ${words}, like 90s, 15m or 1h30m`, (value) => {
-    const durationMs = parseDuration(value);
-    return durationMs !== null && durationMs >= fromMs && durationMs <= toMs ? durationMs : null;
-  });
-
-const size = (from: number, to: number, words: string) =>
-  leaf(`a size from ${words}, like 512KiB or 64GiB`, (value) => {
-    const bytes = parseSize(value);
-    return bytes !== null && bytes >= from && bytes <= to ? bytes : null;
-  });
 
 /** Without doubled slashes and one at the end; null when it is not absolute or goes upwards. */
 export function normalPath(value: unknown): string | null {
@@ -75,6 +32,14 @@ const socketPath = pathUpTo(
   `an absolute path without ".." of at most ${MAX_SOCKET_PATH_BYTES} bytes (the limit of Unix sockets)`,
   MAX_SOCKET_PATH_BYTES,
 );
+
+function isTimeZone(text: string): boolean {
+  try {
+    return new Intl.DateTimeFormat('en-US', { timeZone: text }).format(0) !== '';
+  } catch {
+    return false;
+  }
+}
 
 const shortName = textWhere('a name: 1 to 32 of a-z, 0-9 and "-", no "-" at its ends', isShortName);
 /** Part of the names of restored files. */
@@ -138,11 +103,24 @@ const proxy = strict('a proxy: name and more', {
   lanes: whole(1, 64).prefault(2),
   restoreFolders: listOf('folders', absolutePath, MAX_THINGS).prefault([]),
 });
+const secretPlaces = {
+  passphraseFile: absolutePath.optional(),
+  keyFile: absolutePath.optional(),
+  passphraseEnvironment: textWhere('the name of an environment variable', (value) =>
+    /^[A-Za-z_][A-Za-z0-9_]{0,127}$/.test(value),
+  ).optional(),
+};
+const secretNames = Object.keys(secretPlaces) as (keyof typeof secretPlaces)[];
+const encryption = strict(`a mapping with one of ${secretNames.join(', ')}`, secretPlaces).refine(
+  (value) => secretNames.filter((name) => value[name] !== undefined).length === 1,
+  { error: `exactly one of ${secretNames.join(', ')}` },
+);
 const repository = strict('a repository: name, folder and more', {
   name: shortName,
   folder: absolutePath,
   slots: whole(1, 256).prefault(4),
   lanes: whole(1, 64).prefault(2),
+  encryption: encryption.optional(),
 });
 
 const script = strict('a script: path and more', {
@@ -182,11 +160,13 @@ const job = strict('a job: name, vms, repository and more', {
   blockSize: blockSize.prefault(DEFAULT_BLOCK_SIZE),
   maxParallelVms: whole(1, 250).prefault(4),
   hostWait: duration(0, DAY_MS, '0s to 24h').prefault('15m'),
+  retention: retention.optional(),
 });
 
 export const siteShape = strict('a mapping: site, hosts, proxies, repositories, jobs', {
   site: textWhere('1 to 6 of a-z and 0-9, the name of this installation', isSiteId),
   machine: shortName.optional(),
+  timeZone: textWhere('the name of a time zone, like UTC or Europe/Berlin', isTimeZone).prefault('UTC'),
   hosts: listOf('hosts', host, MAX_THINGS).prefault([]),
   proxies: listOf('proxies', proxy, MAX_THINGS).prefault([]),
   repositories: listOf('repositories', repository, MAX_THINGS).prefault([]),
@@ -196,4 +176,5 @@ export const siteShape = strict('a mapping: site, hosts, proxies, repositories, 
 export type SiteText = z.output<typeof siteShape>;
 export type HostText = SiteText['hosts'][number];
 export type JobText = SiteText['jobs'][number];
+export type RepositoryText = SiteText['repositories'][number];
 export type ScriptText = z.output<typeof script>;

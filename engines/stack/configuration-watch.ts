@@ -5,15 +5,44 @@ import type { Clock } from '../../schema/domain/seams.ts';
 
 const POLL_MS = 500;
 
-/** SHA-256 of the file, hex; null when there is none. */
-export async function configurationDigest(machineFile: string): Promise<string | null> {
+const digestOf = (text: string): string => createHash('sha256').update(text).digest('hex');
+
+async function textOf(machineFile: string): Promise<string | null> {
   try {
-    return createHash('sha256')
-      .update(await readFile(machineFile))
-      .digest('hex');
+    return await readFile(machineFile, 'utf8');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
     throw error;
+  }
+}
+
+/** SHA-256 of the file, hex; null when there is none. */
+export async function configurationDigest(machineFile: string): Promise<string | null> {
+  const text = await textOf(machineFile);
+  return text === null ? null : digestOf(text);
+}
+
+/** What of the file each worker reads; all read `site` and `machineId`. Others read nothing of it. */
+const partsRead = { keeper: 'hosts', host: 'hosts', proxy: 'proxies', repository: 'repositories' } as const;
+export type ConfiguredWorker = keyof typeof partsRead;
+/** The keeper first, as at the start. */
+export const configuredWorkers = Object.keys(partsRead) as ConfiguredWorker[];
+export type ConfigurationParts = Record<ConfiguredWorker, string>;
+
+/** Digest of what each worker reads: one whose part is the same need not be started anew, and goes on with its work. */
+export async function configurationParts(machineFile: string): Promise<ConfigurationParts> {
+  const text = (await textOf(machineFile)) ?? '{}';
+  const digests = configuredWorkers.map((worker) => [worker, digestOf(partOf(text, worker))]);
+  return Object.fromEntries(digests) as ConfigurationParts;
+}
+
+function partOf(text: string, worker: ConfiguredWorker): string {
+  try {
+    const { site, machineId, [partsRead[worker]]: part } = JSON.parse(text) as Record<string, unknown>;
+    return JSON.stringify([site, machineId, part]);
+  } catch {
+    // Damaged: each worker shall say so.
+    return text;
   }
 }
 

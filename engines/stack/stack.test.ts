@@ -166,18 +166,22 @@ describe.skipIf(missing.length > 0)('a stack', () => {
     await until('host again', () => childOf('host').state === 'ready' && childOf('host').restarts === 1);
     expect(childOf('proxy')).toMatchObject({ state: 'ready', restarts: 2 });
 
-    // a changed configuration restarts those that use it, and only them
-    const before = read();
-    await writeFile(`${layout.machineFile}.new`, '{"changed":true}');
-    await rename(`${layout.machineFile}.new`, layout.machineFile);
-    const digest = createHash('sha256').update('{"changed":true}').digest('hex');
-    await until('configuration applied', () => {
-      const { configuration } = read();
-      return configuration.digest === digest && configuration.state === 'applied';
-    });
+    // a changed configuration restarts those that read what changed, and only them
     const pid = (stack: StackFile, name: string): number | null => stack.children.find((c) => c.name === name)!.pid;
-    const changed = workerNames.filter((name) => pid(read(), name) !== pid(before, name));
-    expect(changed).toEqual(['keeper', 'host', 'proxy', 'repository']);
+    const restartedBy = async (text: string): Promise<string[]> => {
+      const before = read();
+      await writeFile(`${layout.machineFile}.new`, text);
+      await rename(`${layout.machineFile}.new`, layout.machineFile);
+      const digest = createHash('sha256').update(text).digest('hex');
+      await until('configuration applied', () => {
+        const { configuration } = read();
+        return configuration.digest === digest && configuration.state === 'applied';
+      });
+      return workerNames.filter((name) => pid(read(), name) !== pid(before, name));
+    };
+    expect(await restartedBy('{"site":"lab","proxies":[]}')).toEqual(['keeper', 'host', 'proxy', 'repository']);
+    expect(await restartedBy('{"proxies":[],"hosts":[1],"site":"lab"}')).toEqual(['keeper', 'host']);
+    expect(await restartedBy('{"proxies":[2],"hosts":[1],"site":"lab"}')).toEqual(['proxy']);
 
     // the supervisor is killed: servers live on, and the next one ends them and uses the same ports
     const daemon = await startStorageDaemon(state);

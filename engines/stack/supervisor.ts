@@ -2,7 +2,13 @@
 import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
 import type { Clock, Log } from '../../schema/domain/seams.ts';
 import { Child, type ChildSpec } from './child.ts';
-import { configurationDigest, watchConfiguration } from './configuration-watch.ts';
+import {
+  configurationDigest,
+  type ConfigurationParts,
+  configurationParts,
+  configuredWorkers,
+  watchConfiguration,
+} from './configuration-watch.ts';
 import { databaseChild, prepareDatabase } from './database.ts';
 import type { StackLayout } from './layout.ts';
 import { endStorageDaemons } from './leftovers.ts';
@@ -12,7 +18,7 @@ import { identityOf } from './process-identity.ts';
 import { type ChildStatus, type StackConnections, type StackFile, writeStackFile } from './stack-file.ts';
 import { temporalChild } from './temporal-server.ts';
 import type { StackTools } from './tools.ts';
-import { configuredWorkers, workerChild, type WorkerName, workerNames } from './worker-child.ts';
+import { workerChild, type WorkerName, workerNames } from './worker-child.ts';
 
 export type StackOptions = {
   stateFolder: string;
@@ -100,8 +106,9 @@ export class Supervisor implements Stack {
       this.#add(workerChild(name, tools.node, workers[name], this.layout, this.connections));
     }
     const digest = await configurationDigest(this.layout.machineFile);
+    const parts = await configurationParts(this.layout.machineFile);
     this.#workersStarted = this.#startWorkers(workerNames);
-    this.#watching = Promise.all([this.#watch(digest), this.#watchLogs()]);
+    this.#watching = Promise.all([this.#watch(digest, parts), this.#watchLogs()]);
   }
 
   async whenReady(limitMs: number): Promise<boolean> {
@@ -166,21 +173,29 @@ export class Supervisor implements Stack {
 
   /** The keeper first: hosts reach their monitors through it. One that hangs does not keep the others from starting. */
   async #startWorkers(names: readonly WorkerName[]): Promise<void> {
-    const [keeper, ...others] = this.#named(names);
-    keeper!.start();
-    await keeper!.whenReady(KEEPER_LIMIT_MS);
+    const keeper = names.includes('keeper') ? this.#children.get('keeper')! : null;
+    keeper?.start();
+    await keeper?.whenReady(KEEPER_LIMIT_MS);
     if (this.#stopping.signal.aborted) return;
-    for (const child of others) child.start();
+    for (const child of this.#named(names)) if (child !== keeper) child.start();
   }
 
-  async #watch(digest: string | null): Promise<void> {
+  async #watch(digest: string | null, parts: ConfigurationParts): Promise<void> {
     await this.#workersStarted;
     const { signal } = this.#stopping;
     if (signal.aborted) return;
     this.#head.configuration = { digest, state: 'applied' };
     this.#record();
     const { clock, log } = this.#options;
-    const apply = (changed: string | null): Promise<void> => this.#applyConfiguration(changed);
+    let applied = parts;
+    const apply = async (changed: string | null): Promise<void> => {
+      const wanted = await configurationParts(this.layout.machineFile);
+      await this.#applyConfiguration(
+        changed,
+        configuredWorkers.filter((name) => wanted[name] !== applied[name]),
+      );
+      applied = wanted;
+    };
     const onTrouble = (error: unknown): void =>
       log.error('the configuration of this machine cannot be followed', { error: messageOf(error) });
     await watchConfiguration(this.layout.machineFile, digest, clock, signal, onTrouble, apply);
@@ -198,14 +213,14 @@ export class Supervisor implements Stack {
     }
   }
 
-  async #applyConfiguration(digest: string | null): Promise<void> {
-    this.#options.log.info('the configuration of this machine changed; restarting what uses it');
+  async #applyConfiguration(digest: string | null, workers: readonly WorkerName[]): Promise<void> {
+    this.#options.log.info('the configuration of this machine changed; restarting what reads it', { workers });
     this.#head.configuration = { digest, state: 'applying' };
     this.#record();
-    const children = this.#named(configuredWorkers);
+    const children = this.#named(workers);
     await Promise.all(children.map((child) => child.stop()));
     if (this.#stopping.signal.aborted) return;
-    await this.#startWorkers(configuredWorkers);
+    await this.#startWorkers(workers);
     await Promise.all(children.map((child) => child.whenReady(SERVER_LIMIT_MS)));
     this.#head.configuration = { digest, state: 'applied' };
     this.#record();

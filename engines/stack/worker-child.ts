@@ -6,9 +6,6 @@ import type { StackConnections } from './stack-file.ts';
 export const workerNames = ['keeper', 'control', 'host', 'proxy', 'repository'] as const;
 export type WorkerName = (typeof workerNames)[number];
 
-/** Those that read machine.json, and are started anew when it changes. */
-export const configuredWorkers: readonly WorkerName[] = ['keeper', 'host', 'proxy', 'repository'];
-
 /** Longer than the bound from freeze to thaw, so that a worker can end what it has begun. */
 const WORKER_GRACE_MS = 20_000;
 

@@ -2,7 +2,18 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startTestDatabase } from '../../tests/fixtures/mariadb.ts';
 import type { TestDatabaseServer } from '../../tests/fixtures/mariadb.ts';
 import type { SiteConfig } from '../domain/configuration.ts';
-import { diskKey, hostId, jobId, machineId, proxyId, repositoryId, siteId, vmId } from '../domain/ids.ts';
+import {
+  diskKey,
+  hostId,
+  jobId,
+  lineageId,
+  machineId,
+  proxyId,
+  repositoryId,
+  restorePointId,
+  siteId,
+  vmId,
+} from '../domain/ids.ts';
 import type { Conservation, SealOutcome } from '../domain/restore-point.ts';
 import { connectCatalog } from './connection.ts';
 import type { CatalogConnection, CatalogDatabase } from './connection.ts';
@@ -11,7 +22,13 @@ import { listJobs, loadJob } from './jobs.ts';
 import { migrateCatalog } from './migrate.ts';
 import { migrations } from './migrations/index.ts';
 import { listResources, loadInventory, loadResourceStates, setDrained, storeInventory } from './resources.ts';
-import { listRestorePoints, loadRestorePoint, recordRestorePoint } from './restore-points.ts';
+import {
+  flagRestorePoint,
+  listRestorePoints,
+  loadRestorePoint,
+  loadRetentionPoints,
+  recordRestorePoint,
+} from './restore-points.ts';
 import {
   createSession,
   listSessions,
@@ -145,6 +162,20 @@ describe('site', () => {
     });
   });
 
+  it("a job's retention comes and goes with the site", async () => {
+    await withCatalog(async (db) => {
+      await applySite(db, site());
+      const changed = [{ kind: 'job', id: 'daily', change: 'changed' }];
+      const kept = site();
+      const rules = { count: 7, days: null, weekly: null, monthly: { keep: 12 }, yearly: null };
+      kept.jobs[0]!.retention = { ...rules, minimum: 3, deletedVmDays: null, timeZone: 'Europe/Berlin' };
+      expect(await applySite(db, kept)).toEqual(changed);
+      expect(await loadJob(db, 'daily')).toEqual(kept.jobs[0]);
+      expect(await applySite(db, site())).toEqual(changed);
+      expect(await loadJob(db, 'daily')).not.toHaveProperty('retention');
+    });
+  });
+
   it('marks what is gone as removed, keeps what was drained, and takes a job up again', async () => {
     await withCatalog(async (db) => {
       await applySite(db, site());
@@ -263,6 +294,31 @@ describe('restore points', () => {
       expect(await listRestorePoints(db, { idPrefix: 'ffff' })).toHaveLength(1);
       expect(await listRestorePoints(db, { idPrefix: 'f_%' })).toEqual([]);
       expect(await loadRestorePoint(db, '0'.repeat(32))).toBeNull();
+    });
+  });
+
+  it('keep what was said of them when they are recorded again', async () => {
+    await withCatalog(async (db) => {
+      const sealed = sealedPoint();
+      const [id, lineage] = [sealed.restorePointId, sealed.manifest.lineage];
+      await recordRestorePoint(db, sealed);
+      const times = { takenAt: startedAt, nominalTime: startedAt, sealedAt: startedAt };
+      const point = { restorePointId: id, ...times, state: 'good', keep: false, hold: null };
+      expect(await loadRetentionPoints(db, lineage)).toEqual([point]);
+      await flagRestorePoint(db, id, { suspect: true, hold: 'audit 17' });
+      await flagRestorePoint(db, id, { keep: true });
+      await flagRestorePoint(db, id, {});
+      await recordRestorePoint(db, sealed);
+      const flagged = { ...point, state: 'suspect', keep: true, hold: 'audit 17' };
+      expect(await loadRetentionPoints(db, lineage)).toEqual([flagged]);
+      await flagRestorePoint(db, id, { damaged: true, hold: null });
+      expect(await loadRetentionPoints(db, lineage)).toEqual([{ ...flagged, state: 'damaged', hold: null }]);
+      expect(await listRestorePoints(db)).toMatchObject([{ suspect: true, damaged: true, keep: true, hold: null }]);
+      expect(await loadRetentionPoints(db, lineageId('fedcba9876543210'))).toEqual([]);
+      await expect(flagRestorePoint(db, restorePointId('0'.repeat(32)), { keep: true })).rejects.toMatchObject({
+        code: 'RESTORE_POINT_NOT_FOUND',
+      });
+      await expect(flagRestorePoint(db, id, { hold: 'x'.repeat(1025) })).rejects.toMatchObject({ code: 'BAD_REQUEST' });
     });
   });
 });

@@ -1,9 +1,12 @@
 /** Index of the repositories' restore points: rebuilt from manifests at will (invariant 9). */
+import { TidemarkError } from '../domain/errors.ts';
+import { type LineageId, restorePointId, type RestorePointId } from '../domain/ids.ts';
 import type { Manifest, SealOutcome } from '../domain/restore-point.ts';
+import type { RetentionPoint } from '../domain/retention.ts';
 import type { CatalogDatabase } from './connection.ts';
 import { fromJson, prefixPattern, toJson } from './json.ts';
 
-/** The same restore point again replaces its row. */
+/** The same restore point again replaces its row, but not what a person or a check said of it since. */
 export async function recordRestorePoint(db: CatalogDatabase, sealed: SealOutcome): Promise<void> {
   const { manifest } = sealed;
   const sum = (pick: (disk: Manifest['disks'][number]) => number): number =>
@@ -22,7 +25,6 @@ export async function recordRestorePoint(db: CatalogDatabase, sealed: SealOutcom
     taken_at: new Date(manifest.takenAt),
     sealed_at: new Date(manifest.sealedAt),
     consistency: manifest.consistency.reached,
-    suspect: manifest.suspect ? 1 : 0,
     size_bytes: sum((disk) => disk.sizeBytes),
     read_bytes: sum((disk) => disk.readBytes),
     sent_bytes: sum((disk) => disk.sentBytes),
@@ -32,9 +34,62 @@ export async function recordRestorePoint(db: CatalogDatabase, sealed: SealOutcom
   };
   await db
     .insertInto('restore_points')
-    .values({ restore_point_id: sealed.restorePointId, ...row })
+    .values({ restore_point_id: sealed.restorePointId, suspect: manifest.suspect ? 1 : 0, ...row })
     .onDuplicateKeyUpdate(row)
     .execute();
+}
+
+/** What is left out stays as it is. `hold`: the reason, at most 1024 characters; null releases it. */
+export type RestorePointFlags = { suspect?: boolean; damaged?: boolean; keep?: boolean; hold?: string | null };
+
+/** RESTORE_POINT_NOT_FOUND; BAD_REQUEST for a reason that is too long. */
+export async function flagRestorePoint(
+  db: CatalogDatabase,
+  id: RestorePointId,
+  flags: RestorePointFlags,
+): Promise<void> {
+  const { suspect, damaged, keep, hold } = flags;
+  if ((hold?.length ?? 0) > MAX_HOLD_LENGTH)
+    throw new TidemarkError('BAD_REQUEST', `the reason to hold ${id} has over ${MAX_HOLD_LENGTH} characters`);
+  const done = await db
+    .updateTable('restore_points')
+    .set({
+      // Its own value: a set of nothing would be no statement.
+      restore_point_id: id,
+      ...(suspect === undefined ? {} : { suspect: suspect ? 1 : 0 }),
+      ...(damaged === undefined ? {} : { damaged: damaged ? 1 : 0 }),
+      ...(keep === undefined ? {} : { keep_always: keep ? 1 : 0 }),
+      ...(hold === undefined ? {} : { hold_reason: hold }),
+    })
+    .where('restore_point_id', '=', id)
+    .executeTakeFirst();
+  if (done.numUpdatedRows === 0n)
+    throw new TidemarkError('RESTORE_POINT_NOT_FOUND', `there is no restore point ${id}`, { restorePointId: id });
+}
+
+const MAX_HOLD_LENGTH = 1024;
+
+/** All of a lineage, for `decideRetention`; locks are the repository's to add. */
+export async function loadRetentionPoints(
+  db: CatalogDatabase,
+  lineage: LineageId,
+): Promise<Omit<RetentionPoint, 'lockedUntil'>[]> {
+  const rows = await db
+    .selectFrom('restore_points')
+    .select(['restore_point_id', 'taken_at', 'nominal_time', 'sealed_at'])
+    .select(['suspect', 'damaged', 'keep_always', 'hold_reason'])
+    .where('lineage', '=', lineage)
+    .orderBy('taken_at', 'desc')
+    .execute();
+  return rows.map((row) => ({
+    restorePointId: restorePointId(row.restore_point_id),
+    takenAt: row.taken_at.toISOString(),
+    nominalTime: row.nominal_time.toISOString(),
+    sealedAt: row.sealed_at.toISOString(),
+    state: row.damaged !== 0 ? 'damaged' : row.suspect !== 0 ? 'suspect' : 'good',
+    keep: row.keep_always !== 0,
+    hold: row.hold_reason,
+  }));
 }
 
 export type RestorePointSummary = {
@@ -48,6 +103,10 @@ export type RestorePointSummary = {
   sealedAt: string;
   consistency: string;
   suspect: boolean;
+  damaged: boolean;
+  keep: boolean;
+  /** Why it is held; null: it is not. */
+  hold: string | null;
   sizeBytes: number;
   readBytes: number;
   sentBytes: number;
@@ -71,7 +130,8 @@ export async function listRestorePoints(
   let query = db
     .selectFrom('restore_points')
     .select(['restore_point_id', 'repository_id', 'job_id', 'session_id', 'vm_id', 'vm_name', 'taken_at', 'sealed_at'])
-    .select(['consistency', 'suspect', 'size_bytes', 'read_bytes', 'sent_bytes', 'stored_bytes'])
+    .select(['consistency', 'suspect', 'damaged', 'keep_always', 'hold_reason'])
+    .select(['size_bytes', 'read_bytes', 'sent_bytes', 'stored_bytes'])
     .orderBy('taken_at', 'desc')
     .limit(filter.limit ?? 1000);
   if (filter.vmId !== undefined) query = query.where('vm_id', '=', filter.vmId);
@@ -90,6 +150,9 @@ export async function listRestorePoints(
     sealedAt: row.sealed_at.toISOString(),
     consistency: row.consistency,
     suspect: row.suspect !== 0,
+    damaged: row.damaged !== 0,
+    keep: row.keep_always !== 0,
+    hold: row.hold_reason,
     sizeBytes: row.size_bytes,
     readBytes: row.read_bytes,
     sentBytes: row.sent_bytes,

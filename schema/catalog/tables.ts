@@ -133,6 +133,9 @@ export type RestorePointsTable = {
   stored_bytes: Bytes;
   manifest_digest: string;
   manifest: Json;
+  damaged: Flag;
+  keep_always: Flag;
+  hold_reason: Nullable<string>;
 };
 /** `exclusive_key` is unique where it is not null: one lease per VM, whatever the scheduler says. */
 export type LeasesTable = {

@@ -3,6 +3,7 @@
  * One machine in the embedded stack; several later. Folders and sockets are absolute.
  */
 import type { DiskKey, HostId, JobId, MachineId, ProxyId, RepositoryId, SiteId, VmId } from './ids.ts';
+import type { RetentionPolicy } from './retention.ts';
 import type { Codec, ConsistencyPolicy } from './states.ts';
 
 export type QemuVmConfig = {
@@ -36,7 +37,16 @@ export type HostConfig = { hostId: HostId; slots: number } & (
 );
 
 export type ProxyConfig = { proxyId: ProxyId; slots: number; lanes: number; restoreFolders: string[] };
-export type RepositoryConfig = { repositoryId: RepositoryId; folder: string; slots: number; lanes: number };
+/** Where the secret of an encrypted repository lies, never the secret. Files are absolute. */
+export type EncryptionConfig = { passphraseFile: string } | { keyFile: string } | { passphraseEnvironment: string };
+/** `encryption` absent: the repository is plain. */
+export type RepositoryConfig = {
+  repositoryId: RepositoryId;
+  folder: string;
+  slots: number;
+  lanes: number;
+  encryption?: EncryptionConfig;
+};
 
 /** What one machine runs; the worker processes read it from their machine's file, never from the catalog. */
 export type MachineConfig = {
@@ -66,6 +76,8 @@ export type JobConfig = {
   maxParallelVms: number;
   /** How long a session waits for a host or repository that does not answer. */
   hostWaitMs: number;
+  /** Absent: restore points are never removed. */
+  retention?: RetentionPolicy;
 };
 
 export type SiteConfig = { site: SiteId; machines: MachineConfig[]; jobs: JobConfig[] };

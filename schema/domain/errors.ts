@@ -88,7 +88,10 @@ export const errorTable = {
   ),
   // transfer and repository
   REPOSITORY_NOT_ONE: row('operator', 'Name an empty folder, or one that has a repository.json of this repository.'),
-  REPOSITORY_IN_USE: row('operator', 'Another process owns the repository; stop it, or use that one.'),
+  REPOSITORY_IN_USE: row(
+    'operator',
+    'Another process owns the repository: stop it (a stack: `tidemark down`), or use that one.',
+  ),
   REPOSITORY_FULL: row(
     'operator',
     'Free space on the repository disk, or add some; then run the job again: blocks already stored are kept.',
@@ -101,6 +104,14 @@ export const errorTable = {
   RESTORE_POINT_SEALED: row('operator', 'This run key is sealed already; nothing is to be done.'),
   RESTORE_POINT_ABORTED: row('retry-here', 'This run key was aborted; a new session makes a new restore point.'),
   RESTORE_POINT_NOT_FOUND: row('operator', 'List the restore points with `tidemark restore-point list`.'),
+  RESTORE_POINT_HELD: row(
+    'operator',
+    'It is kept, held or locked, for the reason named: `tidemark restore-point unkeep` or `release` first, or wait for the lock to end.',
+  ),
+  LAST_RESTORE_POINT: row(
+    'operator',
+    'It is the newest good restore point of its VM and job; make a newer one first, or say `--last` if the VM is not needed any more.',
+  ),
   NOT_CONSERVED: row(
     'bug',
     'Source and target disagree on what was transferred, so nothing was sealed; report this with the session log.',
@@ -108,6 +119,22 @@ export const errorTable = {
   DAMAGED_BLOCK: row(
     'damage',
     'A block in the repository does not match its digest; restore another restore point, and keep the repository as it is.',
+  ),
+  TAMPERED: row(
+    'damage',
+    'It is whole, but nobody with the keys of the repository wrote it there: find out who had access to the medium, write nothing to it, and go on from a copy.',
+  ),
+  KEY_MISSING: row(
+    'operator',
+    'Put the passphrase or key file of the repository where `encryption` in site.yaml says, or correct that and apply it; nothing was changed.',
+  ),
+  NOT_ENCRYPTED: row(
+    'operator',
+    'Find out whether somebody has put a plain repository in the place of yours; if it is the one meant, take `encryption` out of site.yaml: a repository is encrypted from its first day, or never.',
+  ),
+  WRONG_KEY: row(
+    'operator',
+    'Give the passphrase or the key file of one of the key slots of this repository; nothing was changed.',
   ),
   BAD_PAYLOAD: row(
     'retry-here',

@@ -10,6 +10,14 @@ export const asBuffer = (bytes: Uint8Array): Buffer =>
 export const digestOf = (bytes: Uint8Array): Buffer => blake3(asBuffer(bytes));
 /** The first 16 bytes of the digest. */
 export const sumOf = (bytes: Uint8Array): Buffer => digestOf(bytes).subarray(0, 16);
+/** One for all: a new hasher costs more than it takes to hash a ledger frame. */
+const partsHasher = new Blake3Hasher();
+/** The sum of `parts`, one behind the other. */
+export function sumOfParts(parts: readonly Uint8Array[]): Buffer {
+  partsHasher.reset();
+  for (const part of parts) partsHasher.update(asBuffer(part));
+  return partsHasher.digestBuffer().subarray(0, 16);
+}
 export const hexDigestOf = (text: string | Uint8Array): string =>
   digestOf(typeof text === 'string' ? Buffer.from(text) : text).toString('hex');
 export const crcOf = (bytes: Uint8Array, before = 0): number => crc32(bytes, before);
@@ -22,6 +30,16 @@ export function createStreamDigest(): StreamDigest {
   return {
     update: (bytes) => void hasher.update(asBuffer(bytes)),
     hex: () => hasher.digestBuffer().toString('hex'),
+  };
+}
+
+/** BLAKE3 keyed with 32 bytes, for many short messages. */
+export function createKeyedDigest(key: Uint8Array): (bytes: Uint8Array) => Buffer {
+  const hasher = Blake3Hasher.newKeyed(asBuffer(key));
+  return (bytes) => {
+    // Keeps its key, and spares a new hasher for each of a million blocks.
+    hasher.reset();
+    return hasher.update(asBuffer(bytes)).digestBuffer();
   };
 }
 

@@ -9,12 +9,14 @@ import type { DiskPlan, Manifest, RestorePointSpec } from '../domain/restore-poi
 import { blockSizes, codecs } from '../domain/states.ts';
 import { canonicalJson, decodeChecked, encodeChecked } from './checked-json.ts';
 import { isId128 } from './digest.ts';
+import { ENCRYPTION, keyMembers, keyMembersFault, type KeyMembers } from './key-shapes.ts';
 import {
   FORMAT_VERSION,
   MAX_DISK_BYTES,
   MAX_DISKS,
   MAX_DOCUMENT_BYTES,
   MAX_HEIGHT,
+  MAX_NESTING,
   MAX_REPOSITORY_FILE_BYTES,
 } from './limits.ts';
 
@@ -31,18 +33,29 @@ const finding = z.object({ level: z.enum(['info', 'warning']), code: text, messa
 
 // ---- repository.json ---------------------------------------------------------------------------
 
-const repositoryFile = z.object({
+// Members that are not known are kept when it is written again.
+const repositoryFile = z.looseObject({
   format: count,
   repository: text,
   uuid: id128,
   createdAt: text,
   generation: count,
-  features: z.object({ must: z.array(text), may: z.array(text) }),
+  features: z.looseObject({ must: z.array(text), may: z.array(text) }),
   blockSizes: z.array(blockSize),
-  keySlots: z.array(z.unknown()),
-  keyCheck: z.unknown(),
+  ...keyMembers,
 });
-export type RepositoryFile = Omit<z.infer<typeof repositoryFile>, 'repository'> & { repository: RepositoryId };
+/** What of `features.must` this version understands. */
+const knownFeatures: readonly string[] = [ENCRYPTION];
+
+export type RepositoryFile = KeyMembers & {
+  format: number;
+  repository: RepositoryId;
+  uuid: string;
+  createdAt: string;
+  generation: number;
+  features: { must: string[]; may: string[] };
+  blockSizes: number[];
+};
 
 /** What is read before anything else is known of the rest. */
 const formatAndFeatures = z.object({ format: count, features: z.object({ must: z.array(text) }) });
@@ -56,16 +69,29 @@ export const newRepositoryFile = (repository: RepositoryId, uuid: string, create
   features: { must: [], may: [] },
   blockSizes: [...blockSizes],
   keySlots: [],
+  dataKeys: [],
   keyCheck: null,
 });
 
-export const encodeRepositoryFile = (file: RepositoryFile): string => `${canonicalJson(file)}\n`;
+export const isEncrypted = ({ keySlots }: Pick<RepositoryFile, 'keySlots'>): boolean => keySlots.length > 0;
 
-/** REPOSITORY_NEWER for a higher format or an unknown must-understand feature, REPOSITORY_CORRUPT when unreadable. */
+/** BUG for one that could not be read again. */
+export function encodeRepositoryFile(file: RepositoryFile): string {
+  const json = `${canonicalJson(file)}\n`;
+  if (Buffer.byteLength(json) > MAX_REPOSITORY_FILE_BYTES)
+    throw new TidemarkError('BUG', `repository.json of over ${MAX_REPOSITORY_FILE_BYTES} bytes`);
+  return json;
+}
+
+/**
+ * REPOSITORY_NEWER for a higher format or an unknown must-understand feature; REPOSITORY_CORRUPT when unreadable, or when an
+ * encrypted one does not match its sum.
+ */
 export function parseRepositoryFile(json: string, file: string): RepositoryFile {
   const value = json.length <= MAX_REPOSITORY_FILE_BYTES ? parseJson(json) : undefined;
   const head = formatAndFeatures.safeParse(value);
-  if (head.success && (head.data.format > FORMAT_VERSION || head.data.features.must.length > 0))
+  const unknown = head.data?.features.must.filter((feature) => !knownFeatures.includes(feature)) ?? [];
+  if (head.success && (head.data.format > FORMAT_VERSION || unknown.length > 0))
     throw new TidemarkError(
       'REPOSITORY_NEWER',
       `${file} needs format ${head.data.format} with features [${head.data.features.must.join(', ')}]`,
@@ -74,15 +100,25 @@ export function parseRepositoryFile(json: string, file: string): RepositoryFile 
         ...head.data,
       },
     );
-  return checkShape(repositoryFile, value, file) as RepositoryFile;
+  const parsed = checkShape(repositoryFile, value, file) as unknown as RepositoryFile;
+  const fault = keyMembersFault(parsed);
+  if (fault !== null) throw new TidemarkError('REPOSITORY_CORRUPT', `${file}: ${fault}`, { file });
+  return parsed;
 }
 
 function parseJson(json: string): unknown {
   try {
-    return JSON.parse(json);
+    const value: unknown = JSON.parse(json);
+    return isWithin(value, MAX_NESTING) ? value : undefined;
   } catch {
     return undefined;
   }
+}
+
+/** Whether `value` is nested at most `levels` deep: members kept as they are are written again by recursion. */
+function isWithin(value: unknown, levels: number): boolean {
+  if (value === null || typeof value !== 'object') return true;
+  return levels > 0 && Object.values(value).every((member) => isWithin(member, levels - 1));
 }
 
 type Refusal = 'REPOSITORY_CORRUPT' | 'BAD_REQUEST';

@@ -10,55 +10,79 @@ import { mountSmallDisk, whyNoSmallDisk } from '../fixtures/small-disk.ts';
 import type { SessionReport } from '../fixtures/world/report.ts';
 import { MIB, startEmptyWorld, type World } from '../fixtures/world/world.ts';
 
+const smallDiskMissing = whyNoSmallDisk();
+const odd = { 'odd-block': 3 * MIB + 512, 'odd-sector': MIB + 100, 'odd-byte': 1 } as const;
 let world: World;
 let images: string;
+let papers: string;
+let smallDisk: ReturnType<typeof mountSmallDisk> = null;
+
+/** All that is wrong is in one site: each apply starts the workers anew. */
 beforeAll(async () => {
   world = await startEmptyWorld();
   images = path.join(world.root, 'images');
-  await mkdir(images);
+  papers = path.join(world.root, 'papers');
+  for (const folder of [images, papers]) await mkdir(folder);
+  await writeFile(path.join(papers, 'letter.txt'), 'dear\n');
+  const sizes = { plain: 3 * MIB, ...odd, empty: 0, base: 2 * MIB, lost: MIB, small: 4 * MIB, large: 96 * MIB };
+  for (const [name, bytes] of Object.entries(sizes)) await writeFile(fileOf(name), randomBytes(bytes));
+  const overlay = fileOf('overlay', 'qcow2');
+  execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', fileOf('base'), '-F', 'raw', overlay]);
+  execFileSync('qemu-io', ['-c', 'write -q -P 7 512k 64k', overlay]);
+  if (smallDiskMissing === null) smallDisk = mountSmallDisk(48)!;
+  await applied(siteText());
 });
-afterAll(() => world?.close());
+afterAll(async () => {
+  await world?.close();
+  smallDisk?.remove();
+});
 
-type Image = { name: string; file: string; format: 'raw' | 'qcow2'; allowBacking?: boolean };
+const fileOf = (name: string, format: 'raw' | 'qcow2' = 'raw'): string => path.join(images, `${name}.${format}`);
+const smallFolder = (): string => (smallDisk ? path.join(smallDisk.folder, 'repository') : `${world.root}/small`);
 
-/** A VM per image, a job per VM. */
-const siteOf = (list: readonly Image[], repository = world.repository): string => `site: w
+/** Of VMs of one disk each: name, file, more of the disk. A job per VM and one of those of odd sizes. */
+function siteText(): string {
+  const names = ['plain', ...Object.keys(odd), 'empty', 'lost', 'small', 'large'];
+  const vms = [
+    ...names.map((name) => [name, fileOf(name), 'format: raw']),
+    ['gone', fileOf('gone', 'qcow2'), 'format: qcow2'],
+    ['overlay', fileOf('overlay', 'qcow2'), 'format: qcow2'],
+    ['flattened', fileOf('overlay', 'qcow2'), 'format: qcow2, allowBacking: true'],
+  ] as const;
+  const repositoryOf: Record<string, string> = { lost: 'papers', small: 'small', large: 'small' };
+  const jobs = vms.map(([name]) => [name, name, repositoryOf[name] ?? 'main']);
+  return `site: w
 machine: m1
 hosts:
   - name: images
     provider: image
     vms:
-${list
-  .map(({ name, file, format, allowBacking = false }) => {
-    const disk = `{ name: d0, file: ${file}, format: ${format}, allowBacking: ${allowBacking} }`;
-    return `      - { name: ${name}, disks: [${disk}] }`;
-  })
-  .join('\n')}
+${vms.map(([name, file, more]) => `      - { name: ${name}, disks: [{ name: d0, file: ${file}, ${more} }] }`).join('\n')}
 proxies:
   - { name: p1, restoreFolders: [${world.restores}] }
 repositories:
-  - { name: main, folder: ${repository} }
+  - { name: main, folder: ${world.repository} }
+  - { name: papers, folder: ${papers} }
+  - { name: small, folder: ${smallFolder()} }
 jobs:
-${list.map(({ name }) => `  - { name: ${name}, vms: [${name}], repository: main, consistency: none }`).join('\n')}
+${[...jobs, ['odd', Object.keys(odd).join(', '), 'main']]
+  .map(([name, of, repository]) => `  - { name: ${name}, vms: [${of}], repository: ${repository}, consistency: none }`)
+  .join('\n')}
 `;
+}
 
-async function applied(text: string): Promise<void> {
-  const { code, stderr } = await world.apply(text);
+async function applied(text: string, to = world): Promise<void> {
+  const { code, stderr } = await to.apply(text);
   expect([0, 3], stderr).toContain(code);
 }
 
-async function imageOf(name: string, bytes: number): Promise<Image> {
-  const file = path.join(images, `${name}.raw`);
-  await writeFile(file, randomBytes(bytes));
-  return { name, file, format: 'raw' };
-}
+const pointOf = (report: SessionReport, vm = 0): string => report.session!.vms[vm]!.restorePointId!;
 
 describe('site.yaml', () => {
   test('unknown keys and wrong types: file, line, what was expected; nothing is changed', async () => {
-    await applied(siteOf([await imageOf('plain', 3 * MIB)]));
     const machine = path.join(world.state, 'config/machine.json');
     const before = await readFile(machine, 'utf8');
-    const text = siteOf([]).replace('site: w', 'sight: w').replace('jobs:', 'jobs: 7');
+    const text = siteText().replace('site: w', 'sight: w').replace('jobs:', 'jobs: 7\nwork:');
     const { code, stderr } = await world.apply(text);
     expect(code).toBe(2);
     expect(stderr).toMatch(/site\.yaml:1:\d+.*sight/);
@@ -68,9 +92,7 @@ describe('site.yaml', () => {
   });
 
   test('a job with a VM that does not exist is refused, with the nearest name', async () => {
-    const { code, stderr } = await world.apply(
-      siteOf([await imageOf('plain', 1)]).replace('vms: [plain]', 'vms: [plane]'),
-    );
+    const { code, stderr } = await world.apply(siteText().replace('vms: [plain]', 'vms: [plane]'));
     expect(code).toBe(2);
     expect(stderr).toMatch(/site\.yaml:\d+:\d+.*plane/s);
     expect(stderr).toContain('plain');
@@ -85,40 +107,31 @@ describe('site.yaml', () => {
 });
 
 describe('disks', () => {
-  test('odd sizes come back byte for byte: no multiple of the block, of 512 B, one byte; of zero length is refused', async () => {
-    const sizes = { block: 3 * MIB + 512, sector: MIB + 100, byte: 1 };
-    const list = await Promise.all(Object.entries(sizes).map(([name, bytes]) => imageOf(`odd-${name}`, bytes)));
-    const empty = await imageOf('empty', 0);
-    await applied(siteOf([...list, empty]));
-    const refused = await world.runJob([1], 'empty');
-    expect(refused.error).toMatchObject({ code: 'BAD_DISK', message: expect.stringContaining(empty.file) });
-    for (const { name, file } of list) {
-      const report = await world.runJob([0], name);
-      const restored = await world.restore(report.session!.vms[0]!.restorePointId!, name);
-      await expectSameBytes(restored['d0']!, file);
+  test('odd sizes come back byte for byte: no multiple of the block, of 512 B, one byte', async () => {
+    const { vms } = (await world.runJob([0], 'odd')).session!;
+    expect(vms.map(({ name }) => name).toSorted()).toEqual(Object.keys(odd).toSorted());
+    for (const { name, restorePointId } of vms) {
+      const restored = await world.restore(restorePointId!, name);
+      await expectSameBytes(restored['d0']!, fileOf(name));
     }
   });
 
+  test('one of zero length is refused', async () => {
+    const refused = await world.runJob([1], 'empty');
+    expect(refused.error).toMatchObject({ code: 'BAD_DISK', message: expect.stringContaining(fileOf('empty')) });
+  });
+
   test('an image with a backing file is refused by name; allowed, the flattened view is backed up', async () => {
-    const { file: base } = await imageOf('base', 2 * MIB);
-    const file = path.join(images, 'overlay.qcow2');
-    execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', file]);
-    execFileSync('qemu-io', ['-c', 'write -q -P 7 512k 64k', file]);
-    const overlay = { name: 'overlay', file, format: 'qcow2' } as const;
-    await applied(siteOf([overlay]));
     const refused = await world.runJob([1], 'overlay');
     expect(refused.error).toMatchObject({ code: 'BACKING_FILE', message: expect.stringContaining('overlay.qcow2') });
     expect(refused.error!.hint).toContain('allowBacking');
-    await applied(siteOf([{ ...overlay, allowBacking: true }]));
-    const report = await world.runJob([0], 'overlay');
-    const restored = await world.restore(report.session!.vms[0]!.restorePointId!, 'overlay');
+    const restored = await world.restore(pointOf(await world.runJob([0], 'flattened')), 'flattened');
     const flat = path.join(images, 'flat.raw');
-    execFileSync('qemu-img', ['convert', '-O', 'raw', file, flat]);
+    execFileSync('qemu-img', ['convert', '-O', 'raw', fileOf('overlay', 'qcow2'), flat]);
     await expectSameBytes(restored['d0']!, flat);
   });
 
   test('an image that is not there', async () => {
-    await applied(siteOf([{ name: 'gone', file: path.join(images, 'gone.qcow2'), format: 'qcow2' }]));
     const report = await world.runJob([1], 'gone');
     expect(report.error!.message).toContain('gone.qcow2');
     expect(report.error!.hint).toMatch(/\.$/);
@@ -127,22 +140,15 @@ describe('disks', () => {
 
 describe('repositories', () => {
   test('a folder that is not one is left as it is', async () => {
-    const folder = path.join(world.root, 'papers');
-    await mkdir(folder);
-    await writeFile(path.join(folder, 'letter.txt'), 'dear\n');
-    await applied(siteOf([await imageOf('plain', MIB)], folder));
-    const report = await world.runJob([1], 'plain');
-    expect(report.error).toMatchObject({ code: 'REPOSITORY_NOT_ONE', message: expect.stringContaining(folder) });
-    execFileSync('sh', ['-c', `[ "$(ls -A ${folder})" = letter.txt ]`]);
+    const report = await world.runJob([1], 'lost');
+    expect(report.error).toMatchObject({ code: 'REPOSITORY_NOT_ONE', message: expect.stringContaining(papers) });
+    execFileSync('sh', ['-c', `[ "$(ls -A ${papers})" = letter.txt ]`]);
   });
 
   test('one that another stack has in use', async () => {
-    await applied(siteOf([await imageOf('plain', MIB)]));
-    await world.runJob([0], 'plain');
     const other = await startEmptyWorld();
     try {
-      const { code } = await other.apply(siteOf([await imageOf('plain', MIB)]));
-      expect([0, 3]).toContain(code);
+      await applied(siteText(), other);
       const report = await other.runJob([1], 'plain');
       expect(report.error).toMatchObject({
         code: 'REPOSITORY_IN_USE',
@@ -154,41 +160,23 @@ describe('repositories', () => {
     expect((await world.runJob([0], 'plain')).result).toBe('Success');
   });
 
-  const why = whyNoSmallDisk();
-  test.skipIf(why !== null)(
-    `a full disk${why ? ` (left out: ${why})` : ''}: nothing is lost, and with room again it works`,
+  test.skipIf(smallDiskMissing !== null)(
+    `a full disk${smallDiskMissing ? ` (left out: ${smallDiskMissing})` : ''}: nothing is lost, and with room again it works`,
     async () => {
-      const disk = mountSmallDisk(48)!;
-      try {
-        const folder = path.join(disk.folder, 'repository');
-        const small = await imageOf('small', 4 * MIB);
-        const large = await imageOf('large', 96 * MIB);
-        await applied(siteOf([small, large], folder));
-        const first = await world.runJob([0], 'small');
-        const full = await world.runJob([1], 'large');
-        expect(full.error).toMatchObject({ code: 'REPOSITORY_FULL', hint: expect.stringContaining('space') });
-        const restored = await world.restore(first.session!.vms[0]!.restorePointId!, 'small');
-        await expectSameBytes(restored['d0']!, small.file);
-        execFileSync('mount', ['-o', 'remount,size=400m', disk.folder]);
-        const again = await world.runJob([0], 'large');
-        await expectSameBytes(
-          (await world.restore(again.session!.vms[0]!.restorePointId!, 'large'))['d0']!,
-          large.file,
-        );
-        await applied(siteOf([small]));
-      } finally {
-        disk.remove();
-      }
+      const first = await world.runJob([0], 'small');
+      const full = await world.runJob([1], 'large');
+      expect(full.error).toMatchObject({ code: 'REPOSITORY_FULL', hint: expect.stringContaining('space') });
+      await expectSameBytes((await world.restore(pointOf(first), 'small'))['d0']!, fileOf('small'));
+      execFileSync('mount', ['-o', 'remount,size=400m', smallDisk!.folder]);
+      const again = await world.runJob([0], 'large');
+      await expectSameBytes((await world.restore(pointOf(again), 'large'))['d0']!, fileOf('large'));
     },
   );
 });
 
 describe('restores', () => {
   test('never over a file that exists, never outside the allowed folders', async () => {
-    const image = await imageOf('plain', MIB);
-    await applied(siteOf([image]));
-    const report = await world.runJob([0], 'plain');
-    const point = report.session!.vms[0]!.restorePointId!;
+    const point = pointOf(await world.runJob([0], 'plain'));
     const [file] = Object.values(await world.restore(point, 'once'));
     const before = await readFile(file!);
     const args = ['restore', 'vm', point, '--name', 'once', '--into'];

@@ -10,7 +10,8 @@ import type { RepositoryFile } from '../../../schema/repository/documents.ts';
 import { listClosedPacks, readClosedPack, type PackListing } from '../pack/pack-reader.ts';
 import { ensureFolder, storageError, withOpenFile } from '../storage/files.ts';
 import type { Storage } from '../storage/storage.ts';
-import { createRecordIndex, type IndexImage, type NewRecord, type RecordIndex } from './record-index.ts';
+import { recordsOf } from './pack-records.ts';
+import { createRecordIndex, type IndexImage, type RecordIndex } from './record-index.ts';
 
 const CHUNK_BYTES = 64 * 16_384;
 const MAX_HEADER_BYTES = 256 * 1024 * 1024;
@@ -64,16 +65,7 @@ export async function loadIndex(owner: IndexOwner, left: readonly PackListing[])
   return loaded;
 }
 
-function applyListing(index: RecordIndex, listing: PackListing): void {
-  const records: NewRecord[] = [];
-  for (const { header, offset } of listing.records) {
-    if (header.kind === 'fill') continue;
-    const { storedLength, rawLength, codec } = header;
-    const place = { pack: listing.packId, offset, storedLength, rawLength, codec };
-    records.push({ id: header.id, kind: header.kind, place, writer: header.restorePointId });
-  }
-  index.apply(records);
-}
+const applyListing = (index: RecordIndex, listing: PackListing): void => index.apply(recordsOf(listing));
 
 /** The next start reads every pack. */
 export const forgetImage = (indexFolder: string): Promise<void> => rm(imagePath(indexFolder), { force: true });

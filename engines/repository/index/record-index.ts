@@ -6,6 +6,9 @@ import { createEntryStore, type IndexEntry, type IndexImage, type NewRecord } fr
 
 export type { IndexEntry, IndexImage, NewRecord } from './entry-store.ts';
 
+/** Valid until the next one is asked for. `idOf`: a view of 32 bytes. */
+export type EntryBatch = { readonly count: number; idOf(at: number): Buffer; read(at: number): IndexEntry };
+
 export type RecordIndex = {
   lookup(id: Uint8Array): IndexEntry | null;
   /** Whether there is a record of that id and raw length; for many, cheaper than `lookup`. */
@@ -18,6 +21,10 @@ export type RecordIndex = {
   forgottenCount(): number;
   /** Forgets what lies in these packs. */
   dropPacks(packs: ReadonlySet<string>): void;
+  /** A closed pack that was dropped is back; `records`: all of it. */
+  returnPack(pack: string, records: readonly NewRecord[]): void;
+  /** Every record; of the copies of an id, all in one batch, the one that `lookup` answers comes first. */
+  entries(): AsyncGenerator<EntryBatch, void>;
   recordCount(): number;
   /** Upper bound of entry numbers. */
   numberLimit(): number;
@@ -107,6 +114,14 @@ export function createRecordIndex(image?: IndexImage): RecordIndex {
     forget,
     forgottenCount: () => forgottenCount,
     dropPacks,
+    returnPack: (_pack, records) => {
+      for (const record of records) addOne(record);
+    },
+    entries: async function* () {
+      const numbers: number[] = [];
+      for (let number = 0; number < entries.count(); number += 1) if (!entries.isDead(number)) numbers.push(number);
+      yield { count: numbers.length, idOf: (at) => entries.idOf(numbers[at]!), read: (at) => entries.read(numbers[at]!) };
+    },
     recordCount: () => liveCount,
     numberLimit: () => entries.count(),
     image: () => entries.image(),

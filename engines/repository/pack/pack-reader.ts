@@ -10,7 +10,7 @@ import type { StagingFile } from '../storage/staging.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { StoredFile } from '../storage/store.ts';
 import { createWriterCheck } from './known-writers.ts';
-import { listPack, type PackScan, scanPack } from './scan-pack.ts';
+import { listPack, type PackIdentity, type PackScan, scanPack } from './scan-pack.ts';
 
 export type PackListing = { packId: string; contents: PackContents; records: PackRecord[] };
 export type PackName = { contents: PackContents; packId: string };
@@ -43,7 +43,7 @@ async function readPack<T>({ path, log, open }: PackFile, read: (file: StoredFil
 }
 
 /** Records of a closed pack; null, and an error in the log, when the medium or the header does not give them. */
-export async function readClosedPack(
+export function readClosedPack(
   storage: Storage,
   uuid: string,
   { contents, packId }: PackName,
@@ -51,16 +51,32 @@ export async function readClosedPack(
 ): Promise<PackListing | null> {
   const { store } = storage;
   const name = layout.closedPack(contents, packId);
-  const path = store.locate(name);
-  const identity = { packId, uuid, isOurs: createWriterCheck(storage) };
-  const read = await readPack({ path, log, open: () => store.open(name) }, async (file) => ({
-    found: await listPack(file, identity),
-  }));
+  const isOurs = createWriterCheck(storage);
+  return readListing({ packId, uuid, isOurs, path: store.locate(name), log, open: () => store.open(name) });
+}
+
+/** The same of a pack in the trash. */
+export function readTrashedPack(
+  storage: Storage,
+  uuid: string,
+  { contents, packId, epoch }: PackName & { epoch: number },
+  log: Log,
+): Promise<PackListing | null> {
+  const { store } = storage;
+  const name = layout.closedPack(contents, packId);
+  const path = `${store.locate(name)} in the trash of epoch ${epoch}`;
+  const isOurs = createWriterCheck(storage);
+  return readListing({ packId, uuid, isOurs, path, log, open: () => store.openTrashed({ epoch, name }) });
+}
+
+async function readListing(pack: PackFile & PackIdentity): Promise<PackListing | null> {
+  const { packId, path, log } = pack;
+  const read = await readPack(pack, async (file) => ({ found: await listPack(file, pack) }));
   if (!read) return null;
   const { found } = read;
   if (!found) log.error('pack is damaged: no sound header', { path });
   else if (found.scanned) log.warn('pack has no sound footer: scanned', { path, records: found.records.length });
-  return found && { contents, packId, records: found.records };
+  return found && { contents: found.contents, packId, records: found.records };
 }
 
 /**

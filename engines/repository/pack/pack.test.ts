@@ -6,6 +6,7 @@ import { repositoryId, restorePointId } from '../../../schema/domain/ids.ts';
 import type { RecordPlace, RecordSink } from '../../../schema/domain/seams.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
 import { encodeRepositoryFile, newRepositoryFile } from '../../../schema/repository/documents.ts';
+import { plainVault } from '../../../schema/repository/vault.ts';
 import { testSeams } from '../../../tests/fixtures/seams.ts';
 import { layout } from '../storage/layout.ts';
 import { openStorage, type Storage } from '../storage/storage.ts';
@@ -37,11 +38,17 @@ const contentOf = (number: number): Buffer => Buffer.alloc(10 + number * 3, `blo
 const idOf = (number: number): Buffer => digestOf(contentOf(number));
 function put(sink: RecordSink, number: number): RecordPlace {
   const payload = contentOf(number);
-  return sink.append({ id: idOf(number), codec: 'none', rawLength: payload.length, payload, restorePointId: writer });
+  return sink.append({
+    digest: idOf(number),
+    codec: 'none',
+    rawLength: payload.length,
+    payload,
+    restorePointId: writer,
+  });
 }
 
 async function readBack(place: RecordPlace, number: number): Promise<boolean> {
-  const source = openRecordSource({ storage });
+  const source = openRecordSource({ storage, vault: plainVault });
   try {
     return Buffer.from(await source.read(place, idOf(number))).equals(contentOf(number));
   } finally {
@@ -59,7 +66,7 @@ const ids = (...numbers: number[]): string[] => numbers.map((number) => idOf(num
 
 describe('sink', () => {
   test('rolls packs at their size, publishes full ones, and keeps every record readable on the way', async () => {
-    const sink = openRecordSink({ storage, seams, targetBytes: 500 });
+    const sink = openRecordSink({ storage, vault: plainVault, seams, targetBytes: 500 });
     const places = [];
     for (let number = 0; number < 20; number += 1) {
       places.push(put(sink, number));
@@ -77,7 +84,7 @@ describe('sink', () => {
   });
 
   test('closing an empty sink leaves nothing, and it may be used again', async () => {
-    const sink = openRecordSink({ storage, seams });
+    const sink = openRecordSink({ storage, vault: plainVault, seams });
     await sink.sync();
     await sink.close();
     expect(await openPacks()).toEqual([]);
@@ -87,7 +94,7 @@ describe('sink', () => {
   });
 
   test('appends and syncs of several users go through each other', async () => {
-    const sink = openRecordSink({ storage, seams, targetBytes: 2000 });
+    const sink = openRecordSink({ storage, vault: plainVault, seams, targetBytes: 2000 });
     const user = async (from: number): Promise<RecordPlace[]> => {
       const places = [];
       for (let number = from; number < from + 25; number += 1) {
@@ -104,22 +111,22 @@ describe('sink', () => {
   });
 
   test('refuses what could not be read again', () => {
-    const sink = openRecordSink({ storage, seams });
+    const sink = openRecordSink({ storage, vault: plainVault, seams });
     const record = {
-      id: idOf(1),
+      digest: idOf(1),
       codec: 'none' as const,
       rawLength: 5,
       payload: Buffer.alloc(4),
       restorePointId: writer,
     };
     expect(() => sink.append(record)).toThrow(expect.objectContaining({ code: 'BUG' }) as Error);
-    expect(() => sink.append({ ...record, rawLength: 4, id: Buffer.alloc(31) })).toThrow(/record of 4 bytes/);
+    expect(() => sink.append({ ...record, rawLength: 4, digest: Buffer.alloc(31) })).toThrow(/record of 4 bytes/);
     const long = { ...record, codec: 'zstd' as const, payload: Buffer.alloc(22) };
     expect(() => sink.append(long)).toThrow(/stored in 22/);
   });
 
   test('a sync that fails loses the pack for everybody who waits, and the next pack is sound', async () => {
-    const sink = openRecordSink({ storage, seams });
+    const sink = openRecordSink({ storage, vault: plainVault, seams });
     const lost = put(sink, 1);
     // The folder goes: the name of the pack cannot be made durable.
     await rm(pathOf(layout.openPacks), { recursive: true });
@@ -141,7 +148,7 @@ describe('sink', () => {
 
 describe('closed packs', () => {
   test('without a sound footer are scanned, not changed; without a sound header listed as unreadable', async () => {
-    const sink = openRecordSink({ storage, seams });
+    const sink = openRecordSink({ storage, vault: plainVault, seams });
     const { pack } = put(sink, 1);
     put(sink, 2);
     await sink.close();
@@ -161,12 +168,12 @@ describe('closed packs', () => {
 
 describe('source', () => {
   test('says what is wrong with a record', async () => {
-    const sink = openRecordSink({ storage, seams });
+    const sink = openRecordSink({ storage, vault: plainVault, seams });
     const place = put(sink, 1);
     const other = put(sink, 2);
     await sink.close();
     const path = pathOf(layout.closedPack('blocks', place.pack));
-    const source = openRecordSource({ storage });
+    const source = openRecordSource({ storage, vault: plainVault });
     const refused = (at: RecordPlace, number = 1) => expect(source.read(at, idOf(number))).rejects;
     await refused({ ...place, offset: place.offset + 1 }).toThrow(/header is damaged/);
     await refused(other).toThrow(/another block lies there/);
@@ -184,9 +191,9 @@ describe('source', () => {
   });
 
   test('follows a pack that moves, and reads from more packs than it keeps open', async () => {
-    const sink = openRecordSink({ storage, seams, targetBytes: 200 });
+    const sink = openRecordSink({ storage, vault: plainVault, seams, targetBytes: 200 });
     const places: RecordPlace[] = [];
-    const source = openRecordSource({ storage });
+    const source = openRecordSource({ storage, vault: plainVault });
     for (let number = 0; number < 80; number += 1) places.push(put(sink, number));
     await expect(source.read(places[79]!, idOf(79))).resolves.toHaveLength(10 + 79 * 3);
     await sink.close();

@@ -2,6 +2,7 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { repositoryId, type RestorePointId, restorePointId } from '../../../schema/domain/ids.ts';
 import type { RecordPlace, RecordSink, Seams } from '../../../schema/domain/seams.ts';
+import { plainVault } from '../../../schema/repository/vault.ts';
 import { digestOf, sumOf } from '../../../schema/repository/digest.ts';
 import { encodeRepositoryFile, newRepositoryFile } from '../../../schema/repository/documents.ts';
 import { encodeRecordHeader } from '../../../schema/repository/record.ts';
@@ -38,7 +39,13 @@ const contentOf = (number: number): Buffer => Buffer.alloc(10 + number * 3, `blo
 const idOf = (number: number): Buffer => digestOf(contentOf(number));
 const ids = (...numbers: number[]): string[] => numbers.map((number) => idOf(number).toString('hex')).sort();
 function put(sink: RecordSink, payload: Buffer, by: RestorePointId = writer): RecordPlace {
-  return sink.append({ id: digestOf(payload), codec: 'none', rawLength: payload.length, payload, restorePointId: by });
+  return sink.append({
+    digest: digestOf(payload),
+    codec: 'none',
+    rawLength: payload.length,
+    payload,
+    restorePointId: by,
+  });
 }
 
 const fileAt = (name: string): Buffer | undefined => disk.files().get(`${FOLDER}/${name}`);
@@ -56,7 +63,7 @@ type Torn = { file: Buffer; places: RecordPlace[]; packId: string; disk: FaultyD
 
 /** One open pack of these payloads, synced, as a process leaves it that is killed. */
 async function tornPack(payloads: Buffer[], by?: RestorePointId): Promise<Torn> {
-  const sink = openRecordSink({ storage, seams });
+  const sink = openRecordSink({ storage, vault: plainVault, seams });
   const places = payloads.map((payload) => put(sink, payload, by));
   await sink.sync();
   const packId = places[0]!.pack;
@@ -134,7 +141,11 @@ describe('an open pack', () => {
 
   test('with a damaged first header: the rest is known by its restore point, open, aborted or sealed', async () => {
     const torn = await threeRecords();
-    for (const name of [layout.head(writer), layout.tombstone(writer), layout.manifest('vm', writer)]) {
+    for (const name of [
+      layout.head(writer),
+      layout.tombstone(writer),
+      layout.manifest(plainVault.nameOf('vm'), writer),
+    ]) {
       leave(torn, flipped(torn.file, 70));
       await storage.staging.replace(name, 'x');
       await recover();
@@ -199,7 +210,7 @@ describe('an open pack', () => {
   });
 
   test('that was whole but never synced is synced before anybody relies on it', async () => {
-    const sink = openRecordSink({ storage, seams });
+    const sink = openRecordSink({ storage, vault: plainVault, seams });
     const { pack } = put(sink, contentOf(1));
     let killed: FaultyDisk | null = null;
     disk.onPoint((call, path) => {
@@ -225,7 +236,7 @@ describe('an open pack', () => {
   });
 
   test('that cannot be closed for lack of space is durable all the same', async () => {
-    const sink = openRecordSink({ storage, seams });
+    const sink = openRecordSink({ storage, vault: plainVault, seams });
     const { pack } = put(sink, contentOf(1));
     disk = disk.afterKill();
     disk.setRoom(0);
@@ -240,7 +251,7 @@ describe('an open pack', () => {
 });
 
 test('after a failed sync the file is cut back to what was durable: what was lost is not taken for sound', async () => {
-  const sink = openRecordSink({ storage, seams });
+  const sink = openRecordSink({ storage, vault: plainVault, seams });
   const kept = put(sink, contentOf(0));
   await sink.sync();
   const lost = put(sink, contentOf(1));

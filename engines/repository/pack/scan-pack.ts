@@ -41,12 +41,12 @@ export async function scanPack(file: StoredFile, identity: PackIdentity): Promis
 export async function listPack(
   file: StoredFile,
   identity: PackIdentity,
-): Promise<{ records: PackRecord[]; scanned: boolean } | null> {
-  if (!(await contentsOf(file, identity))) return null;
-  const records = await readFooter(file);
-  return records
-    ? { records, scanned: false }
-    : { records: (await scan(file, identity.isOurs)).records, scanned: true };
+): Promise<{ contents: PackContents; records: PackRecord[]; scanned: boolean } | null> {
+  const contents = await contentsOf(file, identity);
+  if (!contents) return null;
+  const listed = await readFooter(file);
+  const records = listed ?? (await scan(file, identity.isOurs)).records;
+  return { contents, records, scanned: listed === null };
 }
 
 async function contentsOf(file: StoredFile, { packId, uuid }: PackIdentity): Promise<PackContents | null> {

@@ -6,12 +6,12 @@ import type { RecordPlace, RestoreHello, RestoreSource } from '../../../schema/d
 import { isZero } from '../../../schema/repository/digest.ts';
 import { DIGEST_BYTES, PAGE_ENTRIES } from '../../../schema/repository/limits.ts';
 import { blockLengthOf, entryOf } from '../../../schema/repository/map-page.ts';
-import type { RecordIndex } from '../index/record-index.ts';
+import type { DigestIndex } from './digest-index.ts';
 import type { Parts } from './parts.ts';
 import { requireSealed } from './points.ts';
 
-export function createRestoreSource({ points, pages, index }: Parts): RestoreSource {
-  const pins = new Map<string, { hello: RestoreHello; disk: ManifestDisk }>();
+export function createRestoreSource({ points, pages, index, reliance }: Parts): RestoreSource {
+  const pins = new Map<string, { hello: RestoreHello; disk: ManifestDisk; release: () => void }>();
   return {
     begin: async (connection, hello) => {
       const { manifest } = requireSealed(points, hello.restorePointId);
@@ -20,7 +20,8 @@ export function createRestoreSource({ points, pages, index }: Parts): RestoreSou
         throw new TidemarkError('NOT_FOUND', `restore point ${hello.restorePointId} has no disk ${hello.diskKey}`, {
           ...hello,
         });
-      pins.set(connection, { hello, disk });
+      pins.get(connection)?.release();
+      pins.set(connection, { hello, disk, release: reliance.hold(disk, hello.restorePointId) });
       return { sizeBytes: disk.sizeBytes, blockSize: disk.blockSize };
     },
     resolve: async (connection, windowIndex) => {
@@ -39,6 +40,7 @@ export function createRestoreSource({ points, pages, index }: Parts): RestoreSou
       return { digests, places };
     },
     end: async (connection) => {
+      pins.get(connection)?.release();
       pins.delete(connection);
     },
   };
@@ -51,7 +53,7 @@ function blocksOf(disk: ManifestDisk, windowIndex: number): { first: number; cou
   return { first: (windowIndex * WINDOW_BYTES) / disk.blockSize, count: Math.ceil(length / disk.blockSize) };
 }
 
-function placeOf(index: RecordIndex, disk: ManifestDisk, block: number, entry: Uint8Array): RecordPlace {
+function placeOf(index: DigestIndex, disk: ManifestDisk, block: number, entry: Uint8Array): RecordPlace {
   const place = index.lookup(entry)?.place;
   if (place?.rawLength === blockLengthOf(block, disk.sizeBytes, disk.blockSize)) return place;
   const digest = Buffer.from(entry).toString('hex');

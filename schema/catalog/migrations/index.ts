@@ -13,6 +13,7 @@ import { migration as m0012 } from './0012-create-leases.ts';
 import { migration as m0013 } from './0013-create-resource-requests.ts';
 import { migration as m0014 } from './0014-create-session-events.ts';
 import { migration as m0015 } from './0015-create-scheduler.ts';
+import { migration as m0016 } from './0016-add-restore-point-flags.ts';
 import type { Migration } from './migration.ts';
 
 /** Every migration in order. Append only: one that was released never changes. */
@@ -32,4 +33,5 @@ export const migrations: readonly Migration[] = [
   m0013,
   m0014,
   m0015,
+  m0016,
 ];
