@@ -12,6 +12,7 @@ import type {
   RepositoryConfig,
 } from '../schema/domain/configuration.ts';
 import { messageOf } from '../schema/domain/errors.ts';
+import { isEncrypted, parseRepositoryFile } from '../schema/repository/documents.ts';
 import { isOpenToOthers } from '../workers/runtime/repository-secret.ts';
 
 /** Paths somebody on this machine listens on; null where the system does not tell. */
@@ -72,7 +73,25 @@ async function checkSecret(what: string, encryption: EncryptionConfig): Promise<
 
 async function checkRepository({ repositoryId, folder, encryption }: RepositoryConfig): Promise<string[]> {
   const what = `repository ${repositoryId}`;
-  return [...(await checkRepositoryFolder(what, folder)), ...(encryption ? await checkSecret(what, encryption) : [])];
+  return [
+    ...(await checkRepositoryFolder(what, folder)),
+    ...(await checkKind(what, folder, encryption !== undefined)),
+    ...(encryption ? await checkSecret(what, encryption) : []),
+  ];
+}
+
+/** A repository is encrypted from its first day, or never; of a file that cannot be read its worker will tell. */
+async function checkKind(what: string, folder: string, isMeant: boolean): Promise<string[]> {
+  const file = path.join(folder, 'repository.json');
+  try {
+    const isIt = isEncrypted(parseRepositoryFile(await readFile(file, 'utf8'), file));
+    if (isIt === isMeant) return [];
+    return [
+      `${what}: ${folder} is ${isIt ? '' : 'not '}encrypted, the site has ${isMeant ? 'an' : 'no'} encryption for it`,
+    ];
+  } catch {
+    return [];
+  }
 }
 
 async function checkRepositoryFolder(what: string, folder: string): Promise<string[]> {

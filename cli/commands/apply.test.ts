@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -7,6 +7,8 @@ import { listResources } from '../../schema/catalog/resources.ts';
 import { createSession, planSessionVms } from '../../schema/catalog/sessions.ts';
 import { loadSite } from '../../schema/catalog/site.ts';
 import type { MachineConfig } from '../../schema/domain/configuration.ts';
+import { repositoryId } from '../../schema/domain/ids.ts';
+import { encodeRepositoryFile, newRepositoryFile } from '../../schema/repository/documents.ts';
 import { startTestStack, type TestStack } from '../../tests/fixtures/cli/test-stack.ts';
 import { machineNameOf } from '../actions/apply.ts';
 
@@ -183,9 +185,16 @@ hosts:
     vms:
 ${['a', 'b', 'c', 'd'].map((name) => `      - { name: ${name}, qmp: ${folder}/${name}.qmp }`).join('\n')}
 proxies: [{ name: p1, restoreFolders: [${folder}/nowhere] }]
-repositories: [{ name: main, folder: ${folder}/photos }]
+repositories:
+  - { name: main, folder: ${folder}/photos, encryption: { passphraseFile: ${folder}/none } }
+  - { name: plain, folder: ${folder}/plain, encryption: { keyFile: ${folder}/open.key } }
 `,
   );
+  await mkdir(path.join(folder, 'plain'));
+  const plain = newRepositoryFile(repositoryId('plain'), 'ab'.repeat(16), 'now');
+  await writeFile(path.join(folder, 'plain/repository.json'), encodeRepositoryFile(plain));
+  await writeFile(path.join(folder, 'open.key'), 'x'.repeat(40));
+  await chmod(path.join(folder, 'open.key'), 0o644);
   const { output } = await stack.tidemark('apply', '-f', file, '--json');
   server.close();
   expect((JSON.parse(output) as { warnings: string[] }).warnings.map((text) => text.replaceAll(folder, '~'))).toEqual([
@@ -194,6 +203,9 @@ repositories: [{ name: main, folder: ${folder}/photos }]
     'VM d, monitor: there is no socket ~/d.qmp',
     'restore folder of proxy p1: there is no folder ~/nowhere',
     'repository main: ~/photos/ is neither empty nor a repository (it has no repository.json)',
+    'repository main, key: there is no file ~/none',
+    'repository plain: ~/plain is not encrypted, the site has an encryption for it',
+    'repository plain, key: ~/open.key can be used by every user of this machine',
   ]);
   expect(connections).toBe(0);
 });

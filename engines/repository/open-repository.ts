@@ -4,7 +4,7 @@ import type { SealOutcome } from '../../schema/domain/restore-point.ts';
 import type { RepositoryFile } from '../../schema/repository/documents.ts';
 import type { VaultKeys } from '../../schema/repository/keys.ts';
 import { openVault } from '../../schema/repository/vault.ts';
-import { keepImage, forgetImage, loadIndex, type IndexOwner, type LoadedIndex } from './index/load-index.ts';
+import { loadIndex } from './index/load-index.ts';
 import { recoverOpenPacks } from './pack/pack-reader.ts';
 import { openPageSink } from './pack/record-sink.ts';
 import { openRecordSource } from './pack/record-source.ts';
@@ -48,23 +48,22 @@ async function serve(options: RepositoryOptions, { file, keys, release }: Claime
   const laneKeys = keys?.vault ?? null;
   const vault = openVault(laneKeys, seams.random);
   const left = await recoverOpenPacks(storage, file.uuid, seams.log);
-  const owner: IndexOwner = { storage, file, indexFolder, log: seams.log };
-  const loaded = await loadIndex(owner, left);
+  const records = await loadIndex({ storage, file, indexFolder, seams }, left);
   const points = await loadPoints({
     storage,
     vault,
     clock: seams.clock,
     log: seams.log,
-    index: createDigestIndex(loaded.index, vault),
+    index: createDigestIndex(records, vault),
   });
   const source = openRecordSource({ storage, vault });
-  const parts = await assemble(options, file, { vault, points, source, records: loaded.index });
+  const parts = await assemble(options, file, { vault, points, source, records });
   return facade(parts, laneKeys, async () => {
     await parts.turns.idle();
     for (const point of points.open.values()) await point.ledger.close();
     await parts.pageStore.close();
     await source.close();
-    await letGo(owner, loaded);
+    await records.close();
     release();
   });
 }
@@ -78,24 +77,43 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
   const time = createRepositoryTime(state.keptTimeMs(), { clock: seams.clock, log: seams.log, serverTime });
   const flags = await loadFlags({ storage, vault }, seams.log);
   const reliance = createReliance();
-  const index = createDigestIndex(records, vault, reliance.touch);
+  const index = createDigestIndex(records, vault, (id) => reliance.touch(id));
   return {
     ...loaded,
-    ...{ storage, file, seams, index, reliance, state, time, flags, graceMs, lockDays },
+    storage,
+    file,
+    seams,
+    index,
+    reliance,
+    state,
+    time,
+    flags,
+    graceMs,
+    lockDays,
     pages: createPageReader(index, source),
     unwatched: createDigestIndex(records, vault),
-    pageStore: createPageStore(openPageSink({ storage, vault, uuid: file.uuid, seams }), index),
+    pageStore: createPageStore(
+      openPageSink({
+        storage,
+        vault,
+        uuid: file.uuid,
+        seams,
+      }),
+      index,
+    ),
     turns: createTurns(),
     soundMaps: new Map(),
-    sealing: createSealingHooks({ storage, vault, seams, points, flags, time, lockDays }),
+    sealing: createSealingHooks({
+      storage,
+      vault,
+      seams,
+      points,
+      flags,
+      time,
+      lockDays,
+    }),
     stateOf: (id) => (points.sealed.get(id)?.manifest.suspect ? 'suspect' : 'good'),
   };
-}
-
-/** What was found damaged is forgotten in memory only: the next start shall see for itself. */
-async function letGo(owner: IndexOwner, loaded: LoadedIndex): Promise<void> {
-  if (loaded.index.forgottenCount() > 0) await forgetImage(owner.indexFolder);
-  else await keepImage(owner, loaded);
 }
 
 /** Of the checkpoint, then of the seal. */
@@ -116,9 +134,7 @@ function facade(parts: MaintenanceParts, laneKeys: VaultKeys | null, shut: () =>
   return {
     ...verbs,
     collect: (options) =>
-      unlessClosing(() =>
-        verbs.collect({ ...options, signal: AbortSignal.any([options.signal, closing.signal]) }),
-      ),
+      unlessClosing(() => verbs.collect({ ...options, signal: AbortSignal.any([options.signal, closing.signal]) })),
     removeRestorePoint: (id, options) => unlessClosing(() => verbs.removeRestorePoint(id, options)),
     restoreFromTrash: (id) => unlessClosing(() => verbs.restoreFromTrash(id)),
     setFlags: (id, flags) => unlessClosing(() => verbs.setFlags(id, flags)),

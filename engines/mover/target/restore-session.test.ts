@@ -7,12 +7,18 @@ import type { Wire } from '../wire-session/wire.ts';
 import { RestoreSession } from './restore-session.ts';
 
 const BLOCK = 4;
-const placeIn = (pack: string): RecordPlace => ({ pack, offset: 64, storedLength: BLOCK, rawLength: BLOCK, codec: 'none' });
+const placeIn = (pack: string): RecordPlace => ({
+  pack,
+  offset: 64,
+  storedLength: BLOCK,
+  rawLength: BLOCK,
+  codec: 'none',
+});
 
 /** `packs`: where the block is said to be, from one question to the next. */
 function sessionOf(packs: string[], packsThere: string[]) {
   const asked: string[] = [];
-  let end = (_: unknown): void => undefined;
+  let end: (value: unknown) => void = () => undefined;
   const ended = new Promise<unknown>((resolve) => (end = resolve));
   const sent: string[] = [];
   const wire = {

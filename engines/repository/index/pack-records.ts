@@ -1,6 +1,6 @@
 /** What a pack's footer says, as the index takes it. */
 import type { PackListing } from '../pack/pack-reader.ts';
-import type { NewRecord } from './record-index.ts';
+import type { NewRecord } from './entry.ts';
 
 export function recordsOf(listing: PackListing): NewRecord[] {
   const records: NewRecord[] = [];

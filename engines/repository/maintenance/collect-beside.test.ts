@@ -38,7 +38,12 @@ const sparseDisk = (): Buffer => Buffer.concat([diskOf(5), Buffer.alloc(60 * MIB
 type Assigned = Omit<TransferAssignment, 'endpoint'>;
 const helloOf = ({ restorePointId, run, diskKey, fence, sizeBytes, blockSize }: Assigned): TransferHello => ({
   purpose: 'backup',
-  ...{ restorePointId, run, diskKey, fence, sizeBytes, blockSize },
+  restorePointId,
+  run,
+  diskKey,
+  fence,
+  sizeBytes,
+  blockSize,
 });
 
 const digestsOf = (disk: Buffer): Buffer =>

@@ -26,7 +26,7 @@ import { TrashWatch } from './trash-watch.ts';
 export type CollectOptions = {
   /** Ends it between two packs; it rejects with the signal's reason, and all is well. */
   signal: AbortSignal;
-  onProgress(progress: MaintenanceProgress): void;
+  onProgress: (progress: MaintenanceProgress) => void;
   /** Ends when so many bytes were copied; what is left is left for the next one. */
   packBudgetBytes?: number;
 };
@@ -132,7 +132,10 @@ async function makeRoom(
   report.deadBytesLeft = accounts.deadBytes;
   report.packsLocked = lockedCount;
   const deadBytesOf = ({ packId }: PackName): number => accounts.packs.get(packId)?.deadBytes ?? 0;
-  const progress = tell('rewriting', [...dead, ...partlyDead].reduce((sum, pack) => sum + deadBytesOf(pack), 0));
+  const progress = tell(
+    'rewriting',
+    [...dead, ...partlyDead].reduce((sum, pack) => sum + deadBytesOf(pack), 0),
+  );
   const { signal, packBudgetBytes: budgetBytes = Infinity } = options;
   const trashed = (pack: PackName): void => {
     report.deadBytesLeft -= deadBytesOf(pack);

@@ -54,7 +54,12 @@ function append(writer: PackWriter, pack: string, record: PackRecord, stored: Bu
   const found = decodeRecordHeader(header);
   const same = found !== null && Buffer.compare(found.id, id) === 0 && found.storedLength === storedLength;
   if (!same || payload.length !== storedLength || sumOf(payload).compare(payloadSum) !== 0)
-    throw recordError('DAMAGED_BLOCK', id, { pack, offset: record.offset }, 'it is damaged, so its pack stays as it is');
+    throw recordError(
+      'DAMAGED_BLOCK',
+      id,
+      { pack, offset: record.offset },
+      'it is damaged, so its pack stays as it is',
+    );
   if (kind === 'fill') throw new TidemarkError('BUG', `a fill record of pack ${pack} is to be copied`);
   const offset = writer.append(header, payload);
   const place = { pack: writer.packId, offset, storedLength, rawLength, codec };

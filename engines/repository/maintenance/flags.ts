@@ -101,11 +101,7 @@ const lockEndMs = ({ days, from }: NonNullable<Flags['lock']>): number =>
   from === null ? Infinity : Date.parse(from) + days * DAY_MS;
 
 /** As people and retention see them. `sealedAt`: of the manifest. */
-export function describeFlags(
-  flags: Flags | 'unreadable',
-  nowMs: number | null,
-  sealedAt: string,
-): RestorePointFlags {
+export function describeFlags(flags: Flags | 'unreadable', nowMs: number | null, sealedAt: string): RestorePointFlags {
   if (flags === 'unreadable') return { keep: true, hold: 'its flags cannot be read', lockedUntil: null };
   const { keep, hold, lock } = flags;
   if (lock === null || !isLocked(flags, nowMs)) return { keep, hold, lockedUntil: null };

@@ -49,7 +49,10 @@ describe('no clock shortens a lock', () => {
     ['the host is set ten years back', (clocks: Maintained['clocks']) => (clocks.host -= YEARS)],
     ['the server is set ten years ahead', (clocks: Maintained['clocks']) => (clocks.server! += YEARS)],
     ['both are set ten years back', (clocks: Maintained['clocks']) => (clocks.host = clocks.server! -= YEARS)],
-    ['there is no server, and the host is set ahead', (c: Maintained['clocks']) => ((c.server = null), (c.host += YEARS))],
+    [
+      'there is no server, and the host is set ahead',
+      (c: Maintained['clocks']) => ((c.server = null), (c.host += YEARS)),
+    ],
   ])('%s, while it is open and while it is closed', async (_, set) => {
     await open();
     const { restorePointId: id } = await sealedFull(1, diskOf(2));
@@ -133,7 +136,9 @@ async function canProtect(): Promise<boolean> {
 const isImmutable = (file: string): boolean =>
   execFileSync('lsattr', ['-d', file]).toString().split(' ')[0]!.includes('i');
 
-test('where the file system can, files of what is locked are immutable, and are free again afterwards', async ({ skip }) => {
+test('where the file system can, files of what is locked are immutable, and are free again afterwards', async ({
+  skip,
+}) => {
   await open();
   skip(!(await canProtect()), 'this file system, or this user, cannot');
   const locked = await sealedFull(1, diskOf(3));

@@ -29,19 +29,25 @@ async function live(seed: number, secret: Secret | null): Promise<CollectionMode
     expect(await model.endOfAll()).toEqual([]);
     return model.done;
   } catch (error) {
-    throw new Error(`seed ${seed}, after ${acts.length} acts, the last: ${acts.slice(-12).join('; ')}`, { cause: error });
+    throw new Error(`seed ${seed}, after ${acts.length} acts, the last: ${acts.slice(-12).join('; ')}`, {
+      cause: error,
+    });
   } finally {
     await rm(folder, { recursive: true });
   }
 }
 
-test('whatever happens beside a collection, what is sealed is there, and in the end what is dead is gone', { timeout: 120_000 }, async () => {
-  const { next } = seeded();
-  const seeds = [...KEPT_SEEDS, ...Array.from({ length: LIVES }, () => next(2 ** 31))];
-  const sum = { collections: 0, trashed: 0, rewritten: 0, removedForGood: 0 };
-  for (const [at, seed] of seeds.entries()) {
-    const done = await live(seed, at % 2 === 0 ? null : KEY_FILE);
-    for (const key of Object.keys(sum) as (keyof typeof sum)[]) sum[key] += done[key];
-  }
-  for (const count of Object.values(sum)) expect(count).toBeGreaterThan(0);
-});
+test(
+  'whatever happens beside a collection, what is sealed is there, and in the end what is dead is gone',
+  { timeout: 120_000 },
+  async () => {
+    const { next } = seeded();
+    const seeds = [...KEPT_SEEDS, ...Array.from({ length: LIVES }, () => next(2 ** 31))];
+    const sum = { collections: 0, trashed: 0, rewritten: 0, removedForGood: 0 };
+    for (const [at, seed] of seeds.entries()) {
+      const done = await live(seed, at % 2 === 0 ? null : KEY_FILE);
+      for (const key of Object.keys(sum) as (keyof typeof sum)[]) sum[key] += done[key];
+    }
+    for (const count of Object.values(sum)) expect(count).toBeGreaterThan(0);
+  },
+);

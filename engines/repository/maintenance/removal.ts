@@ -106,7 +106,10 @@ export async function restoreFromTrash(parts: MaintenanceParts, id: RestorePoint
   return sealed;
 }
 
-async function readTrashedManifest({ storage, vault }: MaintenanceParts, object: TrashedManifest): Promise<SealOutcome> {
+async function readTrashedManifest(
+  { storage, vault }: MaintenanceParts,
+  object: TrashedManifest,
+): Promise<SealOutcome> {
   const path = `${storage.store.locate(object.name)} in the trash of epoch ${object.epoch}`;
   const file = await storage.store.openTrashed(object);
   if (!file) throw new TidemarkError('RESTORE_POINT_NOT_FOUND', `${path} is gone`, { path });
@@ -130,7 +133,10 @@ async function bringBackMap(parts: MaintenanceParts, id: RestorePointId, map: Di
     const lost = ids.find((one) => records.lookup(one) === null);
     if (!lost) return;
     const message = `restore point ${id} cannot be brought back: something that it needs was removed for good`;
-    throw new TidemarkError('RESTORE_POINT_NOT_FOUND', message, { restorePointId: id, id: Buffer.from(lost).toString('hex') });
+    throw new TidemarkError('RESTORE_POINT_NOT_FOUND', message, {
+      restorePointId: id,
+      id: Buffer.from(lost).toString('hex'),
+    });
   };
   await walkMap(map, {
     seen: newSeenPages(),

@@ -7,6 +7,7 @@ import type { NewRecord } from '../index/record-index.ts';
 import { readClosedPack, type PackListing, type PackName } from '../pack/pack-reader.ts';
 import { createPackWriter, type PackWriter } from '../pack/pack-writer.ts';
 import { layout } from '../storage/layout.ts';
+import type { DamagedPlace } from '../index/packs.ts';
 import { copyRecords } from './copy-records.ts';
 import type { Living } from './living.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
@@ -24,7 +25,7 @@ export type RewriteOptions = {
   budgetBytes: number;
   report: CollectionReport;
   /** Each pack that is in the trash. */
-  trashed(name: PackName): void;
+  trashed: (name: PackName) => void;
 };
 
 export class PackRewriter {
@@ -104,7 +105,8 @@ export class PackRewriter {
     } catch (error) {
       if (errorCodeOf(error) !== 'DAMAGED_BLOCK') throw error;
       seams.log.error('damage found while a pack was rewritten', { error: String(error) });
-      records.forget(Buffer.from((error as TidemarkError).details['id'] as string, 'hex'));
+      const { pack, offset } = (error as TidemarkError).details as DamagedPlace;
+      records.forget({ pack, offset });
       return null;
     } finally {
       this.#options.report.rewrittenBytes += writer.lengthBytes() - before;

@@ -29,7 +29,9 @@ export function takeRoots({ points, reliance }: MaintenanceParts): Roots {
   return {
     sealed: [...points.sealed.values()].map(({ manifest }) => manifest),
     maps: [...bases, ...reliance.held()],
-    ledgers: open.flatMap((point) => [...point.disks.values()].map(({ frames }) => ({ point, offsets: offsetsOf(frames) }))),
+    ledgers: open.flatMap((point) =>
+      [...point.disks.values()].map(({ frames }) => ({ point, offsets: offsetsOf(frames) })),
+    ),
     pinned: [...reliance.pinned()],
   };
 }

@@ -44,7 +44,12 @@ describe('walking maps', () => {
     const [a, b, c] = [pages.put(block(1), zero), pages.put(block(2), block(1)), pages.put(zero)];
     const [one, other] = [pages.put(a, b), pages.put(a, c)];
     const all = hexes(one, other, a, b, c, block(1), block(2));
-    expect(await met(pages, [[one, 2], [other, 2]])).toEqual(all);
+    expect(
+      await met(pages, [
+        [one, 2],
+        [other, 2],
+      ]),
+    ).toEqual(all);
     expect(pages.reads.sort()).toEqual([...hexes(one, other, a, b, c)].sort());
     expect(await met(pages, [[zero, 0]])).toEqual(new Set());
   });
@@ -63,7 +68,10 @@ describe('walking maps', () => {
     // Somebody's disk has a block with the bytes of a page.
     const leaf = pages.put(block(7));
     const page = pages.put(leaf);
-    const maps: [Buffer, number][] = [[page, 1], [page, 2]];
+    const maps: [Buffer, number][] = [
+      [page, 1],
+      [page, 2],
+    ];
     for (const order of [maps, maps.toReversed()]) expect(await met(pages, order)).toEqual(hexes(page, leaf, block(7)));
   });
 });

@@ -1,5 +1,6 @@
 /** The index as maps, ledgers and the wire need it: asked by digest. The one place where a digest becomes a record's id. */
 import type { Vault } from '../../../schema/repository/vault.ts';
+import type { DamagedPlace } from '../index/packs.ts';
 import type { IndexEntry, NewRecord, RecordIndex } from '../index/record-index.ts';
 
 export type StoredRecord = Omit<NewRecord, 'id'> & { digest: Uint8Array };
@@ -12,7 +13,7 @@ export type DigestIndex = {
   lookup(digest: Uint8Array): IndexEntry | null;
   holds(digest: Uint8Array, rawLength: number): boolean;
   apply(records: readonly StoredRecord[]): void;
-  forget(digest: Uint8Array): void;
+  forget(place: DamagedPlace): void;
   forgottenCount(): number;
 };
 
@@ -33,7 +34,7 @@ export function createDigestIndex(
     lookup: (digest) => byId.lookup(touched(digest)),
     holds: (digest, rawLength) => byId.holds(touched(digest), rawLength),
     apply: (records) => byId.apply(records.map(({ digest, ...record }) => ({ ...record, id: touched(digest) }))),
-    forget: (digest) => byId.forget(idOf(digest)),
+    forget: (place) => byId.forget(place),
     forgottenCount: () => byId.forgottenCount(),
   };
 }

@@ -31,7 +31,7 @@ async function decide(parts: Parts, point: OpenPoint, request: SealRequest): Pro
   const disks = disksToSeal(point, request);
   return parts.turns.take('pages', async () => {
     const sealed: ManifestDisk[] = [];
-    const firsts = createFirstReferences(parts.index.byId, point.head.restorePointId);
+    const firsts = createFirstReferences(point.head.restorePointId);
     for (const disk of disks) {
       const transfer = request.transfers.find((one) => one.diskKey === disk.head.plan.diskKey);
       const { root, height, conservation } = await buildMap({ ...parts, point, disk, firsts });
