@@ -14,6 +14,9 @@ const engine = (name, also = []) => ({
   },
 });
 
+/** Floors of the repository: each may use those before it. */
+const floors = ['storage', 'pack', 'index', 'restore-point', 'maintenance'];
+
 /** @type {import('dependency-cruiser').IConfiguration} */
 export default {
   forbidden: [
@@ -57,6 +60,13 @@ export default {
       from: { path: '^engines/(scheduler|site)/', pathNot: tests },
       to: { dependencyTypes: ['core'] },
     },
+    ...floors.slice(0, -1).map((name, at) => ({
+      name: `repository-${name}`,
+      comment: 'floors of the repository import downwards only',
+      severity: 'error',
+      from: { path: `^engines/repository/${name}/`, pathNot: tests },
+      to: { path: `^engines/repository/(${[...floors.slice(at + 1), '[^/]+\\.ts$'].join('|')})` },
+    })),
     {
       name: 'repository-files-only-in-storage',
       comment: 'what a repository does to disk goes through Staging and Store; the index keeps a cache of its own',

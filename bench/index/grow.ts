@@ -48,16 +48,10 @@ async function read({ packId }: PackName): Promise<PackListing> {
 }
 
 async function longestTurnUntil(end: Promise<void>): Promise<number> {
-  let isOver = false;
-  const over = end.finally(() => {
-    isOver = true;
-  });
+  const over = end.then(() => 'over');
   let longestMs = 0;
-  for (let startMs = threadMs(); !isOver; startMs = threadMs()) {
-    await nextTurn();
+  for (let startMs = threadMs(); (await Promise.race([over, nextTurn('turn')])) === 'turn'; startMs = threadMs())
     longestMs = Math.max(longestMs, threadMs() - startMs);
-  }
-  await over;
   return longestMs;
 }
 

@@ -120,8 +120,13 @@ beforeEach(async () => {
   secret = next(2) === 0 ? null : KEY_FILE;
   const keyFile = join(root, 'key');
   await writeFile(keyFile, KEY_FILE.content, { mode: 0o600 });
-  const args = [entry, join(root, 'r'), join(root, 'index'), join(root, 's', 'm')];
-  victim = new Victim(secret ? [...args, keyFile] : args);
+  victim = new Victim([
+    entry,
+    join(root, 'r'),
+    join(root, 'index'),
+    join(root, 's', 'm'),
+    ...(secret ? [keyFile] : []),
+  ]);
   const laneEntry = new URL('../../tests/fixtures/mover/source-lane.ts', import.meta.url);
   pool = createSourcePool({ laneCount: LANES, laneEntry, seams });
 });

@@ -77,16 +77,41 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
   const time = createRepositoryTime(state.keptTimeMs(), { clock: seams.clock, log: seams.log, serverTime });
   const flags = await loadFlags({ storage, vault }, seams.log);
   const reliance = createReliance();
-  const index = createDigestIndex(records, vault, reliance.touch);
+  const index = createDigestIndex(records, vault, (id) => reliance.touch(id));
   return {
     ...loaded,
-    ...{ storage, file, seams, index, reliance, state, time, flags, graceMs, lockDays },
+    storage,
+    file,
+    seams,
+    index,
+    reliance,
+    state,
+    time,
+    flags,
+    graceMs,
+    lockDays,
     pages: createPageReader(index, source),
     unwatched: createDigestIndex(records, vault),
-    pageStore: createPageStore(openPageSink({ storage, vault, uuid: file.uuid, seams }), index),
+    pageStore: createPageStore(
+      openPageSink({
+        storage,
+        vault,
+        uuid: file.uuid,
+        seams,
+      }),
+      index,
+    ),
     turns: createTurns(),
     soundMaps: new Map(),
-    sealing: createSealingHooks({ storage, vault, seams, points, flags, time, lockDays }),
+    sealing: createSealingHooks({
+      storage,
+      vault,
+      seams,
+      points,
+      flags,
+      time,
+      lockDays,
+    }),
     stateOf: (id) => (points.sealed.get(id)?.manifest.suspect ? 'suspect' : 'good'),
   };
 }

@@ -57,6 +57,9 @@ export type RepositoryFile = KeyMembers & {
   blockSizes: number[];
 };
 
+/** What is read before anything else is known of the rest. */
+const formatAndFeatures = z.object({ format: count, features: z.object({ must: z.array(text) }) });
+
 export const newRepositoryFile = (repository: RepositoryId, uuid: string, createdAt: string): RepositoryFile => ({
   format: FORMAT_VERSION,
   repository,
@@ -86,7 +89,7 @@ export function encodeRepositoryFile(file: RepositoryFile): string {
  */
 export function parseRepositoryFile(json: string, file: string): RepositoryFile {
   const value = json.length <= MAX_REPOSITORY_FILE_BYTES ? parseJson(json) : undefined;
-  const head = z.object({ format: count, features: z.object({ must: z.array(text) }) }).safeParse(value);
+  const head = formatAndFeatures.safeParse(value);
   const unknown = head.data?.features.must.filter((feature) => !knownFeatures.includes(feature)) ?? [];
   if (head.success && (head.data.format > FORMAT_VERSION || unknown.length > 0))
     throw new TidemarkError(

@@ -33,8 +33,13 @@ const at = (name: string): string => path.join(root, name);
 
 async function configure(encryption: EncryptionConfig | null): Promise<void> {
   const { configFolder, machineFile } = stackLayout(state);
-  const plain: RepositoryConfig = { repositoryId: repositoryId('main'), folder: at('repository'), slots: 4, lanes: 2 };
-  const repository = encryption ? { ...plain, encryption } : plain;
+  const repository: RepositoryConfig = {
+    repositoryId: repositoryId('main'),
+    folder: at('repository'),
+    slots: 4,
+    lanes: 2,
+    ...(encryption && { encryption }),
+  };
   await mkdir(configFolder, { recursive: true });
   await writeFile(machineFile, JSON.stringify({ hosts: [], proxies: [], repositories: [repository] }));
 }

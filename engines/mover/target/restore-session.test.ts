@@ -18,7 +18,7 @@ const placeIn = (pack: string): RecordPlace => ({
 /** `packs`: where the block is said to be, from one question to the next. */
 function sessionOf(packs: string[], packsThere: string[]) {
   const asked: string[] = [];
-  let end = (_: unknown): void => undefined;
+  let end: (value: unknown) => void = () => undefined;
   const ended = new Promise<unknown>((resolve) => (end = resolve));
   const sent: string[] = [];
   const wire = {

@@ -71,8 +71,7 @@ export function openIndexFolder(folder: string): IndexFolder {
       });
       await file.finish();
       await rename(at(temporary), at(name));
-      const fd = await files.open(folder, 'r');
-      await files.sync(fd).finally(() => files.close(fd));
+      await syncAndClose(await files.open(folder, 'r'));
     },
     remove: (name) => rm(at(name), { force: true }),
   };
@@ -84,6 +83,14 @@ async function orElse<T>(work: Promise<T>, whenMissing: T): Promise<T> {
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return whenMissing;
     throw error;
+  }
+}
+
+async function syncAndClose(fd: number): Promise<void> {
+  try {
+    await files.sync(fd);
+  } finally {
+    await files.close(fd);
   }
 }
 
@@ -122,9 +129,7 @@ function newFile(fd: number, remove: () => Promise<void>): NewIndexFile {
       await files.syncData(fd);
       syncedBytes = lengthBytes;
     },
-    finish: async () => {
-      await files.sync(fd).finally(() => files.close(fd));
-    },
+    finish: () => syncAndClose(fd),
     discard: async () => {
       await files.close(fd);
       await remove();

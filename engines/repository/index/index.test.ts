@@ -2,18 +2,20 @@ import { mkdir, mkdtemp, readdir, readFile, rename, rm, truncate, writeFile } fr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { repositoryId, restorePointId } from '../../../schema/domain/ids.ts';
 import { errorCodeOf } from '../../../schema/domain/errors.ts';
+import { repositoryId, restorePointId } from '../../../schema/domain/ids.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
-import { plainVault } from '../../../schema/repository/vault.ts';
 import { encodeRepositoryFile, newRepositoryFile, type RepositoryFile } from '../../../schema/repository/documents.ts';
-import { testSeams } from '../../../tests/fixtures/seams.ts';
 import { MAX_PACK_BYTES, MAX_RAW_BYTES } from '../../../schema/repository/limits.ts';
+import { MemoryIndexDisk } from '../../../tests/fixtures/repository/memory-index-folder.ts';
+import { plainVault } from '../../../schema/repository/vault.ts';
+import { testSeams } from '../../../tests/fixtures/seams.ts';
+import type { PackListing, PackName } from '../pack/pack-reader.ts';
 import { openPageSink, openRecordSink } from '../pack/record-sink.ts';
 import { layout } from '../storage/layout.ts';
 import { openStorage, type Storage } from '../storage/storage.ts';
 import { writerTagOf } from './entry.ts';
-import { loadIndex, type IndexOwner, type OpenIndex } from './load-index.ts';
+import { loadIndex, openIndex, type IndexOwner, type OpenIndex } from './load-index.ts';
 import type { DamagedPlace } from './packs.ts';
 import { createRecordIndex, type NewRecord, type RecordIndex } from './record-index.ts';
 
@@ -168,6 +170,30 @@ describe('on disk', () => {
     });
   });
 
+  test('many packs are kept at once, however little they hold: the next start shall not read them again', async () => {
+    const disk = new MemoryIndexDisk();
+    const listingOf = (packId: string): PackListing => ({ packId, contents: 'blocks', records: [] });
+    const names = Array.from({ length: 1024 }, (_, number) => ({
+      packId: `pack${number}`,
+      contents: 'blocks' as const,
+    }));
+    let reads = 0;
+    const start = async (): Promise<void> => {
+      const shelf = {
+        list: async () => names,
+        read: async ({ packId }: PackName) => {
+          reads += 1;
+          return listingOf(packId);
+        },
+      };
+      const index = await openIndex({ folder: disk.folder(), shelf, uuid: 'u', generation: 0, seams });
+      await index.idle();
+    };
+    await start();
+    await start();
+    expect(reads).toBe(1024);
+  });
+
   test('little is not kept: reading it again is cheaper', async () => {
     await write(0, 40);
     await load();
@@ -305,7 +331,7 @@ describe('on disk', () => {
       for (let at = 0; at < batch.count; at += 1) seen.push(Buffer.from(batch.idOf(at)));
     }
     const expected = [...Array.from({ length: 95 }, (_, number) => idOf(number)), idOf(0), idOf(1000)];
-    expect(seen).toEqual(expected.sort(Buffer.compare));
+    expect(seen).toEqual(expected.sort((a, b) => Buffer.compare(a, b)));
     await index.idle();
     expect((await cached()).length).toBeLessThan(6);
   });

@@ -19,9 +19,10 @@ const READS_AT_ONCE = 16;
 const PACKS_PER_MESSAGE = 1024;
 /** How much smaller than the delta the smallest tier of segments is. */
 const SMALLEST_TIER = 32;
-/** At its end a process keeps only what the next one could not read from the packs at once. */
+/** A process may die at any time, and the next one has to read as many packs at once. */
+const PACKS_WORTH_KEEPING = 1024;
+/** At its end a process keeps what is more than this. */
 const ENTRIES_WORTH_KEEPING = DELTA_ENTRIES / 16;
-const PACKS_WORTH_KEEPING = 256;
 
 /** The packs that the index is of. */
 export type PackShelf = {
@@ -43,9 +44,10 @@ export class Upkeep {
   #isScheduled = false;
   #isClosing = false;
   #isStopped = false;
-  /** Something failed: nothing is tried until the delta is due. */
+  /** Something failed: nothing is tried until the delta has grown. */
   #isPutOff = false;
   #dueCount: number;
+  #duePacks = PACKS_WORTH_KEEPING;
   readonly #unreadable = new Set<string>();
 
   constructor(state: IndexState, store: SegmentStore, options: UpkeepOptions) {
@@ -100,13 +102,15 @@ export class Upkeep {
     this.#isStopped = true;
     await this.idle();
     this.#isStopped = false;
-    const { delta, packs, covered, isWhole } = this.#state;
-    const isMuch = delta.count >= ENTRIES_WORTH_KEEPING || packs.size - covered.size >= PACKS_WORTH_KEEPING;
-    if (isMuch && isWhole) await this.flush();
+    const { delta, isWhole } = this.#state;
+    if (isWhole && (delta.count >= ENTRIES_WORTH_KEEPING || this.#hasManyPacks())) await this.flush();
     for (const segment of this.#state.segments) await segment.release();
   }
 
-  #isDue = (): boolean => this.#state.delta.count >= this.#dueCount;
+  #isFull = (): boolean => this.#state.delta.count >= this.#dueCount;
+  #uncoveredPacks = (): number => this.#state.packs.size - this.#state.covered.size;
+  #hasManyPacks = (): boolean => this.#uncoveredPacks() >= this.#duePacks;
+  #isDue = (): boolean => this.#isFull() || (this.#hasManyPacks() && !this.#isPutOff);
   #hasWork = (): boolean => !this.#state.isWhole || this.#isDue() || this.#nextMerge() !== null;
 
   #nextMerge(): MergeRange | null {
@@ -139,7 +143,9 @@ export class Upkeep {
   async #spill(): Promise<void> {
     await this.#store.spill();
     this.#isPutOff = false;
+    // Beside what stays because its packs are open.
     this.#dueCount = this.#state.delta.count + this.#options.deltaEntries;
+    this.#duePacks = this.#uncoveredPacks() + PACKS_WORTH_KEEPING;
   }
 
   async #readAnew(): Promise<void> {
@@ -159,7 +165,7 @@ export class Upkeep {
         this.#take(group[i]!.packId, listing);
         await nextTurn();
       }
-      if (this.#isDue()) await this.#spill().catch((error: unknown) => this.#failed(error));
+      if (this.#isFull()) await this.#spill().catch((error: unknown) => this.#failed(error));
       if (at % PACKS_PER_MESSAGE === 0)
         log.info('reading packs into the index', { packs: at + group.length, of: unknown.length });
     }

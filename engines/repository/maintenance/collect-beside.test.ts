@@ -8,6 +8,7 @@ import type { FinishedWindow, TransferHello } from '../../../schema/domain/seams
 import { digestOf } from '../../../schema/repository/digest.ts';
 import { plainVault } from '../../../schema/repository/vault.ts';
 import { openRecordSource } from '../pack/record-source.ts';
+import type { StorageCall } from '../storage/around-calls.ts';
 import { createMaintained, DAY_MS, type Maintained } from '../../../tests/fixtures/repository/maintained.ts';
 import { DISK, MIB, planOf } from '../../../tests/fixtures/repository/test-repository.ts';
 import { diskOf, verbsOf, type Point } from '../../../tests/fixtures/repository/verbs.ts';
@@ -29,13 +30,20 @@ async function removed(disk: Buffer): Promise<RestorePointId> {
   return restorePointId;
 }
 
+const isPackOpened = ({ operation, name }: StorageCall): boolean => operation === 'open' && name.startsWith('packs/');
+
 /** Two windows, of which most is zeros. */
 const sparseDisk = (): Buffer => Buffer.concat([diskOf(5), Buffer.alloc(60 * MIB), diskOf(3, 'z')]);
 
 type Assigned = Omit<TransferAssignment, 'endpoint'>;
 const helloOf = ({ restorePointId, run, diskKey, fence, sizeBytes, blockSize }: Assigned): TransferHello => ({
   purpose: 'backup',
-  ...{ restorePointId, run, diskKey, fence, sizeBytes, blockSize },
+  restorePointId,
+  run,
+  diskKey,
+  fence,
+  sizeBytes,
+  blockSize,
 });
 
 const digestsOf = (disk: Buffer): Buffer =>
@@ -161,6 +169,96 @@ describe('backup', () => {
     await world.collect();
     await registrar.commit('c', windowOf(disk, records));
     await registrar.end('c');
+    expect((await world.restore(await seal(point))).equals(disk)).toBe(true);
+  });
+
+  test('what is answered `have` while a collection runs stays, also when it was found dead before', async () => {
+    const disk = diskOf(5);
+    await removed(disk);
+    const { point, given } = await assigned(1, disk);
+    const { registrar } = world.repository;
+    await registrar.begin('c', helloOf(given));
+    // All is marked and counted by then: this is the last look at a pack.
+    world.before(isPackOpened, async () => {
+      expect(await registrar.offer('c', 0, digestsOf(disk))).toEqual(Array(5).fill('have'));
+    });
+    // Of its pages nobody asked.
+    expect(await world.collect()).toMatchObject({ stopped: null, packsTrashed: 1 });
+    await registrar.commit('c', windowOf(disk));
+    await registrar.end('c');
+    expect((await world.restore(await seal(point))).equals(disk)).toBe(true);
+  });
+
+  test('a window on its way to the ledger is safe when its connection ends meanwhile', async () => {
+    const disk = diskOf(5);
+    await removed(disk);
+    const { point, given } = await assigned(1, disk);
+    const { registrar } = world.repository;
+    await registrar.begin('c', helloOf(given));
+    await registrar.offer('c', 0, digestsOf(disk));
+    world.before(
+      ({ operation, name }) => operation === 'append' && name.endsWith('/ledger'),
+      async () => {
+        await registrar.end('c');
+        expect(await world.collect()).toMatchObject({ stopped: null, packsTrashed: 1 });
+      },
+    );
+    await registrar.commit('c', windowOf(disk));
+    expect((await world.restore(await seal(point))).equals(disk)).toBe(true);
+  });
+
+  test('a seal in the middle of a collection finds all that its ledger names', async () => {
+    const disk = diskOf(5);
+    const { point, given } = await assigned(1, disk);
+    await send({ assignment: given, disk });
+    await world.sink.close();
+    world.before(
+      ({ operation, name }) => operation === 'list' && name === 'manifests',
+      async () => void (await seal(point)),
+    );
+    expect(await world.collect()).toMatchObject({ stopped: null, packsTrashed: 0 });
+    expect((await world.restore(point)).equals(disk)).toBe(true);
+  });
+
+  test('a collection waits with its beginning for a seal that is under way', async () => {
+    const disk = diskOf(5);
+    const { point, given } = await assigned(1, disk);
+    await send({ assignment: given, disk });
+    let collecting: Promise<unknown> = Promise.resolve();
+    let hasBegun = false;
+    world.before(
+      ({ operation, name }) => operation === 'putIfAbsent' && name.startsWith('manifests/'),
+      async () => {
+        collecting = world.collect();
+        world.before(
+          ({ operation, name }) => operation === 'list' && name === 'manifests',
+          async () => void (hasBegun = true),
+        );
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        expect(hasBegun).toBe(false);
+      },
+    );
+    await seal(point);
+    expect(await collecting).toMatchObject({ stopped: null, packsTrashed: 0 });
+    expect(hasBegun).toBe(true);
+    expect((await world.restore(point)).equals(disk)).toBe(true);
+  });
+
+  test('a base is safe while the head that will name it is written', async () => {
+    const disk = sparseDisk();
+    const base = await sealedFull(1, disk);
+    await world.reopen();
+    const point = await openPoint(2);
+    world.before(
+      ({ operation, name }) => operation === 'replace' && name.endsWith('/head'),
+      async () => {
+        await remove(base.restorePointId);
+        expect(await world.collect()).toMatchObject({ stopped: null, packsTrashed: 0 });
+      },
+    );
+    const given = await assign(point, planOf(disk.length, { mode: 'cbt', baseRestorePointId: base.restorePointId }));
+    expect(given.alsoRead).toEqual([]);
+    await send({ assignment: given, disk, changed: [] });
     expect((await world.restore(await seal(point))).equals(disk)).toBe(true);
   });
 

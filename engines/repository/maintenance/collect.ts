@@ -26,7 +26,7 @@ import { TrashWatch } from './trash-watch.ts';
 export type CollectOptions = {
   /** Ends it between two packs; it rejects with the signal's reason, and all is well. */
   signal: AbortSignal;
-  onProgress(progress: MaintenanceProgress): void;
+  onProgress: (progress: MaintenanceProgress) => void;
   /** Ends when so many bytes were copied; what is left is left for the next one. */
   packBudgetBytes?: number;
 };

@@ -1,6 +1,6 @@
 /** What has been in the trash for longer than the grace is removed for good, unless something needs it after all. */
 import type { CollectionReport } from '../../../schema/domain/maintenance.ts';
-import type { TrashedObject } from '../storage/store.ts';
+import type { StoredFile, TrashedObject } from '../storage/store.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
 import type { TimeReading } from './repository-time.ts';
 import { bringPackBack, objectOf, readTrashed, type Trash, type TrashedManifest, type TrashedPack } from './trash.ts';
@@ -60,13 +60,21 @@ export async function removeExpired(
   for (const manifest of manifests) await removeForGood(parts, manifest);
 }
 
+async function lengthOf(file: StoredFile): Promise<number> {
+  try {
+    return await file.lengthBytes();
+  } finally {
+    await file.close();
+  }
+}
+
 /** Its length, bytes; null when it was not there any more. */
 function removeForGood({ storage, turns }: MaintenanceParts, object: TrashedObject): Promise<number | null> {
   const { store } = storage;
   return turns.take('trash', async () => {
     const file = await store.openTrashed(object);
     if (!file) return null;
-    const bytes = await file.lengthBytes().finally(() => file.close());
+    const bytes = await lengthOf(file);
     await store.removeFromTrash(object);
     return bytes;
   });

@@ -13,7 +13,7 @@ export type Marking = {
   nowMs: number | null;
   signal: AbortSignal;
   /** Bytes of pages read so far. */
-  progress(doneBytes: number): void;
+  progress: (doneBytes: number) => void;
 };
 
 /**
@@ -22,7 +22,7 @@ export type Marking = {
  */
 export async function markLiving(parts: MaintenanceParts, marking: Marking): Promise<number> {
   const { living, roots, nowMs, signal } = marking;
-  const { idOf } = parts.vault;
+  const idOf = (digest: Uint8Array): Uint8Array => parts.vault.idOf(digest);
   for (const digest of roots.pinned) living.mark(idOf(digest));
   const { locked, others } = mapsOf(parts, [...roots.sealed, ...(await unknownManifests(parts))], nowMs);
   const pages = createPageSource(parts, marking);
@@ -37,8 +37,8 @@ export async function markLiving(parts: MaintenanceParts, marking: Marking): Pro
       });
   };
   // First: a page that is seen again is not marked again.
-  await walk(locked, living.markLocked);
-  await walk([...others, ...roots.maps], living.mark);
+  await walk(locked, (id) => living.markLocked(id));
+  await walk([...others, ...roots.maps], (id) => living.mark(id));
   for (const ledger of roots.ledgers) await markLedger(parts, ledger, marking);
   return pages.packsRestored();
 }

@@ -9,7 +9,7 @@ type Teller = (step: string, totalBytes: number) => (doneBytes: number) => void;
 /** The beginning of each step is told at once. `totalBytes` 0: not known. */
 export function createTeller(
   clock: Pick<Clock, 'monotonic'>,
-  { onProgress }: { onProgress(progress: MaintenanceProgress): void },
+  { onProgress }: { onProgress: (progress: MaintenanceProgress) => void },
 ): Teller {
   let toldAtMs = -Infinity;
   return (step, totalBytes) => {

@@ -65,16 +65,16 @@ describe('removing', () => {
     expect((await world.restore(old)).equals(diskOf(1))).toBe(true);
   });
 
-  test('takes no longer with a thousand of them', async () => {
+  test('takes no longer with many of them', async () => {
     const { manifest } = await sealedFull(1, diskOf(1));
-    for (let number = 0; number < 1000; number += 1) {
+    for (let number = 0; number < 200; number += 1) {
       const restorePointId = number.toString(16).padStart(32, '0') as RestorePointId;
       const one: Manifest = { ...manifest, restorePointId, sealedAt: new Date(number).toISOString() };
       const { text } = encodeManifest(one);
       await writeFile(join(world.folder, 'manifests', manifest.vm.vmId, restorePointId), text);
     }
     await world.reopen();
-    expect(world.repository.listSealed()).toHaveLength(1001);
+    expect(world.repository.listSealed()).toHaveLength(201);
     const begun = performance.now();
     for (let number = 0; number < 10; number += 1)
       await remove(number.toString(16).padStart(32, '0') as RestorePointId);

@@ -25,7 +25,7 @@ export type RewriteOptions = {
   budgetBytes: number;
   report: CollectionReport;
   /** Each pack that is in the trash. */
-  trashed(name: PackName): void;
+  trashed: (name: PackName) => void;
 };
 
 export class PackRewriter {

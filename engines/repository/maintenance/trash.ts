@@ -57,7 +57,7 @@ export function bringPackBack(parts: Parts, pack: TrashedPack): Promise<boolean>
 export async function bringBackFor(parts: Parts, ids: readonly Uint8Array[]): Promise<number> {
   const missing = new Set(ids.map(keyOf));
   let count = 0;
-  for (const pack of (await listTrash(parts)).packs.reverse()) {
+  for (const pack of (await listTrash(parts)).packs.toReversed()) {
     if (missing.size === 0) break;
     const listing = await readTrashed(parts, pack);
     if (!listing?.records.some(({ header }) => missing.has(keyOf(header.id)))) continue;

@@ -10,7 +10,7 @@ import type { StagingFile } from '../storage/staging.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { StoredFile } from '../storage/store.ts';
 import { createWriterCheck } from './known-writers.ts';
-import { inspectPack, type PackIdentity, type PackInspection } from './scan-pack.ts';
+import { listPack, type PackIdentity, type PackScan, scanPack } from './scan-pack.ts';
 
 export type PackListing = { packId: string; contents: PackContents; records: PackRecord[] };
 export type PackName = { contents: PackContents; packId: string };
@@ -25,18 +25,14 @@ export async function listClosedPacks({ store }: Storage): Promise<PackName[]> {
   return names;
 }
 
-type PackFile = PackIdentity & { path: string; log: Log; open: () => Promise<StoredFile | null> };
+type PackFile = { path: string; log: Log; open: () => Promise<StoredFile | null> };
 
-/** `bytes`: length of the file. */
-type Inspected = { bytes: number; found: PackInspection | null };
-
-/** Null: the medium does not give it, or it is gone. */
-async function inspectFile(pack: PackFile): Promise<Inspected | null> {
-  const { path, log, open } = pack;
+/** What `read` gives; null: the medium does not give it, or it is gone. */
+async function readPack<T>({ path, log, open }: PackFile, read: (file: StoredFile) => Promise<T>): Promise<T | null> {
   const file = await open();
   if (!file) return null;
   try {
-    return { bytes: await file.lengthBytes(), found: await inspectPack(file, pack) };
+    return await read(file);
   } catch (error) {
     if (!isReadFailure(error)) throw error;
     log.error('pack cannot be read', { path, error: String(error) });
@@ -73,13 +69,13 @@ export function readTrashedPack(
   return readListing({ packId, uuid, isOurs, path, log, open: () => store.openTrashed({ epoch, name }) });
 }
 
-async function readListing(file: PackFile): Promise<PackListing | null> {
-  const { packId, path, log } = file;
-  const inspected = await inspectFile(file);
-  if (!inspected) return null;
-  const { found } = inspected;
+async function readListing(pack: PackFile & PackIdentity): Promise<PackListing | null> {
+  const { packId, path, log } = pack;
+  const read = await readPack(pack, async (file) => ({ found: await listPack(file, pack) }));
+  if (!read) return null;
+  const { found } = read;
   if (!found) log.error('pack is damaged: no sound header', { path });
-  else if (!found.finished) log.warn('pack has no sound footer: scanned', { path, records: found.records.length });
+  else if (found.scanned) log.warn('pack has no sound footer: scanned', { path, records: found.records.length });
   return found && { contents: found.contents, packId, records: found.records };
 }
 
@@ -101,11 +97,14 @@ async function recoverPack(storage: Storage, uuid: string, packId: string, log: 
   const { staging } = storage;
   const name = layout.openPack(packId);
   const path = staging.locate(name);
-  const isOurs = createWriterCheck(storage);
-  const inspected = await inspectFile({ packId, uuid, isOurs, path, log, open: () => staging.open(name) });
-  if (!inspected) return null;
-  const { found } = inspected;
-  if (!found && inspected.bytes > PACK_HEADER_BYTES) {
+  const identity = { packId, uuid, isOurs: createWriterCheck(storage) };
+  const read = await readPack({ path, log, open: () => staging.open(name) }, async (file) => ({
+    bytes: await file.lengthBytes(),
+    found: await scanPack(file, identity),
+  }));
+  if (!read) return null;
+  const { found, bytes } = read;
+  if (!found && bytes > PACK_HEADER_BYTES) {
     log.error('open pack is damaged: no sound header; left as it is', { path });
     return null;
   }
@@ -123,11 +122,11 @@ async function recoverPack(storage: Storage, uuid: string, packId: string, log: 
 }
 
 /** False when there is no space; its records are durable even so: the scan may have read them from memory only. */
-async function finishAndPublish(storage: Storage, packId: string, found: PackInspection): Promise<boolean> {
+async function finishAndPublish(storage: Storage, packId: string, found: PackScan): Promise<boolean> {
   const file = await storage.staging.openFile(layout.openPack(packId));
   try {
-    if (!found.finished) await file.cutBack(found.endBytes);
-    const whole = found.finished || (await appendFooter(file, found));
+    await file.cutBack(found.endBytes);
+    const whole = await appendFooter(file, found);
     await file.finish();
     if (!whole) return false;
     await storage.store.put(layout.closedPack(found.contents, packId), layout.openPack(packId));
@@ -141,7 +140,7 @@ async function finishAndPublish(storage: Storage, packId: string, found: PackIns
 }
 
 /** False when there is no space for it; the file then ends with its records. */
-async function appendFooter(file: StagingFile, { records, endBytes }: PackInspection): Promise<boolean> {
+async function appendFooter(file: StagingFile, { records, endBytes }: PackScan): Promise<boolean> {
   const entries = records.map(({ header, offset }) => ({ header: encodeRecordHeader(header), offset }));
   try {
     await file.append(encodeFooter(entries, endBytes));

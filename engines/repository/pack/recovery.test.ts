@@ -226,6 +226,15 @@ describe('an open pack', () => {
     expect(await recordsOf(pack)).toEqual(ids(1));
   });
 
+  test('whose footer is on disk, but not all that it lists, is worth what it holds', async () => {
+    const torn = await threeRecords();
+    await recover();
+    const closed = fileAt(layout.closedPack('blocks', torn.packId))!;
+    leave({ ...torn, disk: await undone(torn) }, flipped(closed, torn.places[1]!.offset + 128));
+    await recover();
+    expect(await recordsOf(torn.packId)).toEqual(ids(0, 2));
+  });
+
   test('that cannot be closed for lack of space is durable all the same', async () => {
     const sink = openRecordSink({ storage, vault: plainVault, seams });
     const { pack } = put(sink, contentOf(1));

@@ -1,4 +1,4 @@
-/** What a pack file holds: by its footer, or by a scan where there is none that is sound. */
+/** What a pack file holds: by its footer, or by a scan where there is none, or none that counts. */
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import { sumOf } from '../../../schema/repository/digest.ts';
 import {
@@ -25,21 +25,33 @@ export type WriterCheck = (writer: RestorePointId) => Promise<boolean>;
 /** `uuid` of the repository. */
 export type PackIdentity = { packId: string; uuid: string; isOurs: WriterCheck };
 
-/** `endBytes`: where the last sound record ends; only of a pack that is not `finished` by a sound footer. */
-export type PackInspection = { contents: PackContents; finished: boolean; records: PackRecord[]; endBytes: number };
+/** `endBytes`: where the last sound record ends. */
+export type PackScan = { contents: PackContents; records: PackRecord[]; endBytes: number };
 
-/** Null when its header is not that of pack `packId` of this repository. */
-export async function inspectPack(
+/** The sound records of a pack; null when its header is not that of pack `packId` of this repository. */
+export async function scanPack(file: StoredFile, identity: PackIdentity): Promise<PackScan | null> {
+  const contents = await contentsOf(file, identity);
+  return contents && { contents, ...(await scan(file, identity.isOurs)) };
+}
+
+/**
+ * Records that a closed pack lists; `scanned` when its footer fails and they had to be looked for. Of a pack that was
+ * closed only: before its sync a footer may be on disk, and the records that it lists not.
+ */
+export async function listPack(
   file: StoredFile,
-  { packId, uuid, isOurs }: PackIdentity,
-): Promise<PackInspection | null> {
+  identity: PackIdentity,
+): Promise<{ contents: PackContents; records: PackRecord[]; scanned: boolean } | null> {
+  const contents = await contentsOf(file, identity);
+  if (!contents) return null;
+  const listed = await readFooter(file);
+  const records = listed ?? (await scan(file, identity.isOurs)).records;
+  return { contents, records, scanned: listed === null };
+}
+
+async function contentsOf(file: StoredFile, { packId, uuid }: PackIdentity): Promise<PackContents | null> {
   const header = decodePackHeader(await readAt(file, 0, PACK_HEADER_BYTES));
-  if (header?.packId !== packId || header.uuid !== uuid) return null;
-  const { contents } = header;
-  const footer = await readFooter(file);
-  return footer
-    ? { contents, finished: true, records: footer, endBytes: 0 }
-    : { contents, finished: false, ...(await scan(file, isOurs)) };
+  return header?.packId === packId && header.uuid === uuid ? header.contents : null;
 }
 
 async function readAt(file: StoredFile, position: number, lengthBytes: number): Promise<Buffer> {

@@ -41,10 +41,7 @@ async function decide(parts: Parts, point: OpenPoint, request: SealRequest): Pro
     const base = disks.find((disk) => disk.head.base)?.head.base?.restorePointId ?? null;
     const manifest = await manifestOf(parts, point, request, { disks: sealed, base });
     await parts.sealing.before(manifest.restorePointId);
-    const decision = await writeManifest(parts, manifest);
-    // In this turn: a collection begins between two seals, and what one of them made has to be known by then.
-    if (decision.state === 'sealed') parts.points.sealed.set(manifest.restorePointId, decision.sealed);
-    return decision;
+    return writeManifest(parts, manifest);
   });
 }
 

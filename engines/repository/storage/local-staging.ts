@@ -1,6 +1,7 @@
 /** Staging as a folder of this machine. */
 import { dirname } from 'node:path';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
+import type { FileSystem } from './file-system.ts';
 import { errnoOf, guarded, storageError } from './files.ts';
 import { layout } from './layout.ts';
 import { putTextIfAbsent, readText, replaceText } from './local-documents.ts';
@@ -43,7 +44,9 @@ function readTextSync(folder: LocalFolder, name: string): string {
 async function prepare({ fs, root }: LocalFolder): Promise<void> {
   try {
     await makeFolder(fs, root);
-    await fs.readdir(root);
+    const names = (await fs.readdir(root)).map(({ name }) => name);
+    // One that a dead process made looks like any other.
+    if (!names.includes(layout.repositoryFile)) await syncAbove(fs, root);
   } catch (error) {
     if (errnoOf(error) !== 'EEXIST' && errnoOf(error) !== 'ENOTDIR') throw storageError(error, root);
     const message = `${root} is not the repository meant: it is a file`;
@@ -51,8 +54,8 @@ async function prepare({ fs, root }: LocalFolder): Promise<void> {
   }
 }
 
-/** With those above it; the name of each new one durable. */
-async function makeFolder(fs: LocalFolder['fs'], path: string): Promise<void> {
+/** With those above it. */
+async function makeFolder(fs: FileSystem, path: string): Promise<void> {
   try {
     // What VMs held is not everybody's to read.
     await fs.mkdir(path, 0o700);
@@ -60,12 +63,26 @@ async function makeFolder(fs: LocalFolder['fs'], path: string): Promise<void> {
     if (errnoOf(error) === 'EEXIST') return;
     if (errnoOf(error) !== 'ENOENT' || dirname(path) === path) throw error;
     await makeFolder(fs, dirname(path));
-    await fs.mkdir(path, 0o700);
+    await makeFolder(fs, path);
   }
-  const parent = await fs.open(dirname(path), 'r');
+}
+
+/** What we may not open there we have not made. */
+const NOT_OURS = ['EACCES', 'EPERM', 'EINVAL'];
+
+/** Makes the names of a folder and of all above it durable. */
+async function syncAbove(fs: FileSystem, path: string): Promise<void> {
+  const parent = dirname(path);
+  if (parent === path) return;
   try {
-    await fs.fsync(parent);
-  } finally {
-    await fs.close(parent);
+    const fd = await fs.open(parent, 'r');
+    try {
+      await fs.fsync(fd);
+    } finally {
+      await fs.close(fd);
+    }
+  } catch (error) {
+    if (!NOT_OURS.includes(errnoOf(error) ?? '')) throw error;
   }
+  await syncAbove(fs, parent);
 }
