@@ -93,7 +93,7 @@ async function work(run: Run, trash: Trash, candidates: readonly PackName[], pro
   const living = new Living({
     capacity: parts.records.recordCount(),
     epoch: report.epoch,
-    withLocks: parts.lockDays > 0 || parts.flags.hasLocks(),
+    locks: { old: parts.flags.hasLocks(), new: parts.lockDays > 0 },
     watch,
   });
   const { roots, stop } = await begin(parts, living);
@@ -112,11 +112,9 @@ async function work(run: Run, trash: Trash, candidates: readonly PackName[], pro
 
 /** In the turn of those who seal: there is none that wrote pages, and not yet the manifest that needs them. */
 function begin(parts: MaintenanceParts, living: Living): Promise<{ roots: Roots; stop: () => void }> {
-  const { turns, reliance, lockDays } = parts;
-  // What is needed from now on may soon be locked.
-  const mark = lockDays > 0 ? living.markLocked : living.mark;
+  const { turns, reliance } = parts;
   return turns.take('pages', async () => {
-    const stop = reliance.watch(mark);
+    const stop = reliance.watch(living.touch);
     return { roots: takeRoots(parts), stop };
   });
 }

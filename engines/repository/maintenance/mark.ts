@@ -23,7 +23,7 @@ export type Marking = {
 export async function markLiving(parts: MaintenanceParts, marking: Marking): Promise<number> {
   const { living, roots, nowMs, signal } = marking;
   const idOf = (digest: Uint8Array): Uint8Array => parts.vault.idOf(digest);
-  for (const digest of roots.pinned) living.mark(idOf(digest));
+  for (const digest of roots.pinned) living.touch(idOf(digest));
   const { locked, others } = mapsOf(parts, [...roots.sealed, ...(await unknownManifests(parts))], nowMs);
   const pages = createPageSource(parts, marking);
   const seen = newSeenPages();

@@ -12,7 +12,7 @@ import type { Secret } from '../../../schema/repository/secrets.ts';
 import { CollectionModel } from '../../../tests/fixtures/repository/collection-model.ts';
 
 /** Lives that once ended badly. */
-const KEPT_SEEDS: readonly number[] = [];
+const KEPT_SEEDS: readonly number[] = [556_344_684];
 const LIVES = Number(process.env['TIDEMARK_MODEL_LIVES'] ?? 2);
 const ACTS = 400;
 
