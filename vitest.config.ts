@@ -24,7 +24,7 @@ export default defineConfig({
             '{schema,engines,workflows,activities,workers,cli,setup}/**/*.test.ts',
             'tests/{house,fuzz}/**/*.test.ts',
           ],
-          testTimeout: 30_000,
+          testTimeout: 90_000,
           hookTimeout: 60_000,
         },
       },
