@@ -47,6 +47,8 @@ export class Upkeep {
   /** Something failed: nothing is tried until the delta has grown. */
   #isPutOff = false;
   #dueCount: number;
+  /** Read from packs since a segment was tried to be made of them. */
+  #completeRecords = 0;
   #duePacks = PACKS_WORTH_KEEPING;
   readonly #unreadable = new Set<string>();
 
@@ -141,6 +143,7 @@ export class Upkeep {
   }
 
   async #spill(): Promise<void> {
+    this.#completeRecords = 0;
     await this.#store.spill();
     this.#isPutOff = false;
     // Beside what stays because its packs are open.
@@ -165,7 +168,8 @@ export class Upkeep {
         this.#take(group[i]!.packId, listing);
         await nextTurn();
       }
-      if (this.#isFull()) await this.#spill().catch((error: unknown) => this.#failed(error));
+      if (this.#completeRecords >= this.#options.deltaEntries)
+        await this.#spill().catch((error: unknown) => this.#failed(error));
       if (at % PACKS_PER_MESSAGE === 0)
         log.info('reading packs into the index', { packs: at + group.length, of: unknown.length });
     }
@@ -182,6 +186,7 @@ export class Upkeep {
     if (!listing) this.#unreadable.add(packId);
     else if (!this.#state.gone.has(packId)) {
       addRecords(this.#state, recordsOf(listing));
+      this.#completeRecords += listing.records.length;
       this.#state.complete.add(this.#state.packs.numberOf(packId));
     }
   }
