@@ -1,13 +1,16 @@
 /** Opens a repository: lock, packs a dead process left, index, restore points; then it serves. */
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { SealOutcome } from '../../schema/domain/restore-point.ts';
+import type { Seams } from '../../schema/domain/seams.ts';
 import { keepImage, forgetImage, loadIndex, type IndexOwner, type LoadedIndex } from './index/load-index.ts';
+import { openDamageList, type DamageList } from './pack/damage-list.ts';
 import { recoverOpenPacks } from './pack/pack-reader.ts';
 import { openPageSink } from './pack/record-sink.ts';
 import { openRecordSource } from './pack/record-source.ts';
 import type { Repository, RepositoryOptions } from './repository.ts';
 import { abortRestorePoint } from './restore-point/abort.ts';
 import { assignTransfer } from './restore-point/assign-transfer.ts';
+import { createDamages } from './restore-point/damages.ts';
 import { declareDisks, openRestorePoint } from './restore-point/opening.ts';
 import { createPageReader } from './restore-point/page-reader.ts';
 import { createPageStore } from './restore-point/page-store.ts';
@@ -36,9 +39,11 @@ export async function openRepository(options: RepositoryOptions): Promise<Reposi
 async function serve(options: RepositoryOptions, { file, release }: ClaimedRepository): Promise<Repository> {
   const { storage, indexFolder, seams } = options;
   const left = await recoverOpenPacks(storage, file.uuid, seams.log);
+  const damaged = await openDamageList({ staging: storage.staging, log: seams.log });
   const owner: IndexOwner = { storage, file, indexFolder, log: seams.log };
-  const loaded = await loadIndex(owner, left);
+  const loaded = await loadIndex(owner, left, placesOf(damaged));
   const { index } = loaded;
+  const damages = createDamages(damaged, index, seams);
   const points = await loadPoints({ storage, clock: seams.clock, log: seams.log, index });
   const source = openRecordSource({ storage });
   const parts: Parts = {
@@ -47,19 +52,30 @@ async function serve(options: RepositoryOptions, { file, release }: ClaimedRepos
     seams,
     points,
     index,
-    pages: createPageReader(index, source),
+    pages: createPageReader({ index, source, damages }),
     pageStore: createPageStore(openPageSink(storage, file.uuid, seams), index),
     turns: createTurns(),
     soundMaps: new Map(),
+    damages,
   };
   return facade(parts, async () => {
     await parts.turns.idle();
     for (const point of points.open.values()) await point.ledger.close();
     await parts.pageStore.close();
     await source.close();
+    await closeList(damaged, seams);
     await letGo(owner, loaded);
     release();
   });
+}
+
+function* placesOf(damaged: DamageList): Iterable<{ pack: string; offset: number }> {
+  for (const { pack, offset } of damaged.lines()) if (offset !== null) yield { pack, offset };
+}
+
+/** What could not be written down is found again. */
+async function closeList(damaged: DamageList, { log }: Seams): Promise<void> {
+  await damaged.close().catch((error: unknown) => log.warn('damage was not written down', { error: String(error) }));
 }
 
 /** What was found damaged is forgotten in memory only: the next start shall see for itself. */

@@ -27,6 +27,8 @@ export const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024;
 /** Of a document in its envelope: base64 and four short lines. */
 export const MAX_SEALED_DOCUMENT_BYTES = Math.ceil((MAX_DOCUMENT_BYTES + TAG_BYTES) / 3) * 4 + 256;
 export const MAX_REPOSITORY_FILE_BYTES = 64 * 1024;
+/** Of a line of `damaged` or `verified`, its line feed included. */
+export const MAX_LINE_BYTES = 4096;
 export const MAX_DISKS = 1024;
 export const MAX_DISK_BYTES = 2 ** 50;
 export const MAX_WINDOW_BLOCKS = 256;

@@ -96,7 +96,7 @@ export function decodeRecordHeader(source: Uint8Array): RecordHeader | null {
 /** `pack`: 32 hex digits; `offset` of the header in it. */
 export type RecordAt = { pack: string; offset: number };
 
-/** DAMAGED_BLOCK, or TAMPERED, naming the record and where it lies. */
+/** DAMAGED_BLOCK, or TAMPERED, naming the record and where it lies; `why`, in the details too, follows a colon. */
 export function recordError(
   code: Extract<ErrorCode, 'DAMAGED_BLOCK' | 'TAMPERED'>,
   id: Uint8Array,
@@ -104,5 +104,5 @@ export function recordError(
   why: string,
 ): TidemarkError {
   const hex = asBuffer(id).toString('hex');
-  return new TidemarkError(code, `block ${hex} in pack ${pack} at ${offset}: ${why}`, { id: hex, pack, offset });
+  return new TidemarkError(code, `block ${hex} in pack ${pack} at ${offset}: ${why}`, { id: hex, pack, offset, why });
 }

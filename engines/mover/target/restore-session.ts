@@ -11,6 +11,11 @@ import type { Wire } from '../wire-session/wire.ts';
 const MAX_WANTS_PER_BLOCK = 3;
 /** Reads begun ahead of the socket. */
 const READS_AHEAD = 4;
+/** Of one record, of which most have one. */
+const MOST_COPIES = 8;
+
+const isDamage = (error: unknown): error is TidemarkError =>
+  error instanceof TidemarkError && error.disposition === 'damage';
 
 export type RestoreSessionOptions = {
   connection: string;
@@ -85,10 +90,29 @@ export class RestoreSession {
   }
 
   #read(resolved: Resolved, block: number): Promise<Uint8Array> {
-    const id = resolved.digests.subarray(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES);
-    const reading = this.#options.records.read(resolved.places[block]!, id);
+    const reading = this.#readSound(resolved, block);
     reading.catch(() => undefined);
     return reading;
+  }
+
+  /** Of several copies any sound one serves. */
+  async #readSound(resolved: Resolved, block: number): Promise<Uint8Array> {
+    const { source, connection, records } = this.#options;
+    const id = resolved.digests.subarray(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES);
+    for (let tries = 1; ; tries += 1) {
+      const place = resolved.places[block]!;
+      try {
+        return await records.read(place, id);
+      } catch (error) {
+        if (!isDamage(error) || tries >= MOST_COPIES) throw error;
+        const { code, message, details } = error;
+        resolved.places[block] = await source.damaged(connection, resolved.window, block, place, {
+          code,
+          message,
+          details,
+        });
+      }
+    }
   }
 
   async #send(resolved: Resolved, block: number, payload: Uint8Array): Promise<void> {

@@ -37,9 +37,14 @@ export type IndexOwner = { storage: Storage; indexFolder: string; file: Reposito
 /** `covered`: packs of which every record is known, by their footers; packs written later are not among them. */
 export type LoadedIndex = { index: RecordIndex; covered: string[] };
 
-/** `left`: records of packs still open because the disk is full. */
-export async function loadIndex(owner: IndexOwner, left: readonly PackListing[]): Promise<LoadedIndex> {
+/** `left`: records of packs still open because the disk is full. `damaged`: places that must not be answered. */
+export async function loadIndex(
+  owner: IndexOwner,
+  left: readonly PackListing[],
+  damaged: Iterable<{ pack: string; offset: number }> = [],
+): Promise<LoadedIndex> {
   const closed = await listClosedPacks(owner.storage);
+  const bad = new Set([...damaged].map(({ pack, offset }) => `${pack} ${offset}`));
   const kept = await readImage(owner);
   const index = createRecordIndex(kept?.image);
   const existing = new Set(closed.map((name) => name.packId));
@@ -51,23 +56,23 @@ export async function loadIndex(owner: IndexOwner, left: readonly PackListing[])
     const listings = group.map((name) => readClosedPack(owner.storage, owner.file.uuid, name, owner.log));
     for (const listing of await Promise.all(listings)) {
       if (!listing) continue;
-      applyListing(index, listing);
+      applyListing(index, listing, bad);
       covered.add(listing.packId);
     }
     if (at % (READS_AT_ONCE * 64) === 0)
       owner.log.info('reading packs into the index', { packs: at + group.length, of: unknown.length });
   }
-  for (const listing of left) applyListing(index, listing);
+  for (const listing of left) applyListing(index, listing, bad);
   const loaded = { index, covered: [...covered] };
   owner.log.info('index opened', { records: index.recordCount(), packs: closed.length, readAnew: unknown.length });
   if (unknown.length >= PACKS_WORTH_AN_IMAGE) await keepImage(owner, loaded);
   return loaded;
 }
 
-function applyListing(index: RecordIndex, listing: PackListing): void {
+function applyListing(index: RecordIndex, listing: PackListing, bad: ReadonlySet<string>): void {
   const records: NewRecord[] = [];
   for (const { header, offset } of listing.records) {
-    if (header.kind === 'fill') continue;
+    if (header.kind === 'fill' || bad.has(`${listing.packId} ${offset}`)) continue;
     const { storedLength, rawLength, codec } = header;
     const place = { pack: listing.packId, offset, storedLength, rawLength, codec };
     records.push({ id: header.id, kind: header.kind, place, writer: header.restorePointId });

@@ -1,15 +1,17 @@
 /** Reads stored payloads, wherever their pack is by now: open, closed, or moved between two looks. */
-import { TidemarkError } from '../../../schema/domain/errors.ts';
+import type { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RecordPlace, RecordSource } from '../../../schema/domain/seams.ts';
 import { sumOf } from '../../../schema/repository/digest.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
-import { decodeRecordHeader, isSoundShape } from '../../../schema/repository/record.ts';
+import { decodeRecordHeader, isSoundShape, recordError } from '../../../schema/repository/record.ts';
 import { isReadFailure } from '../storage/files.ts';
 import { layout } from '../storage/layout.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { StoredFile } from '../storage/store.ts';
 
 const MAX_OPEN_PACKS = 32;
+/** `details.why` of what is no damage: the pack may be elsewhere by now, or come back. */
+export const PACK_IS_MISSING = 'its pack is missing';
 
 /** Bounded: at most 32 packs open. Reads may run side by side. `read` gives the payload as stored, its sum checked. */
 export function openRecordSource({ storage }: { storage: Storage }): RecordSource {
@@ -21,21 +23,15 @@ export function openRecordSource({ storage }: { storage: Storage }): RecordSourc
       const got = await packs.read(place.pack, bytes, place.offset).catch((error: unknown) => {
         throw isReadFailure(error) ? damaged(place, id, 'the medium does not give it') : error;
       });
-      if (got === null) throw damaged(place, id, 'its pack is missing');
+      if (got === null) throw damaged(place, id, PACK_IS_MISSING);
       return checkedPayload(bytes.subarray(0, got), place, id);
     },
     close: () => packs.close(),
   };
 }
 
-function damaged(place: RecordPlace, id: Uint8Array, why: string): TidemarkError {
-  const digest = Buffer.from(id).toString('hex');
-  return new TidemarkError('DAMAGED_BLOCK', `block ${digest} in pack ${place.pack} at ${place.offset}: ${why}`, {
-    digest,
-    pack: place.pack,
-    offset: place.offset,
-  });
-}
+const damaged = (place: RecordPlace, id: Uint8Array, why: string): TidemarkError =>
+  recordError('DAMAGED_BLOCK', id, place, why);
 
 function checkedPayload(bytes: Buffer, place: RecordPlace, id: Uint8Array): Uint8Array {
   const header = decodeRecordHeader(bytes);

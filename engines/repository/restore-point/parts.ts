@@ -5,6 +5,7 @@ import type { RecordIndex } from '../index/record-index.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Turns } from '../storage/turns.ts';
 import type { SoundMaps } from './also-read.ts';
+import type { Damages } from './damages.ts';
 import type { PageReader } from './page-reader.ts';
 import type { PageStore } from './page-store.ts';
 import type { Points } from './points.ts';
@@ -20,4 +21,5 @@ export type Parts = {
   /** Verbs of a run, by run key; what writes map pages, as `pages`. */
   turns: Turns;
   soundMaps: SoundMaps;
+  damages: Damages;
 };

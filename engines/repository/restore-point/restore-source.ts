@@ -7,11 +7,36 @@ import { isZero } from '../../../schema/repository/digest.ts';
 import { DIGEST_BYTES, PAGE_ENTRIES } from '../../../schema/repository/limits.ts';
 import { blockLengthOf, entryOf } from '../../../schema/repository/map-page.ts';
 import type { RecordIndex } from '../index/record-index.ts';
+import { damageOf } from './damages.ts';
+import { soundOrNull } from './page-reader.ts';
 import type { Parts } from './parts.ts';
 import { requireSealed } from './points.ts';
+import { wholePointsAround } from './whole-points.ts';
 
-export function createRestoreSource({ points, pages, index }: Parts): RestoreSource {
-  const pins = new Map<string, { hello: RestoreHello; disk: ManifestDisk }>();
+type Pinned = { hello: RestoreHello; disk: ManifestDisk };
+
+export function createRestoreSource(parts: Parts): RestoreSource {
+  const { points, pages, index, damages } = parts;
+  const pins = new Map<string, Pinned>();
+
+  function pinOf(connection: string): Pinned {
+    const pin = pins.get(connection);
+    if (pin) return pin;
+    throw new TidemarkError('PROTOCOL_ERROR', `connection ${connection} has not begun`, { connection });
+  }
+
+  /** For a person in the middle of a disaster: what is broken, and what to restore instead. */
+  async function refusal({ hello, disk }: Pinned, block: number, why: string): Promise<TidemarkError> {
+    const { restorePointId, diskKey } = hello;
+    const around = await wholePointsAround(parts, restorePointId);
+    const at = block * disk.blockSize;
+    return new TidemarkError(
+      'DAMAGED_BLOCK',
+      `restore point ${restorePointId}, disk ${diskKey}, block ${block} at byte ${at}: ${why}; ${textOf(around)}`,
+      { restorePointId, diskKey, block, ...around },
+    );
+  }
+
   return {
     begin: async (connection, hello) => {
       const { manifest } = requireSealed(points, hello.restorePointId);
@@ -24,24 +49,46 @@ export function createRestoreSource({ points, pages, index }: Parts): RestoreSou
       return { sizeBytes: disk.sizeBytes, blockSize: disk.blockSize };
     },
     resolve: async (connection, windowIndex) => {
-      const disk = pins.get(connection)?.disk;
-      if (!disk) throw new TidemarkError('PROTOCOL_ERROR', `connection ${connection} has not begun`, { connection });
+      const pin = pinOf(connection);
+      const { disk } = pin;
       const { first, count } = blocksOf(disk, windowIndex);
+      // A window lies in one leaf: a leaf has 256 blocks, a window at most as many.
+      const leaf = await soundOrNull(() => pages.leaf(disk, Math.floor(first / PAGE_ENTRIES)));
+      if (!leaf) throw await refusal(pin, first, 'its map page is damaged or missing');
       const digests = Buffer.alloc(count * DIGEST_BYTES);
       const places: (RecordPlace | null)[] = [];
-      // A window lies in one leaf: a leaf has 256 blocks, a window at most as many.
-      const leaf = await pages.leaf(disk, Math.floor(first / PAGE_ENTRIES));
       for (let at = 0; at < count; at += 1) {
         const entry = entryOf(leaf, (first + at) % PAGE_ENTRIES);
         digests.set(entry, at * DIGEST_BYTES);
-        places.push(isZero(entry) ? null : placeOf(index, disk, first + at, entry));
+        const place = isZero(entry) ? null : placeOf(index, disk, first + at, entry);
+        if (place === undefined) throw await refusal(pin, first + at, missingText(entry));
+        places.push(place);
       }
       return { digests, places };
+    },
+    damaged: async (connection, windowIndex, blockOfWindow, place, failure) => {
+      const pin = pinOf(connection);
+      const block = blocksOf(pin.disk, windowIndex).first + blockOfWindow;
+      const found = damageOf(failure);
+      const leaf = await soundOrNull(() => pages.leaf(pin.disk, Math.floor(block / PAGE_ENTRIES)));
+      if (!found || !leaf) throw new TidemarkError(failure.code, failure.message, failure.details);
+      const id = entryOf(leaf, block % PAGE_ENTRIES);
+      damages.met({ id, kind: 'record', place }, failure);
+      const other = placeOf(index, pin.disk, block, id);
+      if (other && !(other.pack === place.pack && other.offset === place.offset)) return other;
+      throw await refusal(pin, block, `damaged in pack ${place.pack} at ${place.offset}: ${found.why}`);
     },
     end: async (connection) => {
       pins.delete(connection);
     },
   };
+}
+
+const missingText = (digest: Uint8Array): string => `missing: ${Buffer.from(digest).toString('hex')}`;
+
+function textOf({ before, after }: Awaited<ReturnType<typeof wholePointsAround>>): string {
+  const whole = [before && `${before} before it`, after && `${after} after it`].filter((one) => one !== null);
+  return whole.length > 0 ? `whole: restore point ${whole.join(', ')}` : 'no other restore point of the VM is whole';
 }
 
 function blocksOf(disk: ManifestDisk, windowIndex: number): { first: number; count: number } {
@@ -51,13 +98,8 @@ function blocksOf(disk: ManifestDisk, windowIndex: number): { first: number; cou
   return { first: (windowIndex * WINDOW_BYTES) / disk.blockSize, count: Math.ceil(length / disk.blockSize) };
 }
 
-function placeOf(index: RecordIndex, disk: ManifestDisk, block: number, entry: Uint8Array): RecordPlace {
+/** Undefined when it is nowhere. */
+function placeOf(index: RecordIndex, disk: ManifestDisk, block: number, entry: Uint8Array): RecordPlace | undefined {
   const place = index.lookup(entry)?.place;
-  if (place?.rawLength === blockLengthOf(block, disk.sizeBytes, disk.blockSize)) return place;
-  const digest = Buffer.from(entry).toString('hex');
-  throw new TidemarkError('DAMAGED_BLOCK', `block ${block} of disk ${disk.diskKey} is missing: ${digest}`, {
-    diskKey: disk.diskKey,
-    block,
-    digest,
-  });
+  return place?.rawLength === blockLengthOf(block, disk.sizeBytes, disk.blockSize) ? place : undefined;
 }
