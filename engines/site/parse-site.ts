@@ -1,6 +1,13 @@
 /** site.yaml: from text to a validated site. Pure: reads no file, looks at no machine. */
 import { type Document, LineCounter, parseDocument } from 'yaml';
-import type { GuestScript, HostConfig, JobConfig, SiteConfig } from '../../schema/domain/configuration.ts';
+import type {
+  EncryptionConfig,
+  GuestScript,
+  HostConfig,
+  JobConfig,
+  RepositoryConfig,
+  SiteConfig,
+} from '../../schema/domain/configuration.ts';
 import { messageOf } from '../../schema/domain/errors.ts';
 import {
   diskKey,
@@ -28,7 +35,14 @@ import {
 } from './problems.ts';
 import { checkReferences, indexVms } from './references.ts';
 import type { RetentionText } from './retention-shape.ts';
-import { type HostText, type JobText, type ScriptText, siteShape, type SiteText } from './site-shape.ts';
+import {
+  type HostText,
+  type JobText,
+  type RepositoryText,
+  type ScriptText,
+  siteShape,
+  type SiteText,
+} from './site-shape.ts';
 
 /** Bytes; whoever reads the file should look at its size first. */
 export const MAX_SITE_BYTES = 1024 * 1024;
@@ -112,11 +126,23 @@ function siteOf(site: SiteText, machineName: string): SiteConfig {
         machineId: machineId(site.machine ?? machineName),
         hosts,
         proxies: site.proxies.map(({ name, ...rest }) => ({ proxyId: proxyId(name), ...rest })),
-        repositories: site.repositories.map(({ name, ...rest }) => ({ repositoryId: repositoryId(name), ...rest })),
+        repositories: site.repositories.map(repositoryOf),
       },
     ],
     jobs: site.jobs.map((job) => jobOf(job, hosts, site.timeZone)),
   };
+}
+
+function repositoryOf({ name, encryption, ...rest }: RepositoryText): RepositoryConfig {
+  const head = { repositoryId: repositoryId(name), ...rest };
+  return encryption === undefined ? head : { ...head, encryption: encryptionOf(encryption) };
+}
+
+/** The shape has seen to it that exactly one is there. */
+function encryptionOf(places: NonNullable<RepositoryText['encryption']>): EncryptionConfig {
+  const { passphraseFile, keyFile, passphraseEnvironment } = places;
+  if (passphraseFile !== undefined) return { passphraseFile };
+  return keyFile === undefined ? { passphraseEnvironment: passphraseEnvironment! } : { keyFile };
 }
 
 function hostOf(host: HostText): HostConfig {

@@ -37,7 +37,16 @@ export type HostConfig = { hostId: HostId; slots: number } & (
 );
 
 export type ProxyConfig = { proxyId: ProxyId; slots: number; lanes: number; restoreFolders: string[] };
-export type RepositoryConfig = { repositoryId: RepositoryId; folder: string; slots: number; lanes: number };
+/** Where the secret of an encrypted repository lies, never the secret. Files are absolute. */
+export type EncryptionConfig = { passphraseFile: string } | { keyFile: string } | { passphraseEnvironment: string };
+/** `encryption` absent: the repository is plain. */
+export type RepositoryConfig = {
+  repositoryId: RepositoryId;
+  folder: string;
+  slots: number;
+  lanes: number;
+  encryption?: EncryptionConfig;
+};
 
 /** What one machine runs; the worker processes read it from their machine's file, never from the catalog. */
 export type MachineConfig = {

@@ -98,11 +98,11 @@ export class RestoreSession {
   /** Of several copies any sound one serves. */
   async #readSound(resolved: Resolved, block: number): Promise<Uint8Array> {
     const { source, connection, records } = this.#options;
-    const id = resolved.digests.subarray(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES);
+    const digest = resolved.digests.subarray(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES);
     for (let tries = 1; ; tries += 1) {
       const place = resolved.places[block]!;
       try {
-        return await records.read(place, id);
+        return await records.read(place, digest);
       } catch (error) {
         if (!isDamage(error) || tries >= MOST_COPIES) throw error;
         const { code, message, details } = error;

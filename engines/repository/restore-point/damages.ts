@@ -3,24 +3,25 @@ import { errorCodeOf, messageOf } from '../../../schema/domain/errors.ts';
 import type { ReadFailure, RecordPlace, Seams } from '../../../schema/domain/seams.ts';
 import type { DamagedLine } from '../../../schema/repository/checked-lines.ts';
 import { asBuffer } from '../../../schema/repository/digest.ts';
-import type { RecordIndex } from '../index/record-index.ts';
 import type { DamageList } from '../pack/damage-list.ts';
 import { PACK_IS_MISSING } from '../pack/record-source.ts';
+import type { DigestIndex } from './digest-index.ts';
 
-export type DamagedRecord = { id: Uint8Array; kind: 'record' | 'page'; place: RecordPlace };
+type Kind = 'record' | 'page';
 
 export type Damages = {
   readonly list: DamageList;
   /** `error`: of reading the record there. False when it is no damage: then nothing is done. */
-  met(record: DamagedRecord, error: unknown): boolean;
-  report(record: DamagedRecord, why: string): void;
+  met(record: { digest: Uint8Array; kind: Kind; place: RecordPlace }, error: unknown): boolean;
+  /** `id`: of the record. `why`: a phrase that says nothing of what it holds. */
+  report(record: { id: Uint8Array; kind: Kind; place: Pick<RecordPlace, 'pack' | 'offset'> }, why: string): void;
   /** It is not where packs are. */
   missing(pack: string): void;
   /** Grows with whatever was found. */
   count(): number;
 };
 
-export function createDamages(list: DamageList, index: RecordIndex, { clock, log }: Seams): Damages {
+export function createDamages(list: DamageList, index: DigestIndex, { clock, log }: Seams): Damages {
   let count = 0;
 
   function note(line: Omit<DamagedLine, 'foundAt'>): void {
@@ -30,24 +31,24 @@ export function createDamages(list: DamageList, index: RecordIndex, { clock, log
     list.settle().catch((error: unknown) => log.warn('damage is not written down yet', { error: messageOf(error) }));
   }
 
-  function report({ id, kind, place }: DamagedRecord, why: string): void {
-    const known = index.lookup(id)?.place;
-    if (known?.pack === place.pack && known.offset === place.offset) index.forget(id);
-    note({ kind, pack: place.pack, offset: place.offset, id: asBuffer(id).toString('hex'), why });
-  }
+  const report: Damages['report'] = ({ id, kind, place: { pack, offset } }, why) => {
+    const known = index.byId.lookup(id)?.place;
+    if (known?.pack === pack && known.offset === offset) index.byId.forget(id);
+    note({ kind, pack, offset, id: asBuffer(id).toString('hex'), why });
+  };
 
   function missing(pack: string): void {
-    index.dropPacks(new Set([pack]));
+    index.byId.dropPacks(new Set([pack]));
     count += 1;
     log.error('pack is missing', { pack });
   }
 
   return {
     list,
-    met: (record, error) => {
+    met: ({ digest, kind, place }, error) => {
       const found = damageOf(error);
-      if (found?.isMissing) missing(record.place.pack);
-      else if (found) report(record, found.why);
+      if (found?.isMissing) missing(place.pack);
+      else if (found) report({ id: index.idOf(digest), kind, place }, found.why);
       return found !== null;
     },
     report,
@@ -60,7 +61,7 @@ export function createDamages(list: DamageList, index: RecordIndex, { clock, log
 export function damageOf(error: unknown): { why: string; isMissing: boolean } | null {
   const code = errorCodeOf(error);
   if (code !== 'DAMAGED_BLOCK' && code !== 'TAMPERED') return null;
-  const { message, details } = error as ReadFailure;
-  const why = typeof details['why'] === 'string' ? details['why'] : message;
+  const { details } = error as ReadFailure;
+  const why = typeof details['why'] === 'string' ? details['why'] : 'it is damaged';
   return { why, isMissing: why === PACK_IS_MISSING };
 }

@@ -123,7 +123,7 @@ describe('what the repository lost', () => {
     // As two transfers at once leave it.
     const block = disk.subarray(MIB, 2 * MIB);
     const { restorePointId } = full;
-    const record = { id: digestOf(block), codec: 'none' as const, rawLength: MIB, payload: block, restorePointId };
+    const record = { digest: digestOf(block), codec: 'none' as const, rawLength: MIB, payload: block, restorePointId };
     const copies = [world.sink.append(record)];
     await world.reopen({ loseIndex: true });
     if ((await placeOfBlock(world, restorePointId, 1)).pack === rotten.pack)

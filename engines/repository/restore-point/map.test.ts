@@ -4,11 +4,13 @@ import type { RecordPlace, RecordSource } from '../../../schema/domain/seams.ts'
 import { digestOf } from '../../../schema/repository/digest.ts';
 import type { HeadDisk } from '../../../schema/repository/documents.ts';
 import { heightOf } from '../../../schema/repository/map-page.ts';
+import { plainVault } from '../../../schema/repository/vault.ts';
 import { MIB, planOf } from '../../../tests/fixtures/repository/test-repository.ts';
 import { seeded } from '../../../tests/fixtures/mover/disks.ts';
 import { createRecordIndex, type RecordIndex } from '../index/record-index.ts';
 import { alsoReadOf, type SoundMaps } from './also-read.ts';
 import type { Damages } from './damages.ts';
+import { createDigestIndex, type DigestIndex } from './digest-index.ts';
 import { createMapWriter } from './map-writer.ts';
 import { createPageReader, type DiskMap, type PageReader } from './page-reader.ts';
 
@@ -17,11 +19,12 @@ const entryOf = (block: number): Buffer => digestOf(Buffer.from(`block ${block}`
 
 /** As the repository's own, but written down nowhere. */
 const forgetting = (index: RecordIndex): Pick<Damages, 'met'> => ({
-  met: ({ id }) => {
-    index.forget(id);
+  met: ({ digest }) => {
+    index.forget(digest);
     return true;
   },
 });
+const byDigest = (index: RecordIndex): DigestIndex => createDigestIndex(index, plainVault);
 
 /** Pages in memory, found through an index. */
 function createShelf() {
@@ -41,7 +44,12 @@ function createShelf() {
     return id;
   };
   const source: RecordSource = { read: async (place) => pages.get(place.offset)!, close: async () => undefined };
-  return { index, put, pages, reader: createPageReader({ index, source, damages: forgetting(index) }) };
+  return {
+    index,
+    put,
+    pages,
+    reader: createPageReader({ index: byDigest(index), source, damages: forgetting(index) }),
+  };
 }
 
 function mapOf(put: (page: Uint8Array) => Uint8Array, blocks: number, entry = entryOf): DiskMap {
@@ -120,7 +128,7 @@ describe('what an increment also reads', () => {
   });
   const ask = (pages: PageReader, index: RecordIndex, map: DiskMap, sizeBytes: number, mode?: 'comparison') =>
     alsoReadOf(
-      { pages, index, soundMaps, damages: { count: () => index.forgottenCount() } },
+      { pages, index: byDigest(index), soundMaps, damages: { count: () => index.forgottenCount() } },
       headOf(map, sizeBytes, mode),
     );
 
@@ -151,7 +159,7 @@ describe('what an increment also reads', () => {
     ]);
     index.forget(await reader.leafDigest(map, 1));
     const fresh = createPageReader({
-      index,
+      index: byDigest(index),
       source: { read: async ({ offset }) => pages.get(offset)!, close: async () => undefined },
       damages: forgetting(index),
     });

@@ -5,8 +5,9 @@ import type { RecordSource } from '../../../schema/domain/seams.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
 import { PAGE_ENTRIES } from '../../../schema/repository/limits.ts';
 import { entryOf, isPageLength } from '../../../schema/repository/map-page.ts';
-import type { IndexEntry, RecordIndex } from '../index/record-index.ts';
+import type { IndexEntry } from '../index/record-index.ts';
 import type { Damages } from './damages.ts';
+import type { DigestIndex } from './digest-index.ts';
 
 const CACHED_PAGES = 1024;
 
@@ -22,7 +23,7 @@ export type PageReader = {
   leaf(map: DiskMap, leaf: number): Promise<Uint8Array>;
 };
 
-export type PageShelf = { index: RecordIndex; source: RecordSource; damages: Pick<Damages, 'met'> };
+export type PageShelf = { index: DigestIndex; source: RecordSource; damages: Pick<Damages, 'met'> };
 
 export function createPageReader(shelf: PageShelf): PageReader {
   const cache = new Map<string, Promise<Uint8Array>>();
@@ -88,7 +89,7 @@ async function readPage(shelf: PageShelf, digest: Uint8Array, key: string): Prom
     try {
       return checkedPage(await source.read(found.place, digest), digest, key);
     } catch (error) {
-      if (!damages.met({ id: digest, kind: 'page', place: found.place }, error)) throw error;
+      if (!damages.met({ digest, kind: 'page', place: found.place }, error)) throw error;
       const other = pageEntry(index, digest);
       if (!other || isSame(other, found)) throw error;
       found = other;
@@ -97,7 +98,7 @@ async function readPage(shelf: PageShelf, digest: Uint8Array, key: string): Prom
 }
 
 /** A block with the bytes of a page may be compressed: no page. */
-function pageEntry(index: RecordIndex, digest: Uint8Array): IndexEntry | null {
+function pageEntry(index: DigestIndex, digest: Uint8Array): IndexEntry | null {
   const found = index.lookup(digest);
   return found?.kind === 'page' ? found : null;
 }
@@ -107,5 +108,6 @@ const isSame = ({ place: a }: IndexEntry, { place: b }: IndexEntry): boolean =>
 
 function checkedPage(bytes: Uint8Array, digest: Uint8Array, key: string): Uint8Array {
   if (isPageLength(bytes.byteLength) && digestOf(bytes).compare(digest) === 0) return bytes;
-  throw new TidemarkError('DAMAGED_BLOCK', `map page ${key} is not what its digest says`, { digest: key });
+  const why = 'it is not what its digest says';
+  throw new TidemarkError('DAMAGED_BLOCK', `map page ${key}: ${why}`, { digest: key, why });
 }

@@ -14,9 +14,9 @@ import { encodeLedgerRecord, type LedgerRecord } from '../../../schema/repositor
 import type { HeadDisk } from '../../../schema/repository/documents.ts';
 import { MAX_WINDOW_BLOCKS } from '../../../schema/repository/limits.ts';
 import { blockLengthOf } from '../../../schema/repository/map-page.ts';
-import type { RecordIndex } from '../index/record-index.ts';
 import { isBaseSound } from './also-read.ts';
 import { baseEntries, resolves } from './base-view.ts';
+import type { DigestIndex } from './digest-index.ts';
 import { blocksOf, cursorOf, noteFrame, type OpenDisk, type OpenPoint } from './open-point.ts';
 import type { Parts } from './parts.ts';
 import { requireOpen, type Points } from './points.ts';
@@ -150,7 +150,7 @@ function checkOffer(connection: Connection, firstBlock: number, digests: Uint8Ar
 }
 
 function answer(
-  index: RecordIndex,
+  index: DigestIndex,
   connection: Connection,
   block: number,
   digest: Uint8Array,
@@ -178,9 +178,9 @@ function promisesOf(connection: Connection, window: number): Map<string, number>
 }
 
 /** The lane wrote, checked and synced them: from here they are found, whatever becomes of the window. */
-function applyRecords(index: RecordIndex, connection: Connection, window: FinishedWindow): void {
+function applyRecords(index: DigestIndex, connection: Connection, window: FinishedWindow): void {
   const writer = connection.hello.restorePointId;
   if (window.records.length > MAX_WINDOW_BLOCKS)
     throw protocolError(connection.disk.head, `window ${window.windowIndex} has ${window.records.length} records`);
-  index.apply(window.records.map(({ id, place }) => ({ id, kind: 'block' as const, place, writer })));
+  index.apply(window.records.map(({ digest, place }) => ({ digest, kind: 'block' as const, place, writer })));
 }

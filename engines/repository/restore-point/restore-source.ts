@@ -6,8 +6,8 @@ import type { RecordPlace, RestoreHello, RestoreSource } from '../../../schema/d
 import { isZero } from '../../../schema/repository/digest.ts';
 import { DIGEST_BYTES, PAGE_ENTRIES } from '../../../schema/repository/limits.ts';
 import { blockLengthOf, entryOf } from '../../../schema/repository/map-page.ts';
-import type { RecordIndex } from '../index/record-index.ts';
 import { damageOf } from './damages.ts';
+import type { DigestIndex } from './digest-index.ts';
 import { soundOrNull } from './page-reader.ts';
 import type { Parts } from './parts.ts';
 import { requireSealed } from './points.ts';
@@ -72,9 +72,9 @@ export function createRestoreSource(parts: Parts): RestoreSource {
       const found = damageOf(failure);
       const leaf = await soundOrNull(() => pages.leaf(pin.disk, Math.floor(block / PAGE_ENTRIES)));
       if (!found || !leaf) throw new TidemarkError(failure.code, failure.message, failure.details);
-      const id = entryOf(leaf, block % PAGE_ENTRIES);
-      damages.met({ id, kind: 'record', place }, failure);
-      const other = placeOf(index, pin.disk, block, id);
+      const digest = entryOf(leaf, block % PAGE_ENTRIES);
+      damages.met({ digest, kind: 'record', place }, failure);
+      const other = placeOf(index, pin.disk, block, digest);
       if (other && !(other.pack === place.pack && other.offset === place.offset)) return other;
       throw await refusal(pin, block, `damaged in pack ${place.pack} at ${place.offset}: ${found.why}`);
     },
@@ -99,7 +99,7 @@ function blocksOf(disk: ManifestDisk, windowIndex: number): { first: number; cou
 }
 
 /** Undefined when it is nowhere. */
-function placeOf(index: RecordIndex, disk: ManifestDisk, block: number, entry: Uint8Array): RecordPlace | undefined {
+function placeOf(index: DigestIndex, disk: ManifestDisk, block: number, entry: Uint8Array): RecordPlace | undefined {
   const place = index.lookup(entry)?.place;
   return place?.rawLength === blockLengthOf(block, disk.sizeBytes, disk.blockSize) ? place : undefined;
 }
