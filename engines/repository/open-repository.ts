@@ -1,10 +1,11 @@
 /** Opens a repository: lock, packs a dead process left, index, restore points; then it serves. */
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { SealOutcome } from '../../schema/domain/restore-point.ts';
-import type { Seams } from '../../schema/domain/seams.ts';
+import type { RecordSource, Seams } from '../../schema/domain/seams.ts';
 import type { VaultKeys } from '../../schema/repository/keys.ts';
 import { openVault } from '../../schema/repository/vault.ts';
 import { keepImage, forgetImage, loadIndex, type IndexOwner, type LoadedIndex } from './index/load-index.ts';
+import { openChecking, type Checking } from './maintenance/checking.ts';
 import { openDamageList, type DamageList } from './pack/damage-list.ts';
 import { recoverOpenPacks } from './pack/pack-reader.ts';
 import { openPageSink } from './pack/record-sink.ts';
@@ -51,7 +52,7 @@ async function serve(options: RepositoryOptions, { file, keys, release }: Claime
   const damages = createDamages(damaged, index, seams);
   const points = await loadPoints({ storage, vault, clock: seams.clock, log: seams.log, index });
   const source = openRecordSource({ storage, vault });
-  const parts: Parts = {
+  const parts: Parts & { source: RecordSource } = {
     storage,
     vault,
     file,
@@ -63,9 +64,12 @@ async function serve(options: RepositoryOptions, { file, keys, release }: Claime
     turns: createTurns(),
     soundMaps: new Map(),
     damages,
+    source,
   };
-  return facade(parts, laneKeys, async () => {
+  const checking = await openChecking(parts, laneKeys, options);
+  return facade(parts, { laneKeys, checking }, async () => {
     await parts.turns.idle();
+    await checking.close();
     for (const point of points.open.values()) await point.ledger.close();
     await parts.pageStore.close();
     await source.close();
@@ -96,14 +100,20 @@ function byTime(a: SealOutcome, b: SealOutcome): number {
   return first < second ? -1 : Number(first > second);
 }
 
-function facade(parts: Parts, laneKeys: VaultKeys | null, shut: () => Promise<void>): Repository {
+type Opened = { laneKeys: VaultKeys | null; checking: Checking };
+
+function facade(parts: Parts, { laneKeys, checking }: Opened, shut: () => Promise<void>): Repository {
   const { points } = parts;
-  let closing: Promise<void> | null = null;
-  const inTurn = <T>(run: string, work: () => Promise<T>): Promise<T> => {
-    if (closing)
-      return Promise.reject(new TidemarkError('HOST_DRAINING', `repository ${parts.file.repository} is being closed`));
-    return parts.turns.take(`run ${run}`, work);
-  };
+  const closing = new AbortController();
+  let closed: Promise<void> | null = null;
+  const unlessClosing = <T>(work: () => Promise<T>): Promise<T> =>
+    closing.signal.aborted ? Promise.reject(closing.signal.reason as TidemarkError) : work();
+  const inTurn = <T>(run: string, work: () => Promise<T>): Promise<T> =>
+    unlessClosing(() => parts.turns.take(`run ${run}`, work));
+  const untilClosing = <W extends { signal: AbortSignal }>(work: W): W => ({
+    ...work,
+    signal: AbortSignal.any([work.signal, closing.signal]),
+  });
   return {
     repositoryId: parts.file.repository,
     laneKeys,
@@ -116,7 +126,10 @@ function facade(parts: Parts, laneKeys: VaultKeys | null, shut: () => Promise<vo
     restoreSource: createRestoreSource(parts),
     rehearse: (restorePointId, run) => void requireOpen(points, restorePointId, run),
     describeSealed: (restorePointId) => requireSealed(points, restorePointId),
-    listSealed: () => [...points.sealed.values()].sort(byTime),
+    listSealed: () =>
+      [...points.sealed.values()]
+        .sort(byTime)
+        .map((sealed) => ({ ...sealed, mark: checking.markOf(sealed.restorePointId) })),
     listOpen: () =>
       [...points.open.values()].map(({ head, disks, lastWriteAt }) => ({
         restorePointId: head.restorePointId,
@@ -124,6 +137,11 @@ function facade(parts: Parts, laneKeys: VaultKeys | null, shut: () => Promise<vo
         disks: [...disks.keys()],
         lastWriteAt: new Date(lastWriteAt).toISOString(),
       })),
-    close: () => (closing ??= shut()),
+    check: (request, work) => unlessClosing(() => checking.check(request, untilClosing(work))),
+    markOf: (id) => checking.markOf(id),
+    close: () => {
+      closing.abort(new TidemarkError('HOST_DRAINING', `repository ${parts.file.repository} is being closed`));
+      return (closed ??= shut());
+    },
   };
 }

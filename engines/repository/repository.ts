@@ -9,10 +9,13 @@ import type {
   TransferAssignment,
   TransferRequest,
 } from '../../schema/domain/restore-point.ts';
+import type { CheckReport, CheckRequest, RestorePointMark } from '../../schema/domain/maintenance.ts';
 import type { RestoreSource, Seams, TransferRegistrar } from '../../schema/domain/seams.ts';
 import type { DeclaredDisk } from '../../schema/repository/documents.ts';
 import type { VaultKeys } from '../../schema/repository/keys.ts';
 import type { Secret } from '../../schema/repository/secrets.ts';
+import type { CheckWork } from './maintenance/check.ts';
+import type { PackWorker } from './maintenance/pack-worker.ts';
 import type { Storage } from './storage/storage.ts';
 
 export type RepositoryOptions = {
@@ -24,7 +27,12 @@ export type RepositoryOptions = {
   /** For the index, a cache: may be lost at any time. */
   indexFolder: string;
   seams: Seams;
+  /** Who reads packs for a check, made anew for each; without, there are quick checks only. */
+  packWorker?: (of: { uuid: string; keys: VaultKeys | null }) => PackWorker;
 };
+
+/** A sealed restore point with what was found of it since. */
+export type SealedRestorePoint = SealOutcome & { mark: RestorePointMark | null };
 
 export type Repository = {
   readonly repositoryId: RepositoryId;
@@ -47,8 +55,15 @@ export type Repository = {
   /** RESTORE_POINT_NOT_FOUND. */
   describeSealed(restorePointId: RestorePointId): SealOutcome;
   /** By time of the checkpoint. */
-  listSealed(): SealOutcome[];
+  listSealed(): SealedRestorePoint[];
   listOpen(): { restorePointId: RestorePointId; run: RunKey; disks: DiskKey[]; lastWriteAt: string }[];
+  /**
+   * One at a time; sessions go on. What is damaged is listed, and marked, and healed by the next session where that is
+   * possible. RESTORE_POINT_NOT_FOUND; rejects with the signal's reason. Asked again after a kill it goes on.
+   */
+  check(request: CheckRequest, work: CheckWork): Promise<CheckReport>;
+  /** Null: nothing was found. */
+  markOf(id: RestorePointId): RestorePointMark | null;
   /** After the mover's target. Keeps the index for the next start and gives the folder free. */
   close(): Promise<void>;
 };

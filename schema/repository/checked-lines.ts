@@ -41,12 +41,13 @@ const damaged = z.object({
 /** A line of `damaged`: a record at an offset of a pack, or (both null) something of the pack as a whole. */
 export type DamagedLine = z.infer<typeof damaged>;
 
+const depth = z.enum(['sums', 'full']);
 const verified = z.union([
-  z.object({ pack: id128, at: text }),
+  z.object({ pack: id128, depth, at: text }),
   z.object({ begun: text, at: text }),
   z.object({ ended: text, at: text }),
 ]);
-/** A line of `verified`. `begun`, `ended`: a check of what the text names. */
+/** A line of `verified`: a pack that was read whole, or the beginning or end of a check of what the text names. */
 export type VerifiedLine = z.infer<typeof verified>;
 
 const parse =

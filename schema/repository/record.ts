@@ -96,6 +96,16 @@ export function decodeRecordHeader(source: Uint8Array): RecordHeader | null {
   return isSoundShape(header, encryption !== null) ? header : null;
 }
 
+/** Whether two headers are of the same bytes. */
+export function isSameRecord(a: RecordHeader, b: RecordHeader): boolean {
+  const ofPayload = (one: RecordHeader) => [one.kind, one.codec, one.rawLength, one.storedLength, one.restorePointId];
+  return (
+    Buffer.compare(a.id, b.id) === 0 &&
+    Buffer.compare(a.payloadSum, b.payloadSum) === 0 &&
+    ofPayload(a).join() === ofPayload(b).join()
+  );
+}
+
 /** `pack`: 32 hex digits; `offset` of the header in it. */
 export type RecordAt = { pack: string; offset: number };
 

@@ -14,6 +14,7 @@ import {
   decodeTrailer,
   type PackContents,
   type PackRecord,
+  type PackTrailer,
 } from '../../../schema/repository/pack.ts';
 import { decodeRecordHeader, findRecordMagic, type RecordHeader } from '../../../schema/repository/record.ts';
 import type { StoredFile } from '../storage/store.ts';
@@ -36,21 +37,27 @@ export async function inspectPack(
   const header = decodePackHeader(await readAt(file, 0, PACK_HEADER_BYTES));
   if (header?.packId !== packId || header.uuid !== uuid) return null;
   const { contents } = header;
-  const footer = await readFooter(file);
+  const footer = await readFooter(file, await file.lengthBytes());
   return footer
     ? { contents, finished: true, records: footer, endBytes: 0 }
     : { contents, finished: false, ...(await scan(file, isOurs)) };
 }
 
-async function readAt(file: StoredFile, position: number, lengthBytes: number): Promise<Buffer> {
+/** Fewer bytes only at the end of the file. */
+export async function readAt(file: StoredFile, position: number, lengthBytes: number): Promise<Buffer> {
   const bytes = Buffer.allocUnsafe(lengthBytes);
   return bytes.subarray(0, await file.read(bytes, position));
 }
 
-async function readFooter(file: StoredFile): Promise<PackRecord[] | null> {
-  const fileBytes = await file.lengthBytes();
+/** Null when it is not that of a file of `fileBytes`. */
+export async function readTrailer(file: StoredFile, fileBytes: number): Promise<PackTrailer | null> {
   if (fileBytes < PACK_HEADER_BYTES + FOOTER_TRAILER_BYTES) return null;
-  const trailer = decodeTrailer(await readAt(file, fileBytes - FOOTER_TRAILER_BYTES, FOOTER_TRAILER_BYTES), fileBytes);
+  return decodeTrailer(await readAt(file, fileBytes - FOOTER_TRAILER_BYTES, FOOTER_TRAILER_BYTES), fileBytes);
+}
+
+/** Sorted by id; null when it is not sound. */
+export async function readFooter(file: StoredFile, fileBytes: number): Promise<PackRecord[] | null> {
+  const trailer = await readTrailer(file, fileBytes);
   if (!trailer) return null;
   return decodeFooterEntries(await readAt(file, trailer.entriesOffset, trailer.count * FOOTER_ENTRY_BYTES), trailer);
 }

@@ -15,7 +15,9 @@ export type Damages = {
   met(record: { digest: Uint8Array; kind: Kind; place: RecordPlace }, error: unknown): boolean;
   /** `id`: of the record. `why`: a phrase that says nothing of what it holds. */
   report(record: { id: Uint8Array; kind: Kind; place: Pick<RecordPlace, 'pack' | 'offset'> }, why: string): void;
-  /** It is not where packs are. */
+  /** Something of the pack as a whole; its records may be sound. */
+  reportPack(pack: string, why: string): void;
+  /** It is not where packs are: what lay in it is looked for elsewhere. */
   missing(pack: string): void;
   /** Grows with whatever was found. */
   count(): number;
@@ -37,21 +39,31 @@ export function createDamages(list: DamageList, index: DigestIndex, { clock, log
     note({ kind, pack, offset, id: asBuffer(id).toString('hex'), why });
   };
 
+  const reportPack: Damages['reportPack'] = (pack, why) => note({ kind: 'pack', pack, offset: null, id: null, why });
+
   function missing(pack: string): void {
     index.byId.dropPacks(new Set([pack]));
     count += 1;
-    log.error('pack is missing', { pack });
+    reportPack(pack, PACK_IS_MISSING);
   }
+
+  /** A collection may have moved the record since it was looked up. */
+  const isStillAt = (id: Uint8Array, { pack, offset }: RecordPlace): boolean => {
+    const place = index.byId.lookup(id)?.place;
+    return place?.pack === pack && place.offset === offset;
+  };
 
   return {
     list,
     met: ({ digest, kind, place }, error) => {
       const found = damageOf(error);
-      if (found?.isMissing) missing(place.pack);
-      else if (found) report({ id: index.idOf(digest), kind, place }, found.why);
+      const id = index.idOf(digest);
+      if (found && !found.isMissing) report({ id, kind, place }, found.why);
+      else if (found && isStillAt(id, place)) missing(place.pack);
       return found !== null;
     },
     report,
+    reportPack,
     missing,
     count: () => count,
   };

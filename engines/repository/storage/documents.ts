@@ -32,6 +32,13 @@ export const tombstoneFile = (id: string): DocumentFile => ({
   name: id,
 });
 
+/** `id`: as listed. */
+export const markFile = (id: string): DocumentFile => ({
+  file: layout.mark(id as RestorePointId),
+  role: 'mark',
+  name: id,
+});
+
 /** Its checked JSON; null when there is none. REPOSITORY_CORRUPT, TAMPERED. */
 export async function readDocument(shelf: Shelf, vault: TextVault, of: DocumentFile): Promise<string | null> {
   const source = await shelf.readText(of.file, MAX_SEALED_DOCUMENT_BYTES);
