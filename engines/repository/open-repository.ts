@@ -1,15 +1,24 @@
 /** Opens a repository: lock, packs a dead process left, index, restore points; then it serves. */
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { SealOutcome } from '../../schema/domain/restore-point.ts';
-import type { RecordSource, Seams } from '../../schema/domain/seams.ts';
+import type { Seams } from '../../schema/domain/seams.ts';
+import type { RepositoryFile } from '../../schema/repository/documents.ts';
 import type { VaultKeys } from '../../schema/repository/keys.ts';
 import { openVault } from '../../schema/repository/vault.ts';
-import { keepImage, forgetImage, loadIndex, type IndexOwner, type LoadedIndex } from './index/load-index.ts';
-import { openChecking, type Checking } from './maintenance/checking.ts';
+import { loadIndex } from './index/load-index.ts';
 import { openDamageList, type DamageList } from './pack/damage-list.ts';
 import { recoverOpenPacks } from './pack/pack-reader.ts';
 import { openPageSink } from './pack/record-sink.ts';
 import { openRecordSource } from './pack/record-source.ts';
+import { loadFlags } from './maintenance/flags.ts';
+import { createSealingHooks } from './maintenance/locks.ts';
+import type { CheckParts } from './maintenance/check-parts.ts';
+import { createChecking } from './maintenance/checking.ts';
+import { bringBack, createMaintenance, withTrash } from './maintenance/maintenance.ts';
+import { loadMarks } from './maintenance/marks.ts';
+import { openVerifiedPacks } from './maintenance/verified-packs.ts';
+import { loadState } from './maintenance/repository-state.ts';
+import { createRepositoryTime, DAY_MS } from './maintenance/repository-time.ts';
 import type { Repository, RepositoryOptions } from './repository.ts';
 import { abortRestorePoint } from './restore-point/abort.ts';
 import { assignTransfer } from './restore-point/assign-transfer.ts';
@@ -18,8 +27,8 @@ import { createDigestIndex } from './restore-point/digest-index.ts';
 import { declareDisks, openRestorePoint } from './restore-point/opening.ts';
 import { createPageReader } from './restore-point/page-reader.ts';
 import { createPageStore } from './restore-point/page-store.ts';
-import type { Parts } from './restore-point/parts.ts';
 import { loadPoints, requireOpen, requireSealed } from './restore-point/points.ts';
+import { createReliance } from './restore-point/reliance.ts';
 import { createRegistrar } from './restore-point/registrar.ts';
 import { createRestoreSource } from './restore-point/restore-source.ts';
 import { sealRestorePoint } from './restore-point/seal.ts';
@@ -46,35 +55,24 @@ async function serve(options: RepositoryOptions, { file, keys, release }: Claime
   const vault = openVault(laneKeys, seams.random);
   const left = await recoverOpenPacks(storage, file.uuid, seams.log);
   const damaged = await openDamageList({ staging: storage.staging, log: seams.log });
-  const owner: IndexOwner = { storage, file, indexFolder, log: seams.log };
-  const loaded = await loadIndex(owner, left, placesOf(damaged));
-  const index = createDigestIndex(loaded.index, vault);
-  const damages = createDamages(damaged, index, seams);
-  const points = await loadPoints({ storage, vault, clock: seams.clock, log: seams.log, index });
-  const source = openRecordSource({ storage, vault });
-  const parts: Parts & { source: RecordSource } = {
+  const records = await loadIndex({ storage, file, indexFolder, seams }, left, placesOf(damaged));
+  const points = await loadPoints({
     storage,
     vault,
-    file,
-    seams,
-    points,
-    index,
-    pages: createPageReader({ index, source, damages }),
-    pageStore: createPageStore(openPageSink({ storage, vault, uuid: file.uuid, seams }), index),
-    turns: createTurns(),
-    soundMaps: new Map(),
-    damages,
-    source,
-  };
-  const checking = await openChecking(parts, laneKeys, options);
-  return facade(parts, { laneKeys, checking }, async () => {
+    clock: seams.clock,
+    log: seams.log,
+    index: createDigestIndex(records, vault),
+  });
+  const source = openRecordSource({ storage, vault });
+  const parts = await assemble(options, file, { vault, points, source, records, damaged, laneKeys });
+  return facade(parts, laneKeys, async () => {
     await parts.turns.idle();
-    await checking.close();
+    await parts.verified.close();
     for (const point of points.open.values()) await point.ledger.close();
     await parts.pageStore.close();
     await source.close();
     await closeList(damaged, seams);
-    await letGo(owner, loaded);
+    await records.close();
     release();
   });
 }
@@ -88,10 +86,34 @@ async function closeList(damaged: DamageList, { log }: Seams): Promise<void> {
   await damaged.close().catch((error: unknown) => log.warn('damage was not written down', { error: String(error) }));
 }
 
-/** What was found damaged is forgotten in memory only: the next start shall see for itself. */
-async function letGo(owner: IndexOwner, loaded: LoadedIndex): Promise<void> {
-  if (loaded.index.forgottenCount() > 0) await forgetImage(owner.indexFolder);
-  else await keepImage(owner, loaded);
+type Loaded = Pick<CheckParts, 'vault' | 'points' | 'source' | 'records'> & {
+  damaged: DamageList;
+  laneKeys: VaultKeys | null;
+};
+
+async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded: Loaded): Promise<CheckParts> {
+  const { storage, seams, serverTime = async () => null, graceMs = DAY_MS, lockDays = 0, packWorker } = options;
+  const { vault, points, source, records, damaged, laneKeys: keys } = loaded;
+  const state = await loadState({ storage, vault }, seams.log);
+  const time = createRepositoryTime(state.keptTimeMs(), { clock: seams.clock, log: seams.log, serverTime });
+  const flags = await loadFlags({ storage, vault }, seams.log);
+  const marks = await loadMarks({ storage, vault }, seams.log);
+  const verified = await openVerifiedPacks({ staging: storage.staging, log: seams.log, clock: seams.clock });
+  const reliance = createReliance();
+  const index = createDigestIndex(records, vault, reliance.touch);
+  const damages = createDamages(damaged, index, seams);
+  return {
+    ...{ vault, points, source, records },
+    ...{ storage, file, seams, index, reliance, state, time, flags, marks, verified, damages, graceMs, lockDays },
+    pages: createPageReader({ index, source, damages }),
+    unwatched: createDigestIndex(records, vault),
+    pageStore: createPageStore(openPageSink({ storage, vault, uuid: file.uuid, seams }), index),
+    turns: createTurns(),
+    soundMaps: new Map(),
+    sealing: createSealingHooks({ storage, vault, seams, points, flags, time, lockDays }),
+    stateOf: (id) => marks.of(id)?.state ?? (points.sealed.get(id)?.manifest.suspect ? 'suspect' : 'good'),
+    openPackWorker: packWorker ? () => packWorker({ uuid: file.uuid, keys }) : null,
+  };
 }
 
 /** Of the checkpoint, then of the seal. */
@@ -100,10 +122,10 @@ function byTime(a: SealOutcome, b: SealOutcome): number {
   return first < second ? -1 : Number(first > second);
 }
 
-type Opened = { laneKeys: VaultKeys | null; checking: Checking };
-
-function facade(parts: Parts, { laneKeys, checking }: Opened, shut: () => Promise<void>): Repository {
+function facade(parts: CheckParts, laneKeys: VaultKeys | null, shut: () => Promise<void>): Repository {
   const { points } = parts;
+  let deadBytes: number | null = null;
+  const { statistics, ...verbs } = { ...createMaintenance(parts), ...createChecking(parts, () => deadBytes) };
   const closing = new AbortController();
   let closed: Promise<void> | null = null;
   const unlessClosing = <T>(work: () => Promise<T>): Promise<T> =>
@@ -115,21 +137,37 @@ function facade(parts: Parts, { laneKeys, checking }: Opened, shut: () => Promis
     signal: AbortSignal.any([work.signal, closing.signal]),
   });
   return {
+    ...verbs,
+    collect: (options) =>
+      unlessClosing(async () => {
+        const report = await verbs.collect(untilClosing(options));
+        if (report.stopped === null) deadBytes = report.deadBytesLeft;
+        return report;
+      }),
+    check: (request, work) => unlessClosing(() => verbs.check(request, untilClosing(work))),
+    statistics: () => unlessClosing(() => statistics.ofRepository(closing.signal)),
+    statisticsOf: (id) => unlessClosing(() => statistics.ofPoint(id, closing.signal)),
+    repair: (work) => unlessClosing(() => verbs.repair(untilClosing(work))),
+    removeRestorePoint: (id, options) => unlessClosing(() => verbs.removeRestorePoint(id, options)),
+    restoreFromTrash: (id) => unlessClosing(() => verbs.restoreFromTrash(id)),
+    setFlags: (id, flags) => unlessClosing(() => verbs.setFlags(id, flags)),
     repositoryId: parts.file.repository,
     laneKeys,
     openRestorePoint: (spec) => inTurn(spec.run, () => openRestorePoint(parts, spec)),
     declareDisks: (of) => inTurn(of.run, () => declareDisks(parts, of)),
     assignTransfer: (request) => inTurn(request.run, () => assignTransfer(parts, request)),
-    seal: (request) => inTurn(request.run, () => sealRestorePoint(parts, request)),
+    seal: (request) => inTurn(request.run, () => withTrash(parts, () => sealRestorePoint(parts, request))),
     abort: (of) => inTurn(of.run, () => abortRestorePoint(parts, of)),
     registrar: createRegistrar({ ...parts, clock: parts.seams.clock }),
-    restoreSource: createRestoreSource(parts),
+    restoreSource: createRestoreSource(parts, (digest) => bringBack(parts, digest)),
     rehearse: (restorePointId, run) => void requireOpen(points, restorePointId, run),
     describeSealed: (restorePointId) => requireSealed(points, restorePointId),
     listSealed: () =>
-      [...points.sealed.values()]
-        .sort(byTime)
-        .map((sealed) => ({ ...sealed, mark: checking.markOf(sealed.restorePointId) })),
+      [...points.sealed.values()].sort(byTime).map((sealed) => ({
+        ...sealed,
+        flags: verbs.flagsOf(sealed.restorePointId),
+        mark: verbs.markOf(sealed.restorePointId),
+      })),
     listOpen: () =>
       [...points.open.values()].map(({ head, disks, lastWriteAt }) => ({
         restorePointId: head.restorePointId,
@@ -137,8 +175,6 @@ function facade(parts: Parts, { laneKeys, checking }: Opened, shut: () => Promis
         disks: [...disks.keys()],
         lastWriteAt: new Date(lastWriteAt).toISOString(),
       })),
-    check: (request, work) => unlessClosing(() => checking.check(request, untilClosing(work))),
-    markOf: (id) => checking.markOf(id),
     close: () => {
       closing.abort(new TidemarkError('HOST_DRAINING', `repository ${parts.file.repository} is being closed`));
       return (closed ??= shut());

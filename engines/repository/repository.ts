@@ -9,13 +9,27 @@ import type {
   TransferAssignment,
   TransferRequest,
 } from '../../schema/domain/restore-point.ts';
-import type { CheckReport, CheckRequest, RestorePointMark } from '../../schema/domain/maintenance.ts';
+import type {
+  CheckReport,
+  CheckRequest,
+  CollectionReport,
+  PointStatistics,
+  RemovalOutcome,
+  RepairReport,
+  RepositoryStatistics,
+  RestorePointFlags,
+  RestorePointMark,
+} from '../../schema/domain/maintenance.ts';
 import type { RestoreSource, Seams, TransferRegistrar } from '../../schema/domain/seams.ts';
 import type { DeclaredDisk } from '../../schema/repository/documents.ts';
 import type { VaultKeys } from '../../schema/repository/keys.ts';
 import type { Secret } from '../../schema/repository/secrets.ts';
 import type { CheckWork } from './maintenance/check.ts';
 import type { PackWorker } from './maintenance/pack-worker.ts';
+import type { CollectOptions } from './maintenance/collect.ts';
+import type { RemovalOptions } from './maintenance/removal.ts';
+import type { RepairWork } from './maintenance/repair.ts';
+import type { ServerTime } from './maintenance/repository-time.ts';
 import type { Storage } from './storage/storage.ts';
 
 export type RepositoryOptions = {
@@ -27,12 +41,18 @@ export type RepositoryOptions = {
   /** For the index, a cache: may be lost at any time. */
   indexFolder: string;
   seams: Seams;
+  /** A clock that is not this host's: without one time does not go on, and nothing is removed for good. */
+  serverTime?: ServerTime;
+  /** How long the trash is kept at least, by repository time; 24 hours by default. */
+  graceMs?: number;
+  /** From its seal a restore point can not be removed for so many days; 0, the default: it can. */
+  lockDays?: number;
   /** Who reads packs for a check, made anew for each; without, there are quick checks only. */
   packWorker?: (of: { uuid: string; keys: VaultKeys | null }) => PackWorker;
 };
 
-/** A sealed restore point with what was found of it since. */
-export type SealedRestorePoint = SealOutcome & { mark: RestorePointMark | null };
+/** A sealed restore point with what was said, and found, of it since. */
+export type SealedRestorePoint = SealOutcome & { flags: RestorePointFlags; mark: RestorePointMark | null };
 
 export type Repository = {
   readonly repositoryId: RepositoryId;
@@ -58,10 +78,35 @@ export type Repository = {
   listSealed(): SealedRestorePoint[];
   listOpen(): { restorePointId: RestorePointId; run: RunKey; disks: DiskKey[]; lastWriteAt: string }[];
   /**
+   * Makes room: what no restore point and no session needs goes to the trash, what lay there for the grace goes for good.
+   * One at a time; sessions go on. Rejects with the signal's reason; whatever else ends it is told in the report.
+   */
+  collect(options: CollectOptions): Promise<CollectionReport>;
+  /**
+   * Moves a sealed restore point to the trash. RESTORE_POINT_NOT_FOUND; RESTORE_POINT_HELD: kept, held, locked or being
+   * restored; LAST_RESTORE_POINT, unless `last` was said. Said again: the same outcome.
+   */
+  removeRestorePoint(id: RestorePointId, options?: RemovalOptions): Promise<RemovalOutcome>;
+  /** Takes a removal back; waits for a collection to end. RESTORE_POINT_NOT_FOUND: too late. */
+  restoreFromTrash(id: RestorePointId): Promise<SealOutcome>;
+  /** What is left out stays as it is; `hold` says why. RESTORE_POINT_NOT_FOUND, BAD_REQUEST. */
+  setFlags(id: RestorePointId, flags: { keep?: boolean; hold?: string | null }): Promise<RestorePointFlags>;
+  /** RESTORE_POINT_NOT_FOUND. */
+  flagsOf(id: RestorePointId): RestorePointFlags;
+  /**
    * One at a time; sessions go on. What is damaged is listed, and marked, and healed by the next session where that is
    * possible. RESTORE_POINT_NOT_FOUND; rejects with the signal's reason. Asked again after a kill it goes on.
    */
   check(request: CheckRequest, work: CheckWork): Promise<CheckReport>;
+  /**
+   * Salvages what is sound; what it replaces rests in the trash. A dry run changes nothing and reports the same. Neither
+   * checks nor collections run meanwhile; sessions go on. REPOSITORY_FULL; rejects with the signal's reason.
+   */
+  repair(work: RepairWork): Promise<RepairReport>;
+  /** Walks the maps once for as long as no restore point comes or goes. HOST_DRAINING. */
+  statistics(): Promise<RepositoryStatistics>;
+  /** RESTORE_POINT_NOT_FOUND. */
+  statisticsOf(id: RestorePointId): Promise<PointStatistics>;
   /** Null: nothing was found. */
   markOf(id: RestorePointId): RestorePointMark | null;
   /** After the mover's target. Keeps the index for the next start and gives the folder free. */

@@ -40,13 +40,13 @@ export async function recordRestorePoint(db: CatalogDatabase, sealed: SealOutcom
 }
 
 /** What is left out stays as it is. `hold`: the reason, at most 1024 characters; null releases it. */
-export type RestorePointFlags = { suspect?: boolean; damaged?: boolean; keep?: boolean; hold?: string | null };
+export type RestorePointFlagChange = { suspect?: boolean; damaged?: boolean; keep?: boolean; hold?: string | null };
 
 /** RESTORE_POINT_NOT_FOUND; BAD_REQUEST for a reason that is too long. */
 export async function flagRestorePoint(
   db: CatalogDatabase,
   id: RestorePointId,
-  flags: RestorePointFlags,
+  flags: RestorePointFlagChange,
 ): Promise<void> {
   const { suspect, damaged, keep, hold } = flags;
   if ((hold?.length ?? 0) > MAX_HOLD_LENGTH)

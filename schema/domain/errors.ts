@@ -104,6 +104,14 @@ export const errorTable = {
   RESTORE_POINT_SEALED: row('operator', 'This run key is sealed already; nothing is to be done.'),
   RESTORE_POINT_ABORTED: row('retry-here', 'This run key was aborted; a new session makes a new restore point.'),
   RESTORE_POINT_NOT_FOUND: row('operator', 'List the restore points with `tidemark restore-point list`.'),
+  RESTORE_POINT_HELD: row(
+    'operator',
+    'It is kept, held or locked, for the reason named: `tidemark restore-point unkeep` or `release` first, or wait for the lock to end.',
+  ),
+  LAST_RESTORE_POINT: row(
+    'operator',
+    'It is the newest good restore point of its VM and job; make a newer one first, or say `--last` if the VM is not needed any more.',
+  ),
   NOT_CONSERVED: row(
     'bug',
     'Source and target disagree on what was transferred, so nothing was sealed; report this with the session log.',
@@ -139,6 +147,10 @@ export const errorTable = {
   TRANSFER_FAILED: row(
     'retry-elsewhere',
     'Nothing is to be done: the transfer goes on from its cursor, on another proxy if need be.',
+  ),
+  INDEX_REBUILDING: row(
+    'retry-here',
+    'Nothing is to be done: the local index of the repository was damaged and is being made anew from its packs.',
   ),
   STORAGE_ERROR: row('operator', 'The operating system refused a file operation; the message names file and cause.'),
   // restore

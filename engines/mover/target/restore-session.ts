@@ -11,8 +11,8 @@ import type { Wire } from '../wire-session/wire.ts';
 const MAX_WANTS_PER_BLOCK = 3;
 /** Reads begun ahead of the socket. */
 const READS_AHEAD = 4;
-/** Of one record, of which most have one. */
-const MOST_COPIES = 8;
+/** Of one record, of which most have one; it may be moved meanwhile. */
+const MOST_PLACES = 8;
 
 const isDamage = (error: unknown): error is TidemarkError =>
   error instanceof TidemarkError && error.disposition === 'damage';
@@ -95,7 +95,7 @@ export class RestoreSession {
     return reading;
   }
 
-  /** Of several copies any sound one serves. */
+  /** Elsewhere if its pack was rewritten since it was asked for; of several copies any sound one. */
   async #readSound(resolved: Resolved, block: number): Promise<Uint8Array> {
     const { source, connection, records } = this.#options;
     const digest = resolved.digests.subarray(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES);
@@ -104,7 +104,7 @@ export class RestoreSession {
       try {
         return await records.read(place, digest);
       } catch (error) {
-        if (!isDamage(error) || tries >= MOST_COPIES) throw error;
+        if (!isDamage(error) || tries >= MOST_PLACES) throw error;
         const { code, message, details } = error;
         resolved.places[block] = await source.damaged(connection, resolved.window, block, place, {
           code,

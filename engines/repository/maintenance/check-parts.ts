@@ -1,12 +1,10 @@
-/** What a check works with, besides what restore points do. */
-import type { RecordSource } from '../../../schema/domain/seams.ts';
-import type { Parts } from '../restore-point/parts.ts';
+/** What a check works with, besides what other maintenance does. */
+import type { MaintenanceParts } from './maintenance-parts.ts';
 import type { MarkStore } from './marks.ts';
 import type { PackWorker } from './pack-worker.ts';
 import type { VerifiedPacks } from './verified-packs.ts';
 
-export type CheckParts = Parts & {
-  source: RecordSource;
+export type CheckParts = MaintenanceParts & {
   marks: MarkStore;
   verified: VerifiedPacks;
   /** Null: this process does not read packs. */

@@ -15,19 +15,19 @@ type Findings = {
   /** In scope. */
   packs: readonly PackName[];
   isWhole: boolean;
-  /** When the check began. */
-  since: string;
+  /** Known before the check. */
+  before: ReadonlySet<DamagedLine>;
 };
 
 const DAMAGED = 'DAMAGED_BLOCK';
 
 export function reportDamages({ damages }: Pick<Parts, 'damages'>, findings: Findings): Damage[] {
-  const { judgement, manifests, isWhole, since } = findings;
+  const { judgement, manifests, isWhole, before } = findings;
   const existing = new Set(findings.packs.map(({ packId }) => packId));
   const nowhere = nowhereOf(damages.list, judgement);
   const unplaced = [...new Set(nowhere.flatMap(([, { points }]) => points))];
   const isTold = (line: DamagedLine): boolean => {
-    const isNew = line.foundAt >= since && (isWhole || existing.has(line.pack));
+    const isNew = !before.has(line) && (isWhole || existing.has(line.pack));
     if (line.id !== null) return judgement.lost.has(line.id) || isNew;
     return isMissing(line) ? unplaced.length > 0 || isNew : existing.has(line.pack);
   };

@@ -7,7 +7,8 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { CheckReport, CheckRequest, MaintenanceProgress } from '../../../schema/domain/maintenance.ts';
 import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
-import { listClosedPacks, type PackName } from '../pack/pack-reader.ts';
+import { recordsOf } from '../index/pack-records.ts';
+import { listClosedPacks, readClosedPack, type PackName } from '../pack/pack-reader.ts';
 import { layout } from '../storage/layout.ts';
 import { checkManifests, type BadManifest } from './check-manifests.ts';
 import { isMissing, nowhereOf, reportDamages } from './check-report.ts';
@@ -15,8 +16,10 @@ import type { CheckParts } from './check-parts.ts';
 import { judgePoints, type Judgement } from './judge-points.ts';
 import { markPoints } from './mark-points.ts';
 import { createPackPresence, type PackPresence } from './pack-presence.ts';
+import { packWorkerOf } from './pack-worker.ts';
 import { packsOfPoints } from './packs-of-points.ts';
 import { createTeller } from './progress.ts';
+import { listTrash } from './trash.ts';
 import { verifyDue, type Verified } from './verify-due.ts';
 
 /** `signal` ends it; it rejects with the signal's reason. */
@@ -37,17 +40,18 @@ type Run = { parts: CheckParts; request: CheckRequest; work: CheckWork; scope: S
  * asked for again.
  */
 export async function checkRepository(parts: CheckParts, request: CheckRequest, work: CheckWork): Promise<CheckReport> {
-  const since = new Date(parts.seams.clock.now()).toISOString();
+  const before = new Set(parts.damages.list.lines());
   const scope = scopeOf(parts, request);
   const run = { parts, request, work, scope, presence: createPackPresence(parts) };
   const manifests = await checkManifests(parts, scope.has, work.signal);
   if (scope.points.length === 0 && manifests.length === 0 && request.restorePointId !== null) throw unknown(request);
   const packs = await packsInScope(run);
+  await takeBack(parts, packs);
   await run.presence.lookAtAll(packs, work.signal);
   const verified = request.depth === 'quick' ? null : await verify(run, request.depth, packs);
   const judgement = await judge(run, verified, manifests);
   const marks = await markPoints(parts, judgement, manifests);
-  if (scope.isWhole) await forgetGone(parts, packs, judgement);
+  if (scope.isWhole) await forgetGone(parts, packs, judgement, manifests);
   await parts.damages.list.settle();
   return {
     depth: request.depth,
@@ -55,7 +59,7 @@ export async function checkRepository(parts: CheckParts, request: CheckRequest, 
     restorePoints: scope.points.length,
     packs: verified?.packs ?? packs.length,
     checkedBytes: verified?.bytes ?? 0,
-    damages: reportDamages(parts, { judgement, manifests, packs, isWhole: scope.isWhole, since }),
+    damages: reportDamages(parts, { judgement, manifests, packs, isWhole: scope.isWhole, before }),
     ...marks,
   };
 }
@@ -83,20 +87,28 @@ async function packsInScope({ parts, scope, work }: Run): Promise<PackName[]> {
   return packs.filter(({ packId }) => used.has(packId));
 }
 
+/** Packs that were missed and are there again: a mount, a cable. */
+async function takeBack({ damages, storage, file, records, seams }: CheckParts, packs: readonly PackName[]) {
+  const missed = new Set([...damages.list.lines()].filter(isMissing).map(({ pack }) => pack));
+  for (const name of packs) {
+    const listing = missed.has(name.packId) ? await readClosedPack(storage, file.uuid, name, seams.log) : null;
+    if (listing) records.returnPack(name.packId, recordsOf(listing));
+  }
+}
+
 /** `began`: not the continuation of one that a bound or a kill had ended. */
 async function verify(
   { parts, request, work, scope, presence }: Run,
   depth: 'sums' | 'full',
   packs: readonly PackName[],
 ): Promise<Verified & { began: boolean }> {
-  if (!parts.openPackWorker) throw new TidemarkError('BAD_REQUEST', 'this process has no threads that read packs');
   const { verified } = parts;
+  const worker = packWorkerOf(parts)();
   const name = `${depth} ${scope.name}`;
   const began = await verified.begin(name);
   const due = verified.due(name, depth, packs);
   const totalBytes = due.reduce((sum, { packId }) => sum + (presence.bytesOf(packId) ?? 0), 0);
   const tell = createTeller(parts.seams.clock, work)('reading packs', totalBytes);
-  const worker = parts.openPackWorker();
   try {
     const done = await verifyDue(parts, {
       ...{ worker, presence, verified, depth, due, tell },
@@ -134,19 +146,24 @@ function judgeOnly({ parts, presence, work }: Run, points: readonly SealOutcome[
 
 const isMarked = ({ marks }: CheckParts): boolean => marks.ids().some((id) => marks.of(id)?.state === 'damaged');
 
-/** Lines of packs that are no more say nothing, unless something is missing that may have been in them. */
+/** What is said of packs and restore points that are no more, unless something is missing that may have been in them. */
 async function forgetGone(
-  { storage, damages }: CheckParts,
+  { storage, damages, marks, points }: CheckParts,
   packs: readonly PackName[],
   judgement: Judgement,
+  manifests: readonly BadManifest[],
 ): Promise<void> {
   const { list } = damages;
-  if (isEmpty(list.lines())) return;
-  const inTrash = (await storage.store.listTrash()).map(({ name }) => name.slice(name.lastIndexOf('/') + 1));
+  if (isEmpty(list.lines()) && marks.ids().length === 0) return;
+  const trash = await listTrash({ storage });
   const open = await storage.staging.list(layout.openPacks);
-  const known = new Set([...packs.map(({ packId }) => packId), ...inTrash, ...open]);
+  const known = new Set([...[...packs, ...trash.packs].map(({ packId }) => packId), ...open]);
   const isLost = nowhereOf(list, judgement).length > 0;
   await list.sift((line) => (isMissing(line) ? isLost && !known.has(line.pack) : known.has(line.pack)));
+  const existing = new Set([...trash.manifests, ...manifests].map(({ restorePointId }) => restorePointId));
+  for (const id of marks.ids())
+    if (!existing.has(id) && !points.sealed.has(id))
+      for (const state of ['suspect', 'damaged'] as const) await marks.clear(id, state);
 }
 
 const isEmpty = (all: Iterable<unknown>): boolean => all[Symbol.iterator]().next().done === true;

@@ -1,32 +1,20 @@
-/** The verbs of checking, and how what they work with is opened. */
-import type { RestorePointId } from '../../../schema/domain/ids.ts';
-import type { RecordSource } from '../../../schema/domain/seams.ts';
-import type { VaultKeys } from '../../../schema/repository/keys.ts';
-import type { Repository, RepositoryOptions } from '../repository.ts';
-import type { Parts } from '../restore-point/parts.ts';
+/** The verbs of checking, repairing and counting. */
+import type { Repository } from '../repository.ts';
 import type { CheckParts } from './check-parts.ts';
 import { checkRepository } from './check.ts';
-import { loadMarks } from './marks.ts';
-import { openVerifiedPacks } from './verified-packs.ts';
+import { packWorkerOf } from './pack-worker.ts';
+import { repairRepository } from './repair.ts';
+import { createStatistics, type Statistics } from './statistics.ts';
 
-export type Checking = Pick<Repository, 'check' | 'markOf'> & { close(): Promise<void> };
+export type Checking = Pick<Repository, 'check' | 'markOf' | 'repair'> & { statistics: Statistics };
 
-export async function openChecking(
-  parts: Parts & { source: RecordSource },
-  keys: VaultKeys | null,
-  { packWorker }: Pick<RepositoryOptions, 'packWorker'>,
-): Promise<Checking> {
-  const { storage, seams, file, turns } = parts;
-  const { log, clock } = seams;
-  const checkParts: CheckParts = {
-    ...parts,
-    marks: await loadMarks(parts, log),
-    verified: await openVerifiedPacks({ staging: storage.staging, log, clock }),
-    openPackWorker: packWorker ? () => packWorker({ uuid: file.uuid, keys }) : null,
-  };
-  return {
-    check: (request, work) => turns.take('check', () => checkRepository(checkParts, request, work)),
-    markOf: (id: RestorePointId) => checkParts.marks.of(id),
-    close: () => checkParts.verified.close(),
-  };
-}
+/** `deadBytes`: see `createStatistics`. */
+export const createChecking = (parts: CheckParts, deadBytes: () => number | null): Checking => ({
+  check: (request, work) => parts.turns.take('check', () => checkRepository(parts, request, work)),
+  repair: (work) =>
+    parts.turns.take('check', () =>
+      parts.turns.take('collection', () => repairRepository(parts, work, packWorkerOf(parts))),
+    ),
+  markOf: (id) => parts.marks.of(id),
+  statistics: createStatistics(parts, deadBytes),
+});

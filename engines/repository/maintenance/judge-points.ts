@@ -2,11 +2,11 @@
 import { asBuffer } from '../../../schema/repository/digest.ts';
 import type { DiskKey, RestorePointId } from '../../../schema/domain/ids.ts';
 import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
-import type { Parts } from '../restore-point/parts.ts';
+import { PACK_IS_MISSING } from '../pack/record-source.ts';
 import { createMapJudge, type LostPart } from '../restore-point/judge-map.ts';
 import { createPageReader } from '../restore-point/page-reader.ts';
-import type { RecordSource } from '../../../schema/domain/seams.ts';
-import { fits, type PackPresence } from './pack-presence.ts';
+import type { MaintenanceParts } from './maintenance-parts.ts';
+import type { PackPresence } from './pack-presence.ts';
 
 /** Of lost ids, and of restore points that each hits: a report is read by people. */
 const MOST_LOST = 2000;
@@ -21,7 +21,7 @@ export type Judgement = {
   lost: Map<string, LostId>;
 };
 
-export type JudgeParts = Pick<Parts, 'index' | 'damages' | 'points'> & { source: RecordSource };
+export type JudgeParts = Pick<MaintenanceParts, 'records' | 'unwatched' | 'source' | 'damages' | 'points'>;
 
 export async function judgePoints(
   parts: JudgeParts,
@@ -29,7 +29,7 @@ export async function judgePoints(
   work: { presence: PackPresence; signal: AbortSignal; tell(donePoints: number): void },
 ): Promise<Judgement> {
   const judgement: Judgement = { points: new Map(), lost: new Map() };
-  const pages = createPageReader(parts);
+  const pages = createPageReader({ ...parts, index: parts.unwatched });
   const judge = createMapJudge({ pages, resolves: createResolver(parts, work.presence), signal: work.signal });
   for (const [at, { manifest }] of points.entries()) {
     work.tell(at);
@@ -38,7 +38,7 @@ export async function judgePoints(
     for (const disk of manifest.disks)
       verdict.missingBytes += await judge.missingBytes(disk, ({ kind, digest, block }) => {
         verdict.first ??= { diskKey: disk.diskKey, block };
-        if (lost.length < MOST_LOST) lost.push({ id: asBuffer(parts.index.idOf(digest)).toString('hex'), kind });
+        if (lost.length < MOST_LOST) lost.push({ id: asBuffer(parts.unwatched.idOf(digest)).toString('hex'), kind });
       });
     // One that was removed meanwhile says nothing.
     if (!parts.points.sealed.has(manifest.restorePointId)) continue;
@@ -56,29 +56,28 @@ function noteLost(lost: Judgement['lost'], id: string, kind: LostPart['kind'], p
 }
 
 /** Whether a record is where the index says, as far as that can be told without reading it. */
-function createResolver({ index, damages }: JudgeParts, presence: PackPresence) {
-  const { byId, idOf } = index;
+function createResolver({ records, unwatched, damages }: JudgeParts, presence: PackPresence) {
+  const { idOf } = unwatched;
 
   function resolves(digest: Uint8Array, length: number): boolean | Promise<boolean> {
-    const place = byId.lookup(idOf(digest))?.place;
+    const place = records.lookup(idOf(digest))?.place;
     if (place?.rawLength !== length) return false;
-    const packBytes = presence.bytesOf(place.pack);
-    return (typeof packBytes === 'number' && fits(place, packBytes)) || look(digest, length);
+    return presence.faultAt(place) === null || look(digest, length);
   }
 
   /** What is not there is forgotten; then another copy may serve. */
   async function look(digest: Uint8Array, length: number): Promise<boolean> {
-    const id = idOf(digest);
-    const place = byId.lookup(id)?.place;
+    const id = Uint8Array.from(idOf(digest));
+    const place = records.lookup(id)?.place;
     if (place?.rawLength !== length) return false;
-    const packBytes = await presence.look(place.pack);
-    if (packBytes !== null && fits(place, packBytes)) return true;
-    const now = byId.lookup(id)?.place;
-    if (now?.pack === place.pack && now.offset === place.offset) {
-      if (packBytes === null) damages.missing(place.pack);
-      else damages.report({ id, kind: 'record', place }, 'its pack is cut short');
+    await presence.look(place.pack);
+    const fault = presence.faultAt(place);
+    const now = records.lookup(id)?.place;
+    if (fault && now?.pack === place.pack && now.offset === place.offset) {
+      if (fault === PACK_IS_MISSING) damages.missing(place.pack);
+      else damages.report({ id, kind: 'record', place }, fault);
     }
-    return resolves(digest, length);
+    return fault ? resolves(digest, length) : true;
   }
 
   return resolves;

@@ -3,6 +3,7 @@ import { PACK_HEADER_BYTES, RECORD_HEADER_BYTES } from '../../../schema/reposito
 import { decodePackHeader } from '../../../schema/repository/pack.ts';
 import type { RecordPlace } from '../../../schema/domain/seams.ts';
 import type { PackName } from '../pack/pack-reader.ts';
+import { PACK_IS_MISSING } from '../pack/record-source.ts';
 import { readAt, readTrailer } from '../pack/scan-pack.ts';
 import { isReadFailure } from '../storage/files.ts';
 import { layout } from '../storage/layout.ts';
@@ -17,15 +18,16 @@ export type PackPresence = {
   bytesOf(pack: string): number | null | undefined;
   /** Damage of header and trailer goes to the list. */
   look(pack: string): Promise<number | null>;
-  /** All of them; `told` after each group with how many are done. */
+  /** Where records were found in a pack that has no sound footer: what the index has elsewhere in it is not there. */
+  noteRecords(pack: string, offsets: readonly number[]): void;
+  /** Why a record cannot be there; undefined: the pack was not looked at yet. */
+  faultAt(place: RecordPlace): string | null | undefined;
   lookAtAll(packs: readonly PackName[], signal: AbortSignal): Promise<void>;
 };
 
-export const fits = ({ offset, storedLength }: RecordPlace, packBytes: number): boolean =>
-  offset + RECORD_HEADER_BYTES + storedLength <= packBytes;
-
 export function createPackPresence(parts: Pick<Parts, 'storage' | 'file' | 'damages'>): PackPresence {
   const seen = new Map<string, number | null>();
+  const found = new Map<string, Set<number>>();
   const look = async (pack: string): Promise<number | null> => {
     const known = seen.get(pack);
     if (known !== undefined) return known;
@@ -36,6 +38,15 @@ export function createPackPresence(parts: Pick<Parts, 'storage' | 'file' | 'dama
   return {
     bytesOf: (pack) => seen.get(pack),
     look,
+    noteRecords: (pack, offsets) => void found.set(pack, new Set(offsets)),
+    faultAt: ({ pack, offset, storedLength }) => {
+      const bytes = seen.get(pack);
+      if (bytes === undefined) return undefined;
+      if (bytes === null) return PACK_IS_MISSING;
+      if (offset + RECORD_HEADER_BYTES + storedLength > bytes) return 'its pack is cut short';
+      const offsets = found.get(pack);
+      return !offsets || offsets.has(offset) ? null : 'it is not to be found in its pack';
+    },
     lookAtAll: async (packs, signal) => {
       for (let at = 0; at < packs.length; at += LOOKS_AT_ONCE) {
         signal.throwIfAborted();

@@ -9,21 +9,16 @@ import { encodeRecordHeader } from '../../../schema/repository/record.ts';
 import type { NewRecord } from '../index/record-index.ts';
 import type { PackName } from '../pack/pack-reader.ts';
 import { createPackWriter, type PackWriter } from '../pack/pack-writer.ts';
-import { readAt } from '../pack/scan-pack.ts';
 import { layout } from '../storage/layout.ts';
-import type { StoredFile } from '../storage/store.ts';
-import { orUnread, outlineOf } from './pack-outline.ts';
+import { outlineOf } from './pack-outline.ts';
 import { readRuns } from './read-runs.ts';
 import { faultOf, type PackShelf } from './verify-pack.ts';
 
-/** `newPackId` null: only to see what would come of it. */
-export type SalvageJob = PackName & { newPackId: string | null };
+/** `newPackId` null: only to see what would come of it. `only`: offsets of the records in question; null: all. */
+export type SalvageJob = PackName & { newPackId: string | null; only: readonly number[] | null };
 
-/** `saved`: where they are, durable; in a try, where they were. `lostCount`: of records that are known to have been there. */
-export type Salvaged = { saved: NewRecord[]; lostCount: number };
-
-const SEARCH_BYTES = 1024 * 1024;
-const MAGIC = Buffer.from('TMRC');
+/** `saved`: where they are, durable; in a try, where they were. `lost`: ids of the others that are known to have been there. */
+export type Salvaged = { saved: NewRecord[]; lost: Uint8Array[] };
 
 /** Null: there is no such pack. REPOSITORY_FULL, STORAGE_ERROR: nothing of the copy is left. */
 export async function salvagePack(shelf: PackShelf, job: SalvageJob): Promise<Salvaged | null> {
@@ -31,12 +26,12 @@ export async function salvagePack(shelf: PackShelf, job: SalvageJob): Promise<Sa
   if (!file) return null;
   const copy = new SalvageCopy(shelf, job);
   try {
-    const { records } = await outlineOf(file, { packId: job.packId, uuid: shelf.uuid }, (...from) =>
-      nextRecord(file, ...from),
-    );
-    for await (const { record, stored } of readRuns(file, records)) copy.take(record, stored);
+    const { records } = await outlineOf(file, { packId: job.packId, uuid: shelf.uuid });
+    const only = job.only && new Set(job.only);
+    const wanted = only ? records.filter(({ offset }) => only.has(offset)) : records;
+    for await (const { record, stored } of readRuns(file, wanted)) copy.take(record, stored);
     await copy.finish();
-    return { saved: copy.saved, lostCount: copy.lostCount };
+    return { saved: copy.saved, lost: copy.lost };
   } catch (error) {
     await copy.giveUp();
     throw error;
@@ -47,7 +42,7 @@ export async function salvagePack(shelf: PackShelf, job: SalvageJob): Promise<Sa
 
 class SalvageCopy {
   readonly saved: NewRecord[] = [];
-  lostCount = 0;
+  readonly lost: Uint8Array[] = [];
   readonly #shelf: PackShelf;
   readonly #job: SalvageJob;
   #writer: PackWriter | null = null;
@@ -63,7 +58,7 @@ class SalvageCopy {
     if (kind === 'fill') return;
     const sound = stored && this.#soundOf(record, stored);
     if (!sound) {
-      this.lostCount += 1;
+      this.lost.push(Buffer.from(id));
       return;
     }
     const place = { storedLength, rawLength, codec, ...this.#append(sound, offset) };
@@ -99,16 +94,4 @@ class SalvageCopy {
     this.#writer.abandon();
     await this.#shelf.storage.staging.remove(layout.openPack(this.#writer.packId)).catch(() => undefined);
   }
-}
-
-/** Where no record begins: the next place that looks like one. */
-async function nextRecord(file: StoredFile, offset: number, fileBytes: number): Promise<number> {
-  for (let at = offset + 1; at < fileBytes; at += SEARCH_BYTES) {
-    const start = at;
-    // What begins at its end is found as well.
-    const piece = await orUnread(() => readAt(file, start, SEARCH_BYTES + MAGIC.length - 1));
-    const found = piece?.indexOf(MAGIC) ?? -1;
-    if (found >= 0) return at + found;
-  }
-  return fileBytes;
 }

@@ -65,12 +65,13 @@ function createQueue({ due, bounds, presence, signal }: VerifyOptions, clock: Cl
 }
 
 async function verifyOne({ damages }: Pick<Parts, 'damages'>, options: VerifyOptions, name: PackName): Promise<void> {
-  const { worker, verified, depth } = options;
+  const { worker, presence, verified, depth } = options;
   const { packId } = name;
   const doubted = [...damages.list.linesOf(packId)].map(({ offset }) => offset).filter((offset) => offset !== null);
-  const { fileBytes, found, sound } = await worker.verify({ ...name, depth, doubted });
+  const { fileBytes, found, sound, offsets } = await worker.verify({ ...name, depth, doubted });
   // Moved by a collection, or lost: whoever needs something of it finds out.
   if (fileBytes === null) return;
+  if (offsets) presence.noteRecords(packId, offsets);
   for (const one of found) report(damages, packId, one);
   await damages.list.settle();
   if (depth === 'full') await clearSound(damages, packId, found, sound);

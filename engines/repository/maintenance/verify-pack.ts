@@ -25,8 +25,16 @@ export type VerifyJob = PackName & { depth: VerifyDepth; doubted?: readonly numb
 /** `id` in hex; both null: something of the pack as a whole. */
 export type FoundInPack = { kind: 'record' | 'page' | 'pack'; id: string | null; offset: number | null; why: string };
 
-/** `fileBytes` null: there is no such pack. `sound`: of those doubted. */
-export type PackVerdict = { fileBytes: number | null; recordCount: number; found: FoundInPack[]; sound: number[] };
+/**
+ * `fileBytes` null: there is no such pack. `sound`: of those doubted. `offsets`: of all records that were found, where no
+ * footer says which there should be.
+ */
+export type PackVerdict = {
+  fileBytes: number | null;
+  found: FoundInPack[];
+  sound: number[];
+  offsets: number[] | null;
+};
 
 export type PackShelf = {
   storage: Storage;
@@ -39,7 +47,7 @@ export type PackShelf = {
 /** STORAGE_ERROR for what is no damage. */
 export async function verifyPack(shelf: PackShelf, job: VerifyJob): Promise<PackVerdict> {
   const file = await shelf.storage.store.open(layout.closedPack(job.contents, job.packId));
-  if (!file) return { fileBytes: null, recordCount: 0, found: [], sound: [] };
+  if (!file) return { fileBytes: null, found: [], sound: [], offsets: null };
   try {
     return await verifyFile(shelf, job, file);
   } finally {
@@ -48,7 +56,7 @@ export async function verifyPack(shelf: PackShelf, job: VerifyJob): Promise<Pack
 }
 
 async function verifyFile(shelf: PackShelf, job: VerifyJob, file: StoredFile): Promise<PackVerdict> {
-  const { records, faults } = await outlineOf(file, { packId: job.packId, uuid: shelf.uuid });
+  const { records, hasFooter, faults } = await outlineOf(file, { packId: job.packId, uuid: shelf.uuid });
   const found: FoundInPack[] = faults.map((why) => ({ kind: 'pack', id: null, offset: null, why }));
   const doubted = new Set(job.doubted);
   const sound: number[] = [];
@@ -60,7 +68,8 @@ async function verifyFile(shelf: PackShelf, job: VerifyJob, file: StoredFile): P
     const kind = header.kind === 'page' ? 'page' : 'record';
     found.push({ kind, id: asBuffer(header.id).toString('hex'), offset, why });
   }
-  return { fileBytes: await file.lengthBytes(), recordCount: records.length, found, sound };
+  const offsets = hasFooter ? null : records.map(({ offset }) => offset);
+  return { fileBytes: await file.lengthBytes(), found, sound, offsets };
 }
 
 const UNREADABLE = 'the medium does not give it';

@@ -12,6 +12,8 @@ export type DamageList = {
   /** Oldest first. */
   lines(): Iterable<DamagedLine>;
   linesOf(pack: string): Iterable<DamagedLine>;
+  /** Whether the record there is damaged. */
+  has(pack: string, offset: number): boolean;
   /** Known from now on, durable after `settle`. False when it was known. */
   add(line: DamagedLine): boolean;
   /** Lines that `stays` refuses are gone, durably, when it resolves. */
@@ -53,6 +55,7 @@ export async function openDamageList(of: { staging: Staging; log: Log }): Promis
   return {
     lines,
     linesOf: (pack) => byPack.get(pack)?.values() ?? [],
+    has: (pack, offset) => byPack.get(pack)?.has(offset) ?? false,
     add,
     settle,
     sift: async (stays) => {

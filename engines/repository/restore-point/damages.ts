@@ -34,15 +34,14 @@ export function createDamages(list: DamageList, index: DigestIndex, { clock, log
   }
 
   const report: Damages['report'] = ({ id, kind, place: { pack, offset } }, why) => {
-    const known = index.byId.lookup(id)?.place;
-    if (known?.pack === pack && known.offset === offset) index.byId.forget(id);
+    index.forget({ pack, offset });
     note({ kind, pack, offset, id: asBuffer(id).toString('hex'), why });
   };
 
   const reportPack: Damages['reportPack'] = (pack, why) => note({ kind: 'pack', pack, offset: null, id: null, why });
 
   function missing(pack: string): void {
-    index.byId.dropPacks(new Set([pack]));
+    index.byId.dropPacks([pack]);
     count += 1;
     reportPack(pack, PACK_IS_MISSING);
   }
@@ -76,4 +75,11 @@ export function damageOf(error: unknown): { why: string; isMissing: boolean } | 
   const { details } = error as ReadFailure;
   const why = typeof details['why'] === 'string' ? details['why'] : 'it is damaged';
   return { why, isMissing: why === PACK_IS_MISSING };
+}
+
+/** Of a record or page that is nowhere, or is damaged wherever it is. */
+export function digestOfMissing(error: unknown): Uint8Array | null {
+  if (errorCodeOf(error) !== 'DAMAGED_BLOCK') return null;
+  const { digest } = (error as ReadFailure).details;
+  return typeof digest === 'string' ? Buffer.from(digest, 'hex') : null;
 }

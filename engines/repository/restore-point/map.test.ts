@@ -19,8 +19,8 @@ const entryOf = (block: number): Buffer => digestOf(Buffer.from(`block ${block}`
 
 /** As the repository's own, but written down nowhere. */
 const forgetting = (index: RecordIndex): Pick<Damages, 'met'> => ({
-  met: ({ digest }) => {
-    index.forget(digest);
+  met: ({ place }) => {
+    index.forget(place);
     return true;
   },
 });
@@ -39,7 +39,8 @@ function createShelf() {
       rawLength: page.length,
       codec: 'none',
     };
-    if (!index.lookup(id)) pages.set(place.offset, Buffer.from(page));
+    if (index.lookup(id)) return id;
+    pages.set(place.offset, Buffer.from(page));
     index.apply([{ id, kind: 'page', place, writer }]);
     return id;
   };
@@ -149,15 +150,16 @@ describe('what an increment also reads', () => {
   test('blocks whose record is lost, whole leaves whose page is lost; nothing for other modes', async () => {
     const { put, reader, index, pages } = createShelf();
     const map = mapOf(put, 600);
-    const place = { pack: 'p', offset: 0, storedLength: 1, rawLength: MIB, codec: 'zstd' as const };
-    for (let block = 0; block < 600; block += 1) index.apply([{ id: entryOf(block), kind: 'block', place, writer }]);
+    const place = { pack: 'blocks', storedLength: 1, rawLength: MIB, codec: 'zstd' as const };
+    for (let block = 0; block < 600; block += 1)
+      index.apply([{ id: entryOf(block), kind: 'block', place: { ...place, offset: block }, writer }]);
     expect(await ask(reader, index, map, 600 * MIB)).toEqual([]);
-    for (const block of [3, 4, 10]) index.forget(entryOf(block));
+    for (const block of [3, 4, 10]) index.forget({ pack: 'blocks', offset: block });
     expect(await ask(reader, index, map, 600 * MIB)).toEqual([
       { offset: 3 * MIB, length: 2 * MIB },
       { offset: 10 * MIB, length: MIB },
     ]);
-    index.forget(await reader.leafDigest(map, 1));
+    index.forget(index.lookup(await reader.leafDigest(map, 1))!.place);
     const fresh = createPageReader({
       index: byDigest(index),
       source: { read: async ({ offset }) => pages.get(offset)!, close: async () => undefined },

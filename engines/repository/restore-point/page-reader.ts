@@ -1,5 +1,5 @@
 /** Reads map pages through a bounded cache (8 MiB), each checked against its digest; damaged ones leave the index. */
-import { errorCodeOf, errorTable, TidemarkError } from '../../../schema/domain/errors.ts';
+import { errorCodeOf, errorTable, messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import { blockCountOf } from '../../../schema/domain/extents.ts';
 import type { RecordSource } from '../../../schema/domain/seams.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
@@ -30,7 +30,7 @@ export function createPageReader(shelf: PageShelf): PageReader {
 
   function page(digest: Uint8Array): Promise<Uint8Array> {
     const key = Buffer.from(digest).toString('hex');
-    const cached = cache.get(key) ?? readPage(shelf, digest, key);
+    const cached = cache.get(key) ?? readPage(shelf, digest);
     cache.delete(key);
     cache.set(key, cached);
     if (cache.size > CACHED_PAGES) cache.delete(cache.keys().next().value!);
@@ -78,24 +78,30 @@ export async function soundOrNull<T>(read: () => Promise<T>): Promise<T | null> 
 const badMap = (map: DiskMap, why: string): TidemarkError =>
   new TidemarkError('REPOSITORY_CORRUPT', `block map ${map.root}: ${why}`, { root: map.root });
 
-/** Of several copies any sound one serves. */
-async function readPage(shelf: PageShelf, digest: Uint8Array, key: string): Promise<Uint8Array> {
-  const { index, source, damages } = shelf;
-  const missing = (): TidemarkError =>
-    new TidemarkError('DAMAGED_BLOCK', `map page ${key} is missing`, { digest: key });
+/** Of several copies any sound one serves. DAMAGED_BLOCK, or TAMPERED, with the digest in its details: there is none. */
+export async function readPage({ index, source, damages }: PageShelf, digest: Uint8Array): Promise<Uint8Array> {
+  const key = Buffer.from(digest).toString('hex');
   let found = pageEntry(index, digest);
-  if (!found) throw missing();
+  if (!found) throw new TidemarkError('DAMAGED_BLOCK', `map page ${key} is missing`, { digest: key });
   for (;;) {
     try {
       return checkedPage(await source.read(found.place, digest), digest, key);
     } catch (error) {
       if (!damages.met({ digest, kind: 'page', place: found.place }, error)) throw error;
       const other = pageEntry(index, digest);
-      if (!other || isSame(other, found)) throw error;
+      if (!other || isSame(other, found)) throw unreadable(key, error);
       found = other;
     }
   }
 }
+
+const unreadable = (key: string, cause: unknown): TidemarkError =>
+  new TidemarkError(
+    errorCodeOf(cause) ?? 'BUG',
+    `map page ${key} cannot be read: ${messageOf(cause)}`,
+    { ...(cause as TidemarkError).details, digest: key },
+    cause,
+  );
 
 /** A block with the bytes of a page may be compressed: no page. */
 function pageEntry(index: DigestIndex, digest: Uint8Array): IndexEntry | null {

@@ -1,22 +1,35 @@
 /** Resolves windows of sealed disks for restores; a connection pins its restore point. */
-import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { errorCodeOf, errorTable, messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import { windowCountOf, windowExtent, WINDOW_BYTES } from '../../../schema/domain/extents.ts';
 import type { ManifestDisk } from '../../../schema/domain/restore-point.ts';
 import type { RecordPlace, RestoreHello, RestoreSource } from '../../../schema/domain/seams.ts';
 import { isZero } from '../../../schema/repository/digest.ts';
 import { DIGEST_BYTES, PAGE_ENTRIES } from '../../../schema/repository/limits.ts';
 import { blockLengthOf, entryOf } from '../../../schema/repository/map-page.ts';
-import { damageOf } from './damages.ts';
+import { damageOf, digestOfMissing } from './damages.ts';
 import type { DigestIndex } from './digest-index.ts';
-import { soundOrNull } from './page-reader.ts';
 import type { Parts } from './parts.ts';
 import { requireSealed } from './points.ts';
 import { wholePointsAround } from './whole-points.ts';
 
-type Pinned = { hello: RestoreHello; disk: ManifestDisk };
+type Pinned = { hello: RestoreHello; disk: ManifestDisk; release: () => void };
+type Window = Awaited<ReturnType<RestoreSource['resolve']>>;
 
-export function createRestoreSource(parts: Parts): RestoreSource {
-  const { points, pages, index, damages } = parts;
+/** `digest`: of the page or record that is nowhere, as far as is known. */
+class LostBlock extends Error {
+  readonly block: number;
+  readonly digest: Uint8Array | null;
+
+  constructor(block: number, why: string, digest: Uint8Array | null) {
+    super(why);
+    this.block = block;
+    this.digest = digest;
+  }
+}
+
+/** `bringBack`: whether the trash had it. */
+export function createRestoreSource(parts: Parts, bringBack: (digest: Uint8Array) => Promise<boolean>): RestoreSource {
+  const { points, damages, reliance } = parts;
   const pins = new Map<string, Pinned>();
 
   function pinOf(connection: string): Pinned {
@@ -25,16 +38,16 @@ export function createRestoreSource(parts: Parts): RestoreSource {
     throw new TidemarkError('PROTOCOL_ERROR', `connection ${connection} has not begun`, { connection });
   }
 
-  /** For a person in the middle of a disaster: what is broken, and what to restore instead. */
-  async function refusal({ hello, disk }: Pinned, block: number, why: string): Promise<TidemarkError> {
-    const { restorePointId, diskKey } = hello;
-    const around = await wholePointsAround(parts, restorePointId);
-    const at = block * disk.blockSize;
-    return new TidemarkError(
-      'DAMAGED_BLOCK',
-      `restore point ${restorePointId}, disk ${diskKey}, block ${block} at byte ${at}: ${why}; ${textOf(around)}`,
-      { restorePointId, diskKey, block, ...around },
-    );
+  /** `work`, with what it misses looked for in the trash. */
+  async function orRefused<T>(pin: Pinned, work: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await work();
+      } catch (error) {
+        if (!(error instanceof LostBlock)) throw error;
+        if (error.digest === null || !(await bringBack(error.digest))) throw await refusal(parts, pin, error);
+      }
+    }
   }
 
   return {
@@ -45,43 +58,73 @@ export function createRestoreSource(parts: Parts): RestoreSource {
         throw new TidemarkError('NOT_FOUND', `restore point ${hello.restorePointId} has no disk ${hello.diskKey}`, {
           ...hello,
         });
-      pins.set(connection, { hello, disk });
+      pins.get(connection)?.release();
+      pins.set(connection, { hello, disk, release: reliance.hold(disk, hello.restorePointId) });
       return { sizeBytes: disk.sizeBytes, blockSize: disk.blockSize };
     },
     resolve: async (connection, windowIndex) => {
       const pin = pinOf(connection);
-      const { disk } = pin;
-      const { first, count } = blocksOf(disk, windowIndex);
-      // A window lies in one leaf: a leaf has 256 blocks, a window at most as many.
-      const leaf = await soundOrNull(() => pages.leaf(disk, Math.floor(first / PAGE_ENTRIES)));
-      if (!leaf) throw await refusal(pin, first, 'its map page is damaged or missing');
-      const digests = Buffer.alloc(count * DIGEST_BYTES);
-      const places: (RecordPlace | null)[] = [];
-      for (let at = 0; at < count; at += 1) {
-        const entry = entryOf(leaf, (first + at) % PAGE_ENTRIES);
-        digests.set(entry, at * DIGEST_BYTES);
-        const place = isZero(entry) ? null : placeOf(index, disk, first + at, entry);
-        if (place === undefined) throw await refusal(pin, first + at, missingText(entry));
-        places.push(place);
-      }
-      return { digests, places };
+      return orRefused(pin, () => resolveWindow(parts, pin.disk, windowIndex));
     },
     damaged: async (connection, windowIndex, blockOfWindow, place, failure) => {
       const pin = pinOf(connection);
-      const block = blocksOf(pin.disk, windowIndex).first + blockOfWindow;
       const found = damageOf(failure);
-      const leaf = await soundOrNull(() => pages.leaf(pin.disk, Math.floor(block / PAGE_ENTRIES)));
-      if (!found || !leaf) throw new TidemarkError(failure.code, failure.message, failure.details);
-      const digest = entryOf(leaf, block % PAGE_ENTRIES);
-      damages.met({ digest, kind: 'record', place }, failure);
-      const other = placeOf(index, pin.disk, block, digest);
-      if (other && !(other.pack === place.pack && other.offset === place.offset)) return other;
-      throw await refusal(pin, block, `damaged in pack ${place.pack} at ${place.offset}: ${found.why}`);
+      if (!found) throw new TidemarkError(failure.code, failure.message, failure.details);
+      const block = blocksOf(pin.disk, windowIndex).first + blockOfWindow;
+      const why = `damaged in pack ${place.pack} at ${place.offset}: ${found.why}`;
+      return orRefused(pin, async () => {
+        const digest = entryOf(await leafOf(parts, pin.disk, block), block % PAGE_ENTRIES);
+        damages.met({ digest, kind: 'record', place }, failure);
+        const other = placeOf(parts.index, pin.disk, block, digest);
+        if (!other || (other.pack === place.pack && other.offset === place.offset))
+          throw new LostBlock(block, why, digest);
+        return other;
+      });
     },
     end: async (connection) => {
+      pins.get(connection)?.release();
       pins.delete(connection);
     },
   };
+}
+
+async function resolveWindow(parts: Parts, disk: ManifestDisk, windowIndex: number): Promise<Window> {
+  const { first, count } = blocksOf(disk, windowIndex);
+  const digests = Buffer.alloc(count * DIGEST_BYTES);
+  const places: (RecordPlace | null)[] = [];
+  // A window lies in one leaf: a leaf has 256 blocks, a window at most as many.
+  const leaf = await leafOf(parts, disk, first);
+  for (let at = 0; at < count; at += 1) {
+    const entry = entryOf(leaf, (first + at) % PAGE_ENTRIES);
+    digests.set(entry, at * DIGEST_BYTES);
+    const place = isZero(entry) ? null : placeOf(parts.index, disk, first + at, entry);
+    if (place === undefined) throw new LostBlock(first + at, missingText(entry), entry);
+    places.push(place);
+  }
+  return { digests, places };
+}
+
+async function leafOf({ pages }: Parts, disk: ManifestDisk, block: number): Promise<Uint8Array> {
+  try {
+    return await pages.leaf(disk, Math.floor(block / PAGE_ENTRIES));
+  } catch (error) {
+    const code = errorCodeOf(error);
+    if (!code || errorTable[code].disposition !== 'damage') throw error;
+    throw new LostBlock(block, messageOf(error), digestOfMissing(error));
+  }
+}
+
+/** For a person in the middle of a disaster: what is broken, and what to restore instead. */
+async function refusal(parts: Parts, { hello, disk }: Pinned, lost: LostBlock): Promise<TidemarkError> {
+  const { restorePointId, diskKey } = hello;
+  const { block, message: why } = lost;
+  const around = await wholePointsAround(parts, restorePointId);
+  const at = block * disk.blockSize;
+  return new TidemarkError(
+    'DAMAGED_BLOCK',
+    `restore point ${restorePointId}, disk ${diskKey}, block ${block} at byte ${at}: ${why}; ${textOf(around)}`,
+    { restorePointId, diskKey, block, ...around },
+  );
 }
 
 const missingText = (digest: Uint8Array): string => `missing: ${Buffer.from(digest).toString('hex')}`;

@@ -27,6 +27,11 @@ export const layout = {
   reserve: (id: RestorePointId): string => `${openFolder(id)}/reserve`,
   tombstone: (id: RestorePointId): string => `aborted/${id}`,
   mark: (id: RestorePointId): string => `marks/${id}`,
+  state: 'state',
+  /** Room for a new state, should the disk be full by then. */
+  reserveOfState: 'state.reserve',
+  flagsFolder: 'flags',
+  flags: (id: RestorePointId): string => `flags/${id}`,
   // Store.
   manifests: 'manifests',
   trash: 'trash',
