@@ -5,17 +5,26 @@
 import { join } from 'node:path';
 import { createRepositoryActivities } from '../activities/repository/repository-activities.ts';
 import { type HeldRepository, RepositoryHolder } from '../activities/repository/repository-holder.ts';
+import { createRepositoryWork } from '../activities/repository/repository-work.ts';
 import { startMoverTarget } from '../engines/mover/target/mover-target.ts';
+import { asMaintained } from '../engines/repository/as-maintained.ts';
 import { openRepository } from '../engines/repository/open-repository.ts';
 import type { StorageDescription } from '../engines/repository/storage/storage.ts';
 import type { StackLayout } from '../engines/stack/layout.ts';
 import type { RepositoryConfig } from '../schema/domain/configuration.ts';
-import { repositoryCtlQueue } from '../schema/domain/queues.ts';
+import type { RepositorySpace } from '../schema/domain/maintenance-sessions.ts';
+import { repositoryCtlQueue, repositoryQueue } from '../schema/domain/queues.ts';
 import type { Seams } from '../schema/domain/seams.ts';
 import { loadMachine, stateLayout } from './runtime/config.ts';
+import { repositorySpace } from './runtime/repository-space.ts';
 import { openRepositoryStorage } from './runtime/repository-storage.ts';
 import { slotsFor } from './runtime/slots.ts';
 import { runWorkerProcess, type ServedQueue } from './runtime/worker-process.ts';
+
+/** The leases of maintenance let through fewer. */
+const MOST_LONG_WORK = 8;
+/** People look at its progress. */
+const PROGRESS_AGE_MS = 2000;
 
 async function openWithTarget(
   { repositoryId, folder, lanes }: RepositoryConfig,
@@ -45,7 +54,8 @@ async function openWithTarget(
       await target.close();
       await repository.close();
     };
-    return { repository, endpoint: target.endpoint, close };
+    const space = (): Promise<RepositorySpace | null> => repositorySpace(storage, seams.clock);
+    return { repository: asMaintained(repository, seams.clock), endpoint: target.endpoint, space, close };
   } catch (error) {
     await repository.close();
     throw error;
@@ -62,18 +72,24 @@ await runWorkerProcess({
       const { repositoryId } = config;
       const open = (): Promise<HeldRepository> => openWithTarget(config, layout, seams);
       const holder = new RepositoryHolder({ repositoryId, open, clock: seams.clock, log: seams.log });
-      const queue: ServedQueue = {
+      const verbs: ServedQueue = {
         queue: repositoryCtlQueue(repositoryId),
         activities: createRepositoryActivities({ open: () => holder.open() }),
         slots: slotsFor(config.slots),
         graceMs: 10_000,
       };
-      return { holder, queue };
+      const work: ServedQueue = {
+        queue: repositoryQueue(repositoryId),
+        activities: createRepositoryWork({ open: () => holder.open() }),
+        slots: MOST_LONG_WORK,
+        heartbeatThrottleMs: PROGRESS_AGE_MS,
+      };
+      return { holder, queues: [verbs, work] };
     });
     // One that cannot be opened is in nobody else's way: its verbs say why.
     await Promise.allSettled(repositories.map(({ holder }) => holder.open()));
     return {
-      queues: () => repositories.map(({ queue }) => queue),
+      queues: () => repositories.flatMap(({ queues }) => queues),
       close: async () => void (await Promise.all(repositories.map(({ holder }) => holder.close()))),
     };
   },

@@ -1,6 +1,13 @@
 /** site.yaml: from text to a validated site. Pure: reads no file, looks at no machine. */
 import { type Document, LineCounter, parseDocument } from 'yaml';
-import type { GuestScript, HostConfig, JobConfig, SiteConfig } from '../../schema/domain/configuration.ts';
+import type {
+  GuestScript,
+  HostConfig,
+  JobConfig,
+  MaintenanceConfig,
+  RepositoryConfig,
+  SiteConfig,
+} from '../../schema/domain/configuration.ts';
 import { messageOf } from '../../schema/domain/errors.ts';
 import {
   diskKey,
@@ -16,6 +23,7 @@ import {
   type VmId,
 } from '../../schema/domain/ids.ts';
 import { DEFAULT_DAYS, type RetentionPolicy } from '../../schema/domain/retention.ts';
+import { DEFAULT_MAINTENANCE_TIME, type MaintenanceText } from './maintenance-shape.ts';
 import { didYouMean } from './nearest-name.ts';
 import {
   badAlias,
@@ -28,7 +36,14 @@ import {
 } from './problems.ts';
 import { checkReferences, indexVms } from './references.ts';
 import type { RetentionText } from './retention-shape.ts';
-import { type HostText, type JobText, type ScriptText, siteShape, type SiteText } from './site-shape.ts';
+import {
+  type HostText,
+  type JobText,
+  type RepositoryText,
+  type ScriptText,
+  siteShape,
+  type SiteText,
+} from './site-shape.ts';
 
 /** Bytes; whoever reads the file should look at its size first. */
 export const MAX_SITE_BYTES = 1024 * 1024;
@@ -112,12 +127,25 @@ function siteOf(site: SiteText, machineName: string): SiteConfig {
         machineId: machineId(site.machine ?? machineName),
         hosts,
         proxies: site.proxies.map(({ name, ...rest }) => ({ proxyId: proxyId(name), ...rest })),
-        repositories: site.repositories.map(({ name, ...rest }) => ({ repositoryId: repositoryId(name), ...rest })),
+        repositories: site.repositories.map((each) => repositoryOf(each, site.timeZone)),
       },
     ],
     jobs: site.jobs.map((job) => jobOf(job, hosts, site.timeZone)),
   };
 }
+
+function repositoryOf({ name, maintenance, ...rest }: RepositoryText, timeZone: string): RepositoryConfig {
+  return {
+    repositoryId: repositoryId(name),
+    ...rest,
+    ...(maintenance === null ? {} : { maintenance: maintenanceOf(maintenance, timeZone) }),
+  };
+}
+
+const maintenanceOf = ({ at, every, verify }: MaintenanceText, timeZone: string): MaintenanceConfig => ({
+  when: every === undefined ? { at: at ?? DEFAULT_MAINTENANCE_TIME, timeZone } : { everyMs: every },
+  verify: { maxBytes: verify.maxBytes ?? null, maxMs: verify.maxTime ?? null },
+});
 
 function hostOf(host: HostText): HostConfig {
   const id = hostId(host.name);

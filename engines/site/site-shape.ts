@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { isShortName, isSiteId } from '../../schema/domain/ids.ts';
 import { blockSizes, codecs, DEFAULT_BLOCK_SIZE } from '../../schema/domain/states.ts';
 import { parseSize } from './measures.ts';
+import { alarms, maintenance } from './maintenance-shape.ts';
 import { retention } from './retention-shape.ts';
 import { duration, leaf, listOf, oneOf, size, strict, textWhere, whole } from './shape-leaves.ts';
 
@@ -109,6 +110,8 @@ const repository = strict('a repository: name, folder and more', {
   folder: absolutePath,
   slots: whole(1, 256).prefault(4),
   lanes: whole(1, 64).prefault(2),
+  maintenance,
+  alarms,
 });
 
 const script = strict('a script: path and more', {
@@ -163,5 +166,6 @@ export const siteShape = strict('a mapping: site, hosts, proxies, repositories, 
 
 export type SiteText = z.output<typeof siteShape>;
 export type HostText = SiteText['hosts'][number];
+export type RepositoryText = SiteText['repositories'][number];
 export type JobText = SiteText['jobs'][number];
 export type ScriptText = z.output<typeof script>;

@@ -101,6 +101,18 @@ export const errorTable = {
   RESTORE_POINT_SEALED: row('operator', 'This run key is sealed already; nothing is to be done.'),
   RESTORE_POINT_ABORTED: row('retry-here', 'This run key was aborted; a new session makes a new restore point.'),
   RESTORE_POINT_NOT_FOUND: row('operator', 'List the restore points with `tidemark restore-point list`.'),
+  RESTORE_POINT_HELD: row(
+    'operator',
+    'It is kept, held or locked, for the reason named: `tidemark restore-point unkeep` or `release` first, or wait for the lock to end.',
+  ),
+  LAST_RESTORE_POINT: row(
+    'operator',
+    'It is the newest good restore point of its VM and job; make a newer one first, or say `--last` if the VM is not needed any more.',
+  ),
+  DAMAGE_FOUND: row(
+    'damage',
+    'The report names what is damaged and which restore points it hits: run their jobs, which store again what the VMs still have, then `tidemark repository repair`.',
+  ),
   NOT_CONSERVED: row(
     'bug',
     'Source and target disagree on what was transferred, so nothing was sealed; report this with the session log.',
