@@ -1,5 +1,6 @@
 import { defineConfig } from 'vitest/config';
 import { compileCacheFolder } from './setup/locate.mjs';
+import { SideBySide } from './tests/side-by-side.ts';
 
 const fork = {
   pool: 'forks' as const,
@@ -11,15 +12,18 @@ const fork = {
 /** Unit and contract tests lie beside what they test; whole-product tests lie in tests/. */
 export default defineConfig({
   test: {
-    // Most tests wait for processes of their own more than they compute. The order is left alone: whole products one
-    // beside the other, rather than beside unit tests, take half as long again.
+    // Most tests wait for processes of their own more than they compute.
     maxWorkers: 3,
+    sequence: { sequencer: SideBySide },
     projects: [
       {
         test: {
           ...fork,
           name: 'unit',
-          include: ['{schema,engines,workflows,activities,workers,cli,setup}/**/*.test.ts', 'tests/house/**/*.test.ts'],
+          include: [
+            '{schema,engines,workflows,activities,workers,cli,setup}/**/*.test.ts',
+            'tests/{house,fuzz}/**/*.test.ts',
+          ],
           testTimeout: 30_000,
           hookTimeout: 60_000,
         },

@@ -4,8 +4,15 @@
  */
 import { access, constants, readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
-import type { HostConfig, MachineConfig, QemuVmConfig, RepositoryConfig } from '../schema/domain/configuration.ts';
+import type {
+  EncryptionConfig,
+  HostConfig,
+  MachineConfig,
+  QemuVmConfig,
+  RepositoryConfig,
+} from '../schema/domain/configuration.ts';
 import { messageOf } from '../schema/domain/errors.ts';
+import { isOpenToOthers } from '../workers/runtime/repository-secret.ts';
 
 /** Paths somebody on this machine listens on; null where the system does not tell. */
 export async function listeningSockets(): Promise<Set<string> | null> {
@@ -53,8 +60,22 @@ async function checkFolder(what: string, folder: string, isMade: boolean): Promi
   }
 }
 
-async function checkRepository({ repositoryId, folder }: RepositoryConfig): Promise<string[]> {
+/** The environment is that of the workers, not this one: of a variable nothing can be said. */
+async function checkSecret(what: string, encryption: EncryptionConfig): Promise<string[]> {
+  if ('passphraseEnvironment' in encryption) return [];
+  const file = 'keyFile' in encryption ? encryption.keyFile : encryption.passphraseFile;
+  const problems = await checkReadable(`${what}, key`, file);
+  if (problems.length > 0) return problems;
+  const mode = (await stat(file)).mode;
+  return isOpenToOthers(mode) ? [`${what}, key: ${file} can be used by every user of this machine`] : [];
+}
+
+async function checkRepository({ repositoryId, folder, encryption }: RepositoryConfig): Promise<string[]> {
   const what = `repository ${repositoryId}`;
+  return [...(await checkRepositoryFolder(what, folder)), ...(encryption ? await checkSecret(what, encryption) : [])];
+}
+
+async function checkRepositoryFolder(what: string, folder: string): Promise<string[]> {
   const problems = await checkFolder(what, folder, true);
   if (problems.length > 0) return problems;
   const names = await readdir(folder).catch((): string[] => []);

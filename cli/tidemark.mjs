@@ -21,7 +21,8 @@ if (!existsSync(node)) {
 
 // Compiled code is kept: a command starts in half the time. A folder that cannot be written is no harm.
 const environment = { NODE_COMPILE_CACHE: compileCacheFolder(), ...process.env };
-const child = spawn(node, [path.join(root, 'cli/tidemark.ts'), ...process.argv.slice(2)], {
+const before = ['--import', path.join(root, 'cli/bundled-packages.mjs')];
+const child = spawn(node, [...before, path.join(root, 'cli/tidemark.ts'), ...process.argv.slice(2)], {
   stdio: 'inherit',
   env: environment,
 });

@@ -29,6 +29,24 @@ export function locateTool(name) {
   return folders.map((folder) => path.join(folder, name)).find(isExecutable) ?? null;
 }
 
+/** Packages that commands load as single files (`setup/steps/package-bundle.mjs`): `name` with "__" for "/" + ".mjs". */
+export function packageBundle() {
+  const folder = path.join(rootFolder, 'node_modules/.tidemark-packages');
+  const packages = ['@temporalio/client', '@temporalio/common', 'commander', 'kysely', 'kysely/migration', 'mysql2'];
+  return {
+    folder,
+    packages: [...packages, 'mysql2/promise', 'yaml', 'zod'],
+    stampFile: path.join(folder, 'stamp'),
+    /** Made from these versions by this recipe. */
+    stamp: () => {
+      const hash = createHash('sha256');
+      for (const name of ['package-lock.json', 'setup/steps/package-bundle.mjs', 'setup/locate.mjs'])
+        hash.update(readFileSync(path.join(rootFolder, name)));
+      return hash.digest('hex');
+    },
+  };
+}
+
 /** Folder with the SQL files that make MariaDB's own tables, else null. */
 export function locateMariadbShare() {
   const folders = ['/usr/share/mysql', '/usr/share/mariadb', '/usr/local/share/mysql'];

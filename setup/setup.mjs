@@ -7,6 +7,7 @@ import { say, SetupStop } from './steps/shell.mjs';
 import { withLock } from './steps/lock.mjs';
 import { buildGuestImage } from './steps/guest-image.mjs';
 import { installNpmPackages } from './steps/npm-packages.mjs';
+import { bundlePackages } from './steps/package-bundle.mjs';
 import { installSystemPackages } from './steps/system-packages.mjs';
 import { installTemporal } from './steps/temporal.mjs';
 
@@ -21,6 +22,7 @@ try {
   const startedAt = Date.now();
   await withLock(() => {
     installNpmPackages();
+    bundlePackages();
     installSystemPackages(purpose);
     installTemporal();
     if (purpose === 'test') buildGuestImage();

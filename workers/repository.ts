@@ -15,7 +15,9 @@ import type { RepositoryConfig } from '../schema/domain/configuration.ts';
 import type { RepositorySpace } from '../schema/domain/maintenance-sessions.ts';
 import { repositoryCtlQueue, repositoryQueue } from '../schema/domain/queues.ts';
 import type { Seams } from '../schema/domain/seams.ts';
+import type { RepositoryLaneData } from './lanes/target-lane.ts';
 import { loadMachine, stateLayout } from './runtime/config.ts';
+import { readSecret } from './runtime/repository-secret.ts';
 import { repositorySpace } from './runtime/repository-space.ts';
 import { openRepositoryStorage } from './runtime/repository-storage.ts';
 import { slotsFor } from './runtime/slots.ts';
@@ -27,7 +29,7 @@ const MOST_LONG_WORK = 8;
 const PROGRESS_AGE_MS = 2000;
 
 async function openWithTarget(
-  { repositoryId, folder, lanes }: RepositoryConfig,
+  { repositoryId, folder, lanes, encryption }: RepositoryConfig,
   layout: StackLayout,
   seams: Seams,
 ): Promise<HeldRepository> {
@@ -36,6 +38,8 @@ async function openWithTarget(
   const repository = await openRepository({
     storage: openRepositoryStorage(storage, seams),
     repositoryId,
+    // Read at each try: it may be put where it should be while the process runs.
+    secret: encryption ? await readSecret(encryption, { environment: process.env, log: seams.log }) : null,
     indexFolder,
     seams,
   });
@@ -44,7 +48,7 @@ async function openWithTarget(
       listen: { unix: join(layout.runFolder, `target.${repositoryId}.sock`) },
       laneCount: lanes,
       laneEntry: new URL('./lanes/target-lane.ts', import.meta.url),
-      laneData: { storage },
+      laneData: { storage, keys: repository.laneKeys } satisfies RepositoryLaneData,
       registrar: repository.registrar,
       restoreSource: repository.restoreSource,
       rehearse: (restorePointId, run) => repository.rehearse(restorePointId, run),

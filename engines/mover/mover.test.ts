@@ -188,7 +188,7 @@ test('a block another transfer is sending is wanted after all when it does not c
 test('a target killed in mid-window: the same call ends well, at most lanes x window is sent twice', async () => {
   const { next } = seeded();
   const file = path.join(folder, 'disk');
-  const sizeBytes = 5 * WINDOW_BYTES;
+  const sizeBytes = 4 * WINDOW_BYTES;
   await writeRandomDisk(file, sizeBytes, next, 1);
   await startChild();
   const endpoint = { unix: path.join(folder, 'sock', 'mover') };

@@ -145,7 +145,7 @@ describe.skipIf(why !== null)('a full disk', () => {
       listen: { unix: join(folder, 's', 'm') },
       laneCount: 2,
       laneEntry: new URL('../../workers/lanes/target-lane.ts', import.meta.url),
-      laneData: { storage: { kind: 'folder', folder: world.folder } },
+      laneData: { storage: { kind: 'folder', folder: world.folder }, keys: null },
       registrar: world.repository.registrar,
       restoreSource: world.repository.restoreSource,
       seams,

@@ -240,6 +240,7 @@ async function checkAtRest(sealed: readonly { outcome: SealOutcome; copy: string
   const repository = await openRepository({
     storage: openStorage({ kind: 'folder', folder }),
     repositoryId: repositoryId('main'),
+    secret: null,
     indexFolder: join(root, 'index'),
     seams,
   });

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { repositoryId } from '../../schema/domain/ids.ts';
+import type { Secret } from '../../schema/repository/secrets.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { openRepository } from './open-repository.ts';
 import type { Repository } from './repository.ts';
@@ -23,10 +24,11 @@ afterEach(async () => {
   await rm(root, { recursive: true, force: true });
 });
 
-const open = async (id = 'main'): Promise<Repository> => {
+const open = async (id = 'main', secret: Secret | null = null): Promise<Repository> => {
   const indexFolder = join(root, 'index');
   const storage = openStorage({ kind: 'folder', folder });
-  const repository = await openRepository({ storage, repositoryId: repositoryId(id), indexFolder, seams: testSeams() });
+  const options = { storage, repositoryId: repositoryId(id), secret, indexFolder, seams: testSeams() };
+  const repository = await openRepository(options);
   opened.push(repository);
   return repository;
 };

@@ -1,6 +1,8 @@
 /** Opens a repository: lock, packs a dead process left, index, restore points; then it serves. */
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { SealOutcome } from '../../schema/domain/restore-point.ts';
+import type { VaultKeys } from '../../schema/repository/keys.ts';
+import { openVault } from '../../schema/repository/vault.ts';
 import { keepImage, forgetImage, loadIndex, type IndexOwner, type LoadedIndex } from './index/load-index.ts';
 import { recoverOpenPacks } from './pack/pack-reader.ts';
 import { openPageSink } from './pack/record-sink.ts';
@@ -8,6 +10,7 @@ import { openRecordSource } from './pack/record-source.ts';
 import type { Repository, RepositoryOptions } from './repository.ts';
 import { abortRestorePoint } from './restore-point/abort.ts';
 import { assignTransfer } from './restore-point/assign-transfer.ts';
+import { createDigestIndex } from './restore-point/digest-index.ts';
 import { declareDisks, openRestorePoint } from './restore-point/opening.ts';
 import { createPageReader } from './restore-point/page-reader.ts';
 import { createPageStore } from './restore-point/page-store.ts';
@@ -20,11 +23,11 @@ import { claimRepository, type ClaimedRepository } from './storage/claim-reposit
 import { createTurns } from './storage/turns.ts';
 
 /**
- * REPOSITORY_NOT_ONE, REPOSITORY_IN_USE, REPOSITORY_NEWER, REPOSITORY_CORRUPT (repository.json); STORAGE_ERROR. What a
- * process before this one was killed over is taken up: packs, index, open restore points with their windows and fences.
+ * REPOSITORY_NOT_ONE, REPOSITORY_IN_USE, REPOSITORY_NEWER, REPOSITORY_CORRUPT (repository.json); KEY_MISSING, WRONG_KEY,
+ * NOT_ENCRYPTED, TAMPERED; STORAGE_ERROR. What a process before this one was killed over is taken up: packs, index, open restore points with their windows and fences.
  */
 export async function openRepository(options: RepositoryOptions): Promise<Repository> {
-  const claimed = await claimRepository(options.storage.staging, options.repositoryId, options.seams);
+  const claimed = await claimRepository(options.storage.staging, options);
   try {
     return await serve(options, claimed);
   } catch (error) {
@@ -33,26 +36,29 @@ export async function openRepository(options: RepositoryOptions): Promise<Reposi
   }
 }
 
-async function serve(options: RepositoryOptions, { file, release }: ClaimedRepository): Promise<Repository> {
+async function serve(options: RepositoryOptions, { file, keys, release }: ClaimedRepository): Promise<Repository> {
   const { storage, indexFolder, seams } = options;
+  const laneKeys = keys?.vault ?? null;
+  const vault = openVault(laneKeys, seams.random);
   const left = await recoverOpenPacks(storage, file.uuid, seams.log);
   const owner: IndexOwner = { storage, file, indexFolder, log: seams.log };
   const loaded = await loadIndex(owner, left);
-  const { index } = loaded;
-  const points = await loadPoints({ storage, clock: seams.clock, log: seams.log, index });
-  const source = openRecordSource({ storage });
+  const index = createDigestIndex(loaded.index, vault);
+  const points = await loadPoints({ storage, vault, clock: seams.clock, log: seams.log, index });
+  const source = openRecordSource({ storage, vault });
   const parts: Parts = {
     storage,
+    vault,
     file,
     seams,
     points,
     index,
     pages: createPageReader(index, source),
-    pageStore: createPageStore(openPageSink(storage, file.uuid, seams), index),
+    pageStore: createPageStore(openPageSink({ storage, vault, uuid: file.uuid, seams }), index),
     turns: createTurns(),
     soundMaps: new Map(),
   };
-  return facade(parts, async () => {
+  return facade(parts, laneKeys, async () => {
     await parts.turns.idle();
     for (const point of points.open.values()) await point.ledger.close();
     await parts.pageStore.close();
@@ -74,7 +80,7 @@ function byTime(a: SealOutcome, b: SealOutcome): number {
   return first < second ? -1 : Number(first > second);
 }
 
-function facade(parts: Parts, shut: () => Promise<void>): Repository {
+function facade(parts: Parts, laneKeys: VaultKeys | null, shut: () => Promise<void>): Repository {
   const { points } = parts;
   let closing: Promise<void> | null = null;
   const inTurn = <T>(run: string, work: () => Promise<T>): Promise<T> => {
@@ -84,6 +90,7 @@ function facade(parts: Parts, shut: () => Promise<void>): Repository {
   };
   return {
     repositoryId: parts.file.repository,
+    laneKeys,
     openRestorePoint: (spec) => inTurn(spec.run, () => openRestorePoint(parts, spec)),
     declareDisks: (of) => inTurn(of.run, () => declareDisks(parts, of)),
     assignTransfer: (request) => inTurn(request.run, () => assignTransfer(parts, request)),

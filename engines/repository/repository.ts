@@ -11,12 +11,16 @@ import type {
 } from '../../schema/domain/restore-point.ts';
 import type { RestoreSource, Seams, TransferRegistrar } from '../../schema/domain/seams.ts';
 import type { DeclaredDisk } from '../../schema/repository/documents.ts';
+import type { VaultKeys } from '../../schema/repository/keys.ts';
+import type { Secret } from '../../schema/repository/secrets.ts';
 import type { Storage } from './storage/storage.ts';
 
 export type RepositoryOptions = {
   /** Made when missing or empty. */
   storage: Storage;
   repositoryId: RepositoryId;
+  /** Of an encrypted one; a new one with it is made encrypted. Null: it is, or will be, plain. */
+  secret: Secret | null;
   /** For the index, a cache: may be lost at any time. */
   indexFolder: string;
   seams: Seams;
@@ -24,6 +28,8 @@ export type RepositoryOptions = {
 
 export type Repository = {
   readonly repositoryId: RepositoryId;
+  /** What its lane threads write and read with; null in a plain one. */
+  readonly laneKeys: VaultKeys | null;
   /** Same run key: the same restore point again. RESTORE_POINT_SEALED, RESTORE_POINT_ABORTED, REPOSITORY_FULL. */
   openRestorePoint(spec: RestorePointSpec): Promise<Omit<OpenedRestorePoint, 'endpoint'>>;
   /** REPOSITORY_FULL when the disks clearly cannot fit. */

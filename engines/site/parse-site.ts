@@ -1,6 +1,7 @@
 /** site.yaml: from text to a validated site. Pure: reads no file, looks at no machine. */
 import { type Document, LineCounter, parseDocument } from 'yaml';
 import type {
+  EncryptionConfig,
   GuestScript,
   HostConfig,
   JobConfig,
@@ -134,11 +135,12 @@ function siteOf(site: SiteText, machineName: string): SiteConfig {
   };
 }
 
-function repositoryOf({ name, maintenance, ...rest }: RepositoryText, timeZone: string): RepositoryConfig {
+function repositoryOf({ name, maintenance, encryption, ...rest }: RepositoryText, timeZone: string): RepositoryConfig {
   return {
     repositoryId: repositoryId(name),
     ...rest,
     ...(maintenance === null ? {} : { maintenance: maintenanceOf(maintenance, timeZone) }),
+    ...(encryption === undefined ? {} : { encryption: encryptionOf(encryption) }),
   };
 }
 
@@ -146,6 +148,13 @@ const maintenanceOf = ({ at, every, verify }: MaintenanceText, timeZone: string)
   when: every === undefined ? { at: at ?? DEFAULT_MAINTENANCE_TIME, timeZone } : { everyMs: every },
   verify: { maxBytes: verify.maxBytes ?? null, maxMs: verify.maxTime ?? null },
 });
+
+/** The shape has seen to it that exactly one is there. */
+function encryptionOf(places: NonNullable<RepositoryText['encryption']>): EncryptionConfig {
+  const { passphraseFile, keyFile, passphraseEnvironment } = places;
+  if (passphraseFile !== undefined) return { passphraseFile };
+  return keyFile === undefined ? { passphraseEnvironment: passphraseEnvironment! } : { keyFile };
+}
 
 function hostOf(host: HostText): HostConfig {
   const id = hostId(host.name);

@@ -74,7 +74,7 @@ const isWithin = (inner: string, outer: string): boolean => inner === outer || i
 /** The shape refuses longer lists; these checks are quadratic. */
 const MAX_COMPARED = 256;
 
-/** A repository's folder is its own: no other repository, scratch or restored file in it. */
+/** A repository's folder is its own: no other repository, scratch or restored file in it, and no key of one. */
 function collidingFolders(hosts: Things, proxies: Things, repositories: Things): Finding[] {
   const at = (folder: unknown, path: ValuePath) => ({ folder: normalPath(folder), path });
   const owned = repositories.map(({ value, path }) => at(fieldOf(value, 'folder'), [...path, 'folder']));
@@ -84,7 +84,12 @@ function collidingFolders(hosts: Things, proxies: Things, repositories: Things):
   const restore = proxies.flatMap((proxy) =>
     itemsOf(proxy, 'restoreFolders').map(({ value, path }) => at(value, path)),
   );
-  const others = [...scratch, ...restore].slice(0, MAX_COMPARED * 2);
+  const keys = repositories.flatMap(({ value, path }) =>
+    ['passphraseFile', 'keyFile'].map((key) =>
+      at(fieldOf(fieldOf(value, 'encryption'), key), [...path, 'encryption', key]),
+    ),
+  );
+  const others = [...scratch, ...restore, ...keys].slice(0, MAX_COMPARED * 3);
   const findings: Finding[] = [];
   for (const [index, outer] of owned.slice(0, MAX_COMPARED).entries()) {
     const repositoriesAfter = owned.slice(index + 1, MAX_COMPARED);
@@ -95,7 +100,7 @@ function collidingFolders(hosts: Things, proxies: Things, repositories: Things):
       findings.push({
         path: inner.path,
         say: () =>
-          `expected a folder apart from the repository's at ${pathText(outer.path)}, found ${describeValue(inner.folder)}`,
+          `expected a ${keys.includes(inner) ? 'file outside of' : 'folder apart from'} the repository's at ${pathText(outer.path)}, found ${describeValue(inner.folder)}`,
       });
     }
   }

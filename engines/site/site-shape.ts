@@ -36,8 +36,7 @@ const socketPath = pathUpTo(
 
 function isTimeZone(text: string): boolean {
   try {
-    new Intl.DateTimeFormat('en-US', { timeZone: text });
-    return true;
+    return new Intl.DateTimeFormat('en-US', { timeZone: text }).format(0) !== '';
   } catch {
     return false;
   }
@@ -105,6 +104,18 @@ const proxy = strict('a proxy: name and more', {
   lanes: whole(1, 64).prefault(2),
   restoreFolders: listOf('folders', absolutePath, MAX_THINGS).prefault([]),
 });
+const secretPlaces = {
+  passphraseFile: absolutePath.optional(),
+  keyFile: absolutePath.optional(),
+  passphraseEnvironment: textWhere('the name of an environment variable', (value) =>
+    /^[A-Za-z_][A-Za-z0-9_]{0,127}$/.test(value),
+  ).optional(),
+};
+const secretNames = Object.keys(secretPlaces) as (keyof typeof secretPlaces)[];
+const encryption = strict(`a mapping with one of ${secretNames.join(', ')}`, secretPlaces).refine(
+  (value) => secretNames.filter((name) => value[name] !== undefined).length === 1,
+  { error: `exactly one of ${secretNames.join(', ')}` },
+);
 const repository = strict('a repository: name, folder and more', {
   name: shortName,
   folder: absolutePath,
@@ -112,6 +123,7 @@ const repository = strict('a repository: name, folder and more', {
   lanes: whole(1, 64).prefault(2),
   maintenance,
   alarms,
+  encryption: encryption.optional(),
 });
 
 const script = strict('a script: path and more', {
@@ -166,6 +178,6 @@ export const siteShape = strict('a mapping: site, hosts, proxies, repositories, 
 
 export type SiteText = z.output<typeof siteShape>;
 export type HostText = SiteText['hosts'][number];
-export type RepositoryText = SiteText['repositories'][number];
 export type JobText = SiteText['jobs'][number];
+export type RepositoryText = SiteText['repositories'][number];
 export type ScriptText = z.output<typeof script>;

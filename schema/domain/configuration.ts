@@ -46,6 +46,8 @@ export type MaintenanceConfig = {
 };
 /** Below these, sessions end with a warning; 0: never. */
 export type AlarmConfig = { freePercent: number; daysUntilFull: number };
+/** Where the secret of an encrypted repository lies, never the secret. Files are absolute. */
+export type EncryptionConfig = { passphraseFile: string } | { keyFile: string } | { passphraseEnvironment: string };
 export type RepositoryConfig = {
   repositoryId: RepositoryId;
   folder: string;
@@ -55,6 +57,8 @@ export type RepositoryConfig = {
   maintenance?: MaintenanceConfig;
   /** Absent: no alarms. */
   alarms?: AlarmConfig;
+  /** Absent: it is plain. */
+  encryption?: EncryptionConfig;
 };
 
 /** What one machine runs; the worker processes read it from their machine's file, never from the catalog. */

@@ -88,7 +88,10 @@ export const errorTable = {
   ),
   // transfer and repository
   REPOSITORY_NOT_ONE: row('operator', 'Name an empty folder, or one that has a repository.json of this repository.'),
-  REPOSITORY_IN_USE: row('operator', 'Another process owns the repository; stop it, or use that one.'),
+  REPOSITORY_IN_USE: row(
+    'operator',
+    'Another process owns the repository: stop it (a stack: `tidemark down`), or use that one.',
+  ),
   REPOSITORY_FULL: row(
     'operator',
     'Free space on the repository disk, or add some; then run the job again: blocks already stored are kept.',
@@ -124,6 +127,14 @@ export const errorTable = {
   TAMPERED: row(
     'damage',
     'It is whole, but nobody with the keys of the repository wrote it there: find out who had access to the medium, write nothing to it, and go on from a copy.',
+  ),
+  KEY_MISSING: row(
+    'operator',
+    'Put the passphrase or key file of the repository where `encryption` in site.yaml says, or correct that and apply it; nothing was changed.',
+  ),
+  NOT_ENCRYPTED: row(
+    'operator',
+    'Find out whether somebody has put a plain repository in the place of yours; if it is the one meant, take `encryption` out of site.yaml: a repository is encrypted from its first day, or never.',
   ),
   WRONG_KEY: row(
     'operator',

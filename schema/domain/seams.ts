@@ -85,7 +85,7 @@ export type FinishedWindow = {
   classes: SourceClass[];
   digests: Uint8Array;
   /** New records this lane wrote and synced for this window. */
-  records: { id: Uint8Array; place: RecordPlace }[];
+  records: { digest: Uint8Array; place: RecordPlace }[];
   /** The source's own byte sums of this window, checked against `classes`. */
   declared: { notReadBytes: number; unallocatedBytes: number; zeroBytes: number; dataBytes: number };
 };
@@ -109,7 +109,8 @@ export type TransferRegistrar = {
 /** In the lane's thread: appends records to this lane's own open pack. Synchronous writes of at most 1 MiB. */
 export type RecordSink = {
   append(record: {
-    id: Uint8Array;
+    /** Of the decoded payload, 32 bytes. */
+    digest: Uint8Array;
     codec: Codec;
     rawLength: number;
     payload: Uint8Array;
@@ -135,9 +136,13 @@ export type RestoreSource = {
   end(connection: string): Promise<void>;
 };
 
-/** In the lane's thread: reads a stored payload and checks its sum (DAMAGED_BLOCK otherwise). */
+/** In the lane's thread. */
 export type RecordSource = {
-  read(place: RecordPlace, id: Uint8Array): Promise<Uint8Array>;
+  /**
+   * The payload, still encoded, of the record of `digest`. DAMAGED_BLOCK when it is not what was written, TAMPERED when
+   * somebody without the keys wrote it.
+   */
+  read(place: RecordPlace, digest: Uint8Array): Promise<Uint8Array>;
   close(): Promise<void>;
 };
 

@@ -1,6 +1,7 @@
 /** Canonical JSON, and the same with its digest beside it (FORMAT.md, "Canonical and checked JSON"). */
 import { TidemarkError } from '../domain/errors.ts';
 import { hexDigestOf } from './digest.ts';
+import { MAX_DOCUMENT_BYTES } from './limits.ts';
 
 /** Keys sorted by UTF-16 code units, no white space, absent members left out. */
 export function canonicalJson(value: unknown): string {
@@ -23,8 +24,12 @@ export function encodeChecked(value: unknown, maxBytes: number): { text: string;
 
 /** The value of a checked file; throws REPOSITORY_CORRUPT naming `file` when the digest or the form is wrong. */
 export function decodeChecked(text: string, file: string): { value: unknown; digest: string } {
-  const [json = '', digest = '', rest] = text.split('\n');
-  if (rest !== '' || hexDigestOf(json) !== digest)
+  const end = text.indexOf('\n');
+  const json = text.slice(0, end);
+  if (text.length > MAX_DOCUMENT_BYTES)
+    throw new TidemarkError('REPOSITORY_CORRUPT', `${file} is longer than ${MAX_DOCUMENT_BYTES} bytes`, { file });
+  const digest = hexDigestOf(json);
+  if (text.slice(end) !== `\n${digest}\n`)
     throw new TidemarkError('REPOSITORY_CORRUPT', `${file} does not match its checksum`, { file });
   try {
     return { value: JSON.parse(json) as unknown, digest };

@@ -93,6 +93,12 @@ const uint32 = (value: number): number[] => {
   return [...bytes];
 };
 
+const uint64 = (value: number | bigint): Buffer => {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(BigInt(value));
+  return bytes;
+};
+
 describe('record header', () => {
   const bytes = encodeRecordHeader(record);
 
@@ -165,9 +171,33 @@ describe('pack', () => {
     ['count that does not fit the file', 8, uint32(3)],
     ['count over the limit', 8, uint32(65_537)],
     ['offset of the entries', 16, uint32(65)],
+    ['zeros', 5, [1]],
+    ['zeros behind the count', 15, [1]],
+    ['zeros at the end', 59, [1]],
     ['offset over 4 GiB', 20, uint32(1)],
   ])('trailer is refused with another %s', (_, at, value) => {
     expect(decodeTrailer(spoilt(file.subarray(file.length - 64), at, value, 60), file.length)).toBeNull();
+  });
+
+  test('trailer is refused when its entries would begin in the header', () => {
+    const footer = encodeFooter([], 63);
+    expect(decodeTrailer(footer, 63 + footer.length)).toBeNull();
+    expect(decodeTrailer(encodeFooter([], 64), 64 + footer.length)).not.toBeNull();
+  });
+
+  test('entries are refused in another order than by id and offset, or twice', () => {
+    const header = encodeRecordHeader(record);
+    const other = encodeRecordHeader({ ...record, id: digestOf(Buffer.from('another')) });
+    const sorted = [header, other].sort((a, b) => a.compare(b, 40, 72, 40, 72));
+    const decodes = (first: [Buffer, number], second: [Buffer, number]): boolean => {
+      const entries = Buffer.concat([first, second].map(([of, offset]) => Buffer.concat([of, uint64(offset)])));
+      return decodeFooterEntries(entries, { count: 2, entriesOffset: 4096, sum: sumOf(entries) }) !== null;
+    };
+    expect(decodes([sorted[0]!, 500], [sorted[1]!, 64])).toBe(true);
+    expect(decodes([sorted[1]!, 64], [sorted[0]!, 500])).toBe(false);
+    expect(decodes([header, 64], [header, 208])).toBe(true);
+    expect(decodes([header, 208], [header, 64])).toBe(false);
+    expect(decodes([header, 64], [header, 64])).toBe(false);
   });
 
   test('entries are refused when a bit is wrong, or when an offset leads out of the records', () => {
@@ -221,8 +251,15 @@ describe('ledger frame', () => {
 
   test.each([
     ['kind', 5, [3]],
+    ['kind that has no body', 5, [2]],
+    ['disk over the limit', 6, [0, 4]],
     ['body over the limit', 12, uint32(9217)],
+    ['fence over 2^53', 16, [...uint64(2n ** 53n)]],
+    ['first window over the limit', 24, uint32(2 ** 24)],
     ['window count 0', 28, uint32(0)],
+    ['window count that a window has not', 28, uint32(2)],
+    ['sum over the limit', 56, [...uint64(2n ** 50n + 1n)]],
+    ['sum of unchanged bytes over the limit', 64, [...uint64(2n ** 64n - 1n)]],
     ['entry count over the limit', 96, uint32(257)],
     ['zeros', 100, [1]],
     ['zeros at the end', 123, [1]],
@@ -230,6 +267,12 @@ describe('ledger frame', () => {
     const bytes = encodeLedgerRecord(window);
     bytes.set(value, at);
     expect(decodeLedgerHeader(bytes)).toBeNull();
+  });
+
+  test('windows of which nothing was read end with the largest disk', () => {
+    const last = { ...untouched, firstWindow: 2 ** 24 - 5, windowCount: 5 };
+    expect(decodeLedgerRecord(encodeLedgerRecord(last))).toEqual(last);
+    expect(decodeLedgerRecord(encodeLedgerRecord({ ...last, windowCount: 6 }))).toBeNull();
   });
 
   test.each([

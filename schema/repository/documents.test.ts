@@ -28,6 +28,7 @@ import {
   type Head,
   type Tombstone,
 } from './documents.ts';
+import { MAX_DOCUMENT_BYTES } from './limits.ts';
 
 const id = restorePointId('00112233445566778899aabbccddeeff');
 const base = restorePointId('ff112233445566778899aabbccddeeff');
@@ -169,6 +170,13 @@ test('a checked file is refused when a character is wrong, and at every cut', ()
   );
 });
 
+test('a checked file is refused beyond its limit, whatever is in it', () => {
+  const long = `${' '.repeat(MAX_DOCUMENT_BYTES)}{}`;
+  const text = `${long}\n${hexDigestOf(long)}\n`;
+  expect(codeOf(() => decodeChecked(text, 'f'))).toBe('REPOSITORY_CORRUPT: f is longer than 4194304 bytes');
+  expect(decodeChecked(`${long.slice(100)}\n${hexDigestOf(long.slice(100))}\n`, 'f').value).toEqual({});
+});
+
 test('what could not be read again is not written', () => {
   expect(codeOf(() => encodeChecked({ a: 'x'.repeat(100) }, 50))).toMatch(/^BUG/);
   expect(codeOf(() => encodeManifest({ ...manifest, writer: 'x'.repeat(5000) }))).toMatch(
@@ -255,6 +263,7 @@ describe('repository.json', () => {
     ['a uuid that is none', { uuid: 'x' }, 'REPOSITORY_CORRUPT'],
     ['a block size of another kind', { blockSizes: [3] }, 'REPOSITORY_CORRUPT'],
     ['no repository id', { repository: undefined }, 'REPOSITORY_CORRUPT'],
+    ['17 levels', { keyCheck: JSON.parse('['.repeat(16) + ']'.repeat(16)) as unknown }, 'REPOSITORY_CORRUPT'],
   ])('%s', (_, change, code) => {
     expect(codeOf(() => parseRepositoryFile(text(change), 'f'))).toContain(`${code}: f`);
   });
@@ -263,5 +272,7 @@ describe('repository.json', () => {
     expect(parseRepositoryFile(text({ features: { must: [], may: ['x'] } }), 'f').features.may).toEqual(['x']);
     expect(codeOf(() => parseRepositoryFile('not json', 'f'))).toMatch(/^REPOSITORY_CORRUPT/);
     expect(codeOf(() => parseRepositoryFile(' '.repeat(70_000), 'f'))).toMatch(/^REPOSITORY_CORRUPT/);
+    const deep = canonicalJson(repositoryFile).replace('null', '['.repeat(20_000) + ']'.repeat(20_000));
+    expect(codeOf(() => parseRepositoryFile(deep, 'f'))).toMatch(/^REPOSITORY_CORRUPT/);
   });
 });

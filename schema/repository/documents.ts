@@ -16,6 +16,7 @@ import {
   MAX_DISKS,
   MAX_DOCUMENT_BYTES,
   MAX_HEIGHT,
+  MAX_NESTING,
   MAX_REPOSITORY_FILE_BYTES,
 } from './limits.ts';
 
@@ -69,6 +70,8 @@ export const newRepositoryFile = (repository: RepositoryId, uuid: string, create
   keyCheck: null,
 });
 
+export const isEncrypted = ({ keySlots }: Pick<RepositoryFile, 'keySlots'>): boolean => keySlots.length > 0;
+
 /** BUG for one that could not be read again. */
 export function encodeRepositoryFile(file: RepositoryFile): string {
   const json = `${canonicalJson(file)}\n`;
@@ -102,10 +105,17 @@ export function parseRepositoryFile(json: string, file: string): RepositoryFile 
 
 function parseJson(json: string): unknown {
   try {
-    return JSON.parse(json);
+    const value: unknown = JSON.parse(json);
+    return isWithin(value, MAX_NESTING) ? value : undefined;
   } catch {
     return undefined;
   }
+}
+
+/** Whether `value` is nested at most `levels` deep: members kept as they are are written again by recursion. */
+function isWithin(value: unknown, levels: number): boolean {
+  if (value === null || typeof value !== 'object') return true;
+  return levels > 0 && Object.values(value).every((member) => isWithin(member, levels - 1));
 }
 
 type Refusal = 'REPOSITORY_CORRUPT' | 'BAD_REQUEST';

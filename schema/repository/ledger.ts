@@ -4,8 +4,11 @@ import {
   DIGEST_BYTES,
   FORMAT_VERSION,
   LEDGER_HEADER_BYTES,
+  MAX_DISK_BYTES,
+  MAX_DISKS,
   MAX_LEDGER_BODY_BYTES,
   MAX_WINDOW_BLOCKS,
+  MAX_WINDOWS,
 } from './limits.ts';
 
 const MAGIC = Buffer.from('TMLR');
@@ -108,9 +111,17 @@ export function decodeLedgerHeader(source: Uint8Array): LedgerFrameHeader | null
     unchanged: readSums(bytes, 64),
     entryCount: bytes.readUInt32LE(96),
   };
-  const sound =
-    header.bodyBytes <= MAX_LEDGER_BODY_BYTES && header.entryCount <= MAX_WINDOW_BLOCKS && header.windowCount >= 1;
-  return sound && isZero(bytes.subarray(100, 124)) ? header : null;
+  return isSoundHeader(header) && isZero(bytes.subarray(100, 124)) ? header : null;
+}
+
+function isSoundHeader(header: LedgerFrameHeader): boolean {
+  const { kind, disk, fence, firstWindow, windowCount, bodyBytes, entryCount } = header;
+  if (disk >= MAX_DISKS || fence > Number.MAX_SAFE_INTEGER) return false;
+  if (windowCount < 1 || firstWindow + windowCount > MAX_WINDOWS) return false;
+  const sums = [...Object.values(header.declared), ...Object.values(header.unchanged)];
+  if (sums.some((bytes) => bytes > MAX_DISK_BYTES)) return false;
+  if (kind === 'untouched') return bodyBytes === 0 && entryCount === 0;
+  return windowCount === 1 && bodyBytes <= MAX_LEDGER_BODY_BYTES && entryCount <= MAX_WINDOW_BLOCKS;
 }
 
 function decodeEntries(body: Buffer, entryCount: number): LedgerEntry[] | null {

@@ -1,4 +1,6 @@
 /** Sizes and limits of format version 0 (FORMAT.md). Bytes unless said otherwise. */
+import { WINDOW_BYTES } from '../domain/extents.ts';
+
 export const FORMAT_VERSION = 0;
 export const RECORD_HEADER_BYTES = 128;
 export const PACK_HEADER_BYTES = 64;
@@ -27,9 +29,13 @@ export const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024;
 /** Of a document in its envelope: base64 and four short lines. */
 export const MAX_SEALED_DOCUMENT_BYTES = Math.ceil((MAX_DOCUMENT_BYTES + TAG_BYTES) / 3) * 4 + 256;
 export const MAX_REPOSITORY_FILE_BYTES = 64 * 1024;
+/** Of repository.json, levels. */
+export const MAX_NESTING = 16;
 export const MAX_DISKS = 1024;
 export const MAX_DISK_BYTES = 2 ** 50;
 export const MAX_WINDOW_BLOCKS = 256;
+/** Of a disk. */
+export const MAX_WINDOWS = MAX_DISK_BYTES / WINDOW_BYTES;
 export const MAX_KEY_SLOTS = 16;
 export const MAX_DATA_KEYS = 256;
 export const MAX_KEY_FILE_BYTES = 64 * 1024;

@@ -73,12 +73,22 @@ export function decodeTrailer(source: Uint8Array, fileBytes: number): PackTraile
     return null;
   const count = bytes.readUInt32LE(8);
   const entriesOffset = Number(bytes.readBigUInt64LE(16));
-  if (bytes[4] !== FORMAT_VERSION || count > MAX_PACK_RECORDS || entriesOffset > MAX_PACK_BYTES) return null;
+  if (bytes[4] !== FORMAT_VERSION || count > MAX_PACK_RECORDS) return null;
+  if (entriesOffset < PACK_HEADER_BYTES || entriesOffset > MAX_PACK_BYTES) return null;
+  if (![bytes.subarray(5, 8), bytes.subarray(12, 16), bytes.subarray(40, 60)].every(isZero)) return null;
   if (entriesOffset + count * FOOTER_ENTRY_BYTES + FOOTER_TRAILER_BYTES !== fileBytes) return null;
   return { count, entriesOffset, sum: bytes.subarray(24, 40) };
 }
 
-/** The records a footer names, or null when its sum, a header or an offset is wrong. */
+/** Whether the entry at `at` comes after the one before it: by id, then by offset. */
+function isAfter(bytes: Buffer, at: number): boolean {
+  const before = at - FOOTER_ENTRY_BYTES;
+  const byId = bytes.compare(bytes, before + 40, before + 72, at + 40, at + 72);
+  if (byId !== 0) return byId > 0;
+  return bytes.readBigUInt64LE(at + RECORD_HEADER_BYTES) > bytes.readBigUInt64LE(before + RECORD_HEADER_BYTES);
+}
+
+/** The records a footer names, or null when its sum, a header, an offset or their order is wrong. */
 export function decodeFooterEntries(source: Uint8Array, trailer: PackTrailer): PackRecord[] | null {
   const bytes = asBuffer(source);
   if (bytes.byteLength !== trailer.count * FOOTER_ENTRY_BYTES || sumOf(bytes).compare(trailer.sum) !== 0) return null;
@@ -88,6 +98,7 @@ export function decodeFooterEntries(source: Uint8Array, trailer: PackTrailer): P
     const offset = Number(bytes.readBigUInt64LE(at + RECORD_HEADER_BYTES));
     if (!header || offset < PACK_HEADER_BYTES) return null;
     if (offset + RECORD_HEADER_BYTES + header.storedLength > trailer.entriesOffset) return null;
+    if (at > 0 && !isAfter(bytes, at)) return null;
     records.push({ header, offset });
   }
   return records;

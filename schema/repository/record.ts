@@ -13,6 +13,9 @@ export type RecordKind = (typeof kinds)[number];
 /** `keyId` of the data key, from 1; `salt` of 24 bytes. */
 export type RecordEncryption = { keyId: number; salt: Uint8Array };
 
+/** Where the next header may begin, at `from` or behind it; -1 when none does. */
+export const findRecordMagic = (bytes: Buffer, from: number): number => bytes.indexOf(MAGIC, from);
+
 /** `id` and `payloadSum` are views of 32 and 16 bytes. Lengths in bytes. `encryption` is absent in the clear. */
 export type RecordHeader = {
   kind: RecordKind;

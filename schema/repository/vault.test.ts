@@ -405,7 +405,8 @@ test('ids and names are keyed; those of a plain repository are not', () => {
   expect(vault.nameOf('web')).toMatch(/^[0-9a-f]{32}$/);
   expect(new Set(['web', 'web2', others.nameOf('web')].map((name) => vault.nameOf(name))).size).toBe(3);
   expect(plainVault.nameOf('22222222-0000-4000-8000-000000000001')).toBe('22222222-0000-4000-8000-000000000001');
-  expect(plainVault.nameOf('../web')).toMatch(/^h-[0-9a-f]{32}$/);
+  for (const id of ['../../etc', '.hidden', '', 'a/b', 'x'.repeat(65), 'ä'])
+    expect(plainVault.nameOf(id)).toMatch(/^h-[0-9a-f]{32}$/);
 });
 
 test('a keyed digest is that of the BLAKE3 test vectors', () => {

@@ -6,7 +6,7 @@ import type { Random } from '../domain/seams.ts';
 import { createKeyedDigest } from './digest.ts';
 import type { RepositoryFile } from './documents.ts';
 import { signRepositoryFile, type VaultKeys } from './keys.ts';
-import { keyedNames, plainNameOf } from './names.ts';
+import { keyedNames, plainNameOf, type VmKey } from './names.ts';
 import { encryptedFrames, plainFrames, type FrameVault } from './sealed-frame.ts';
 import { encryptedRecords, plainRecords, type RecordVault } from './sealed-record.ts';
 import { encryptedTexts, plainTexts, type TextVault } from './sealed-text.ts';
@@ -18,7 +18,7 @@ export type Vault = RecordVault &
     /** Id of the record of a block or page with this digest, 32 bytes each. May be the digest's own memory. */
     idOf(digest: Uint8Array): Uint8Array;
     /** Folder name of a VM. */
-    nameOf(vmId: string): string;
+    nameOf(vmId: string): VmKey;
     /** What is written as repository.json after a change of it. */
     signFile(file: RepositoryFile): RepositoryFile;
   };

@@ -1,4 +1,5 @@
 /** Reading and writing the fields of a head by name, so that every refusal names what was wrong. */
+import { isUtf8 } from 'node:buffer';
 import { refuse } from './frame.ts';
 
 export class FieldReader {
@@ -49,8 +50,11 @@ export class FieldReader {
   }
 
   text(field: string, least: number, most: number): string {
-    const length = this.u16(`${field} length`, least, most);
-    return this.#take(field, length).toString('utf8');
+    const bytes = this.#take(field, this.u16(`${field} length`, least, most));
+    const text = bytes.toString('utf8');
+    // What is no UTF-8 would be replaced, and name something else.
+    if (!isUtf8(bytes)) throw refuse(`${this.#frame} ${field}`, JSON.stringify(text), 'UTF-8');
+    return text;
   }
 
   matching(field: string, text: string, pattern: RegExp): string {

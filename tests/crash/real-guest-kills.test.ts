@@ -3,6 +3,7 @@
  * starts it again. The moment is proven: at least a fifth of the windows is acknowledged in the repository's ledger on
  * disk, and not all. What is asserted is the promise, word by word.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { whyNoGuest } from '../fixtures/guest/start-guest.ts';
 import type { TestAgent } from '../fixtures/guest/test-agent.ts';
@@ -140,8 +141,14 @@ describe.skipIf(why !== null)(`a process dies while blocks flow${why ? ` (left o
     await fillDisk(agent, 'second', WINDOWS, (round += 1));
     const { sessionId } = await world.json<{ sessionId: string }>(['job', 'run', 'nightly', '--detach']);
     const flow = await untilFlowing(world.repository, world.diskBytes, 0.2);
+    // The rest is sent in less time than the command takes to start: held until it has asked.
+    const { pid } = await world.child('proxy');
+    process.kill(pid!, 'SIGSTOP');
+    const stopping = world.json<SessionReport>(['session', 'stop', sessionId, '--wait'], [1]);
+    await sleep(4000);
+    process.kill(pid!, 'SIGCONT');
     const startedMs = performance.now();
-    const stopped = await world.json<SessionReport>(['session', 'stop', sessionId, '--wait'], [1]);
+    const stopped = await stopping;
     const tookMs = performance.now() - startedMs;
     expect(stopped).toMatchObject({ result: 'Failed', error: { code: 'STOPPED' } });
     await expectClean(world, manifest.run);

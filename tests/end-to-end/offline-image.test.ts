@@ -103,6 +103,7 @@ async function openSite(): Promise<void> {
   opened = await openRepository({
     storage: openStorage(storage),
     repositoryId: repository,
+    secret: null,
     indexFolder: join(root, 'index'),
     seams,
   });
@@ -110,7 +111,7 @@ async function openSite(): Promise<void> {
     listen: { unix: join(root, 'sock', 'mover') },
     laneCount: 2,
     laneEntry: lane('target'),
-    laneData: { storage },
+    laneData: { storage, keys: null },
     registrar: opened.registrar,
     restoreSource: opened.restoreSource,
     rehearse: (restorePointId, run) => opened.rehearse(restorePointId, run),

@@ -15,7 +15,7 @@ import { callTidemark, startTidemark } from '../fixtures/world/tidemark.ts';
 import { MIB, startEmptyWorld, type World } from '../fixtures/world/world.ts';
 
 const WINDOW = 64 * MIB;
-const WINDOWS = 8;
+const WINDOWS = 6;
 let world: World;
 let large: string;
 let small: string;
@@ -39,7 +39,7 @@ hosts:
   - name: sim
     provider: simulated
     vms:
-${['one', 'two', 'three'].map((name, at) => `      - { name: ${name}, disks: [{ name: d0, size: 1GiB, seed: ${at} }] }`).join('\n')}
+${['one', 'two', 'three'].map((name, at) => `      - { name: ${name}, disks: [{ name: d0, size: 384MiB, seed: ${at} }] }`).join('\n')}
 proxies:
   - { name: p1, restoreFolders: [${world.restores}] }
 repositories:
@@ -104,7 +104,7 @@ describe('exit codes', () => {
 
 test('a session stopped gracefully ends the VM in work, and begins no other', async () => {
   const { sessionId } = await world.json<{ sessionId: string }>(['job', 'run', 'three', '--detach']);
-  await untilFlowing(world.repository, [1024 * MIB], 0.05);
+  await untilFlowing(world.repository, [384 * MIB], 0.05);
   const report = await world.json<SessionReport>(['session', 'stop', sessionId, '--graceful', '--wait'], [1]);
   expect(report.error).toMatchObject({ code: 'STOPPED' });
   const vms = report.session!.vms;

@@ -1,20 +1,26 @@
-/** Thread entry: a target lane on a repository's storage, the description of which is its `laneData`. */
+/** Thread entry: a target lane on a repository's storage, with its keys. */
 import { workerData } from 'node:worker_threads';
 import { runTargetLane, type TargetLaneData } from '../../engines/mover/target/lane.ts';
 import { openRecordSink } from '../../engines/repository/pack/record-sink.ts';
 import { openRecordSource } from '../../engines/repository/pack/record-source.ts';
 import type { StorageDescription } from '../../engines/repository/storage/storage.ts';
+import type { VaultKeys } from '../../schema/repository/keys.ts';
+import { openVault } from '../../schema/repository/vault.ts';
 import { openRepositoryStorage } from '../runtime/repository-storage.ts';
 import { laneSeams, parent } from './lane-seams.ts';
 
-const data = workerData as TargetLaneData & { laneData: { storage: StorageDescription } };
+/** `keys`: null of a plain repository. */
+export type RepositoryLaneData = { storage: StorageDescription; keys: VaultKeys | null };
+
+const data = workerData as TargetLaneData & { laneData: RepositoryLaneData };
 const seams = laneSeams('target-lane');
 const storage = openRepositoryStorage(data.laneData.storage, seams);
+const vault = openVault(data.laneData.keys, seams.random);
 
 runTargetLane({
   port: parent(),
   data,
-  sink: openRecordSink({ storage, seams }),
-  records: openRecordSource({ storage }),
+  sink: openRecordSink({ storage, vault, seams }),
+  records: openRecordSource({ storage, vault }),
   seams,
 });

@@ -106,7 +106,7 @@ export class BackupSession {
     const block = decodeBlock(head.codec, payload, head.rawLength);
     if (block && digestOf(block).equals(wanted.digest)) {
       const { restorePointId } = hello;
-      const record = { id: wanted.digest, codec: head.codec, rawLength: head.rawLength, payload, restorePointId };
+      const record = { digest: wanted.digest, codec: head.codec, rawLength: head.rawLength, payload, restorePointId };
       window.stored(head.block, sink.append(record));
     } else this.#askAgain(window, head.block);
     wire.send({ type: 'credit', bytes: payload.length });

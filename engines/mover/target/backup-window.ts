@@ -15,7 +15,7 @@ export class BackupWindow {
   readonly #blockSize: number;
   readonly #classes: (SourceClass | null)[];
   readonly #digests: Buffer;
-  readonly #records: { id: Uint8Array; place: RecordPlace }[] = [];
+  readonly #records: { digest: Uint8Array; place: RecordPlace }[] = [];
   /** Blocks whose payload is to come. */
   readonly wanted = new Map<number, Wanted>();
   /** Blocks another transfer is sending. */
@@ -91,7 +91,7 @@ export class BackupWindow {
 
   /** A wanted block arrived, sound, and was appended. */
   stored(block: number, place: RecordPlace): void {
-    this.#records.push({ id: Uint8Array.from(this.digestOf(block)), place });
+    this.#records.push({ digest: Uint8Array.from(this.digestOf(block)), place });
     this.wanted.delete(block);
   }
 

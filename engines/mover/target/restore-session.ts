@@ -85,8 +85,8 @@ export class RestoreSession {
   }
 
   #read(resolved: Resolved, block: number): Promise<Uint8Array> {
-    const id = resolved.digests.subarray(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES);
-    const reading = this.#options.records.read(resolved.places[block]!, id);
+    const digest = resolved.digests.subarray(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES);
+    const reading = this.#options.records.read(resolved.places[block]!, digest);
     reading.catch(() => undefined);
     return reading;
   }

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { repositoryId, restorePointId } from '../../../schema/domain/ids.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
 import { encodeRepositoryFile, newRepositoryFile, type RepositoryFile } from '../../../schema/repository/documents.ts';
+import { plainVault } from '../../../schema/repository/vault.ts';
 import { seeded } from '../../../tests/fixtures/mover/disks.ts';
 import { testSeams } from '../../../tests/fixtures/seams.ts';
 import { openPageSink, openRecordSink } from '../pack/record-sink.ts';
@@ -104,10 +105,16 @@ describe('on disk', () => {
 
   /** Packs of a few records each; numbers `from ... to - 1`. */
   async function write(from: number, to: number): Promise<void> {
-    const sink = openRecordSink({ storage, seams, targetBytes: 700 });
+    const sink = openRecordSink({ storage, vault: plainVault, seams, targetBytes: 700 });
     for (let number = from; number < to; number += 1) {
       const payload = Buffer.from(`payload ${number}`);
-      sink.append({ id: idOf(number), codec: 'none', rawLength: payload.length, payload, restorePointId: writers[0]! });
+      sink.append({
+        digest: idOf(number),
+        codec: 'none',
+        rawLength: payload.length,
+        payload,
+        restorePointId: writers[0]!,
+      });
       await sink.sync();
     }
     await sink.close();
@@ -117,10 +124,10 @@ describe('on disk', () => {
 
   test('is rebuilt from the packs when there is none, and is the same from its image', async () => {
     await write(0, 40);
-    const pages = openPageSink(storage, file.uuid, seams);
+    const pages = openPageSink({ storage, vault: plainVault, uuid: file.uuid, seams });
     const page = Buffer.alloc(32, 1);
     const rawLength = page.length;
-    pages.append({ id: digestOf(page), codec: 'none', rawLength, payload: page, restorePointId: writers[1]! });
+    pages.append({ digest: digestOf(page), codec: 'none', rawLength, payload: page, restorePointId: writers[1]! });
     await pages.close();
     const first = await load();
     expect(holds(first.index, 0, 40)).toBe(true);

@@ -74,7 +74,7 @@ const stateOrder = { good: 0, suspect: 1, damaged: 2 } as const;
 function representative(points: readonly DatedPoint[], period: Period): DatedPoint {
   const best = Math.min(...points.map(({ point }) => stateOrder[point.state]));
   // Oldest first.
-  const among = points.filter(({ point }) => stateOrder[point.state] === best).reverse();
+  const among = points.filter(({ point }) => stateOrder[point.state] === best).toReversed();
   return among.find(({ day }) => day >= period.startOf(day)) ?? among.at(-1)!;
 }
 

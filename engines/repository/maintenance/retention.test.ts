@@ -167,7 +167,7 @@ describe('each rule', () => {
 });
 
 describe('good ones', () => {
-  const [a, b, c, d, e] = daily('2026-11-24', 5) as [RetentionPoint, ...RetentionPoint[]] as RetentionPoint[];
+  const [a, b, c, d, e] = daily('2026-11-24', 5);
 
   test('the floor counts good ones only', () => {
     const points = [a!, { ...b!, state: 'suspect' as const }, c!, d!, e!];

@@ -9,7 +9,8 @@ import { layout } from '../storage/layout.ts';
 import type { StagingFile } from '../storage/staging.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { StoredFile } from '../storage/store.ts';
-import { inspectPack, type PackInspection } from './scan-pack.ts';
+import { createWriterCheck } from './known-writers.ts';
+import { inspectPack, type PackIdentity, type PackInspection } from './scan-pack.ts';
 
 export type PackListing = { packId: string; contents: PackContents; records: PackRecord[] };
 export type PackName = { contents: PackContents; packId: string };
@@ -24,17 +25,18 @@ export async function listClosedPacks({ store }: Storage): Promise<PackName[]> {
   return names;
 }
 
-type PackFile = { packId: string; uuid: string; path: string; log: Log; open: () => Promise<StoredFile | null> };
+type PackFile = PackIdentity & { path: string; log: Log; open: () => Promise<StoredFile | null> };
 
 /** `bytes`: length of the file. */
 type Inspected = { bytes: number; found: PackInspection | null };
 
 /** Null: the medium does not give it, or it is gone. */
-async function inspectFile({ packId, uuid, path, log, open }: PackFile): Promise<Inspected | null> {
+async function inspectFile(pack: PackFile): Promise<Inspected | null> {
+  const { path, log, open } = pack;
   const file = await open();
   if (!file) return null;
   try {
-    return { bytes: await file.lengthBytes(), found: await inspectPack(file, packId, uuid) };
+    return { bytes: await file.lengthBytes(), found: await inspectPack(file, pack) };
   } catch (error) {
     if (!isReadFailure(error)) throw error;
     log.error('pack cannot be read', { path, error: String(error) });
@@ -46,14 +48,16 @@ async function inspectFile({ packId, uuid, path, log, open }: PackFile): Promise
 
 /** Records of a closed pack; null, and an error in the log, when the medium or the header does not give them. */
 export async function readClosedPack(
-  { store }: Storage,
+  storage: Storage,
   uuid: string,
   { contents, packId }: PackName,
   log: Log,
 ): Promise<PackListing | null> {
+  const { store } = storage;
   const name = layout.closedPack(contents, packId);
   const path = store.locate(name);
-  const inspected = await inspectFile({ packId, uuid, path, log, open: () => store.open(name) });
+  const isOurs = createWriterCheck(storage);
+  const inspected = await inspectFile({ packId, uuid, isOurs, path, log, open: () => store.open(name) });
   if (!inspected) return null;
   const { found } = inspected;
   if (!found) log.error('pack is damaged: no sound header', { path });
@@ -79,7 +83,8 @@ async function recoverPack(storage: Storage, uuid: string, packId: string, log: 
   const { staging } = storage;
   const name = layout.openPack(packId);
   const path = staging.locate(name);
-  const inspected = await inspectFile({ packId, uuid, path, log, open: () => staging.open(name) });
+  const isOurs = createWriterCheck(storage);
+  const inspected = await inspectFile({ packId, uuid, isOurs, path, log, open: () => staging.open(name) });
   if (!inspected) return null;
   const { found } = inspected;
   if (!found && inspected.bytes > PACK_HEADER_BYTES) {

@@ -16,7 +16,7 @@ export type PackWriter = {
   lengthBytes(): number;
   recordCount(): number;
   /** Offset of the record's header. Nothing is appended when it throws. */
-  append(header: Uint8Array, payload: Uint8Array): number;
+  append(header: Uint8Array, ...payload: Uint8Array[]): number;
   /** Resolves when everything appended is durable, the file's name included. */
   sync(): Promise<void>;
   /** Whether a failed write or sync has made it unfit for more records. */
@@ -39,8 +39,8 @@ export function createPackWriter(storage: Storage, contents: PackContents, uuid:
     lengthBytes: () => file.lengthBytes(),
     recordCount: () => entries.length,
     isBroken: () => file.isBroken(),
-    append: (header, payload) => {
-      const offset = file.appendSync(header, payload);
+    append: (header, ...payload) => {
+      const offset = file.appendSync(header, ...payload);
       entries.push({ header, offset });
       return offset;
     },

@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,11 +6,11 @@ import { repositoryId, restorePointId } from '../../../schema/domain/ids.ts';
 import type { RecordPlace, RecordSink } from '../../../schema/domain/seams.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
 import { encodeRepositoryFile, newRepositoryFile } from '../../../schema/repository/documents.ts';
+import { plainVault } from '../../../schema/repository/vault.ts';
 import { testSeams } from '../../../tests/fixtures/seams.ts';
 import { layout } from '../storage/layout.ts';
 import { openStorage, type Storage } from '../storage/storage.ts';
-import { listClosedPacks, readClosedPack, recoverOpenPacks } from './pack-reader.ts';
-import { createPackWriter } from './pack-writer.ts';
+import { listClosedPacks, readClosedPack } from './pack-reader.ts';
 import { openRecordSink } from './record-sink.ts';
 import { openRecordSource } from './record-source.ts';
 
@@ -39,11 +38,17 @@ const contentOf = (number: number): Buffer => Buffer.alloc(10 + number * 3, `blo
 const idOf = (number: number): Buffer => digestOf(contentOf(number));
 function put(sink: RecordSink, number: number): RecordPlace {
   const payload = contentOf(number);
-  return sink.append({ id: idOf(number), codec: 'none', rawLength: payload.length, payload, restorePointId: writer });
+  return sink.append({
+    digest: idOf(number),
+    codec: 'none',
+    rawLength: payload.length,
+    payload,
+    restorePointId: writer,
+  });
 }
 
 async function readBack(place: RecordPlace, number: number): Promise<boolean> {
-  const source = openRecordSource({ storage });
+  const source = openRecordSource({ storage, vault: plainVault });
   try {
     return Buffer.from(await source.read(place, idOf(number))).equals(contentOf(number));
   } finally {
@@ -61,7 +66,7 @@ const ids = (...numbers: number[]): string[] => numbers.map((number) => idOf(num
 
 describe('sink', () => {
   test('rolls packs at their size, publishes full ones, and keeps every record readable on the way', async () => {
-    const sink = openRecordSink({ storage, seams, targetBytes: 500 });
+    const sink = openRecordSink({ storage, vault: plainVault, seams, targetBytes: 500 });
     const places = [];
     for (let number = 0; number < 20; number += 1) {
       places.push(put(sink, number));
@@ -79,7 +84,7 @@ describe('sink', () => {
   });
 
   test('closing an empty sink leaves nothing, and it may be used again', async () => {
-    const sink = openRecordSink({ storage, seams });
+    const sink = openRecordSink({ storage, vault: plainVault, seams });
     await sink.sync();
     await sink.close();
     expect(await openPacks()).toEqual([]);
@@ -89,7 +94,7 @@ describe('sink', () => {
   });
 
   test('appends and syncs of several users go through each other', async () => {
-    const sink = openRecordSink({ storage, seams, targetBytes: 2000 });
+    const sink = openRecordSink({ storage, vault: plainVault, seams, targetBytes: 2000 });
     const user = async (from: number): Promise<RecordPlace[]> => {
       const places = [];
       for (let number = from; number < from + 25; number += 1) {
@@ -106,22 +111,22 @@ describe('sink', () => {
   });
 
   test('refuses what could not be read again', () => {
-    const sink = openRecordSink({ storage, seams });
+    const sink = openRecordSink({ storage, vault: plainVault, seams });
     const record = {
-      id: idOf(1),
+      digest: idOf(1),
       codec: 'none' as const,
       rawLength: 5,
       payload: Buffer.alloc(4),
       restorePointId: writer,
     };
     expect(() => sink.append(record)).toThrow(expect.objectContaining({ code: 'BUG' }) as Error);
-    expect(() => sink.append({ ...record, rawLength: 4, id: Buffer.alloc(31) })).toThrow(/record of 4 bytes/);
+    expect(() => sink.append({ ...record, rawLength: 4, digest: Buffer.alloc(31) })).toThrow(/record of 4 bytes/);
     const long = { ...record, codec: 'zstd' as const, payload: Buffer.alloc(22) };
     expect(() => sink.append(long)).toThrow(/stored in 22/);
   });
 
   test('a sync that fails loses the pack for everybody who waits, and the next pack is sound', async () => {
-    const sink = openRecordSink({ storage, seams });
+    const sink = openRecordSink({ storage, vault: plainVault, seams });
     const lost = put(sink, 1);
     // The folder goes: the name of the pack cannot be made durable.
     await rm(pathOf(layout.openPacks), { recursive: true });
@@ -141,94 +146,9 @@ describe('sink', () => {
   });
 });
 
-describe('what a dead process left', () => {
-  /** One open pack of three records; where each ends. */
-  async function tornPack(): Promise<{ file: Buffer; ends: number[]; packId: string }> {
-    const sink = openRecordSink({ storage, seams });
-    const places = [0, 1, 2].map((number) => put(sink, number));
-    await sink.sync();
-    const file = await readFile(pathOf(layout.openPack(places[0]!.pack)));
-    return {
-      file,
-      ends: places.map(({ offset, storedLength }) => offset + 128 + storedLength),
-      packId: places[0]!.pack,
-    };
-  }
-
-  test('at every cut the sound records are kept, closed, and can be read', { timeout: 120_000 }, async () => {
-    const { file, ends, packId } = await tornPack();
-    for (let length = 0; length <= file.length; length += 1) {
-      await rm(pathOf(layout.shelfOf('blocks')), { recursive: true, force: true });
-      await writeFile(pathOf(layout.openPack(packId)), file.subarray(0, length));
-      expect(await recoverOpenPacks(storage, uuid, seams.log)).toEqual([]);
-      expect(await openPacks()).toEqual([]);
-      const whole = ends.filter((end) => end <= length).length;
-      expect(await closedIds()).toEqual(whole > 0 ? [packId] : []);
-      if (whole === 0) continue;
-      expect(await recordsOf(packId)).toEqual(ids(...[0, 1, 2].slice(0, whole)));
-      expect((await readFile(pathOf(layout.closedPack('blocks', packId)))).length).toBe(
-        ends[whole - 1]! + whole * 136 + 64,
-      );
-    }
-  });
-
-  test('a footer that was cut, at every cut, is written again', { timeout: 120_000 }, async () => {
-    const { file, packId } = await tornPack();
-    await recoverOpenPacks(storage, uuid, seams.log);
-    const closed = await readFile(pathOf(layout.closedPack('blocks', packId)));
-    for (let length = file.length; length <= closed.length; length += 1) {
-      await rm(pathOf(layout.closedPack('blocks', packId)));
-      await writeFile(pathOf(layout.openPack(packId)), closed.subarray(0, length));
-      await recoverOpenPacks(storage, uuid, seams.log);
-      expect(await readFile(pathOf(layout.closedPack('blocks', packId)))).toEqual(closed);
-    }
-  });
-
-  test('a damaged payload costs its own record only, a damaged header those behind it', async () => {
-    const { file, packId } = await tornPack();
-    const recovered = async (at: number): Promise<string[]> => {
-      await rm(pathOf(layout.shelfOf('blocks')), { recursive: true, force: true });
-      const copy = Buffer.from(file);
-      copy[at]! ^= 1;
-      await writeFile(pathOf(layout.openPack(packId)), copy);
-      await recoverOpenPacks(storage, uuid, seams.log);
-      return recordsOf(packId);
-    };
-    expect(await recovered(64 + 128 + 5)).toEqual(ids(1, 2));
-    expect(await recovered(64 + 128 + 10 + 3)).toEqual(ids(0));
-  });
-
-  test('a pack of which only the header is damaged is not thrown away', async () => {
-    const { file, packId } = await tornPack();
-    const copy = Buffer.from(file);
-    copy[30]! ^= 1;
-    await writeFile(pathOf(layout.openPack(packId)), copy);
-    await recoverOpenPacks(storage, uuid, seams.log);
-    expect(await readFile(pathOf(layout.openPack(packId)))).toEqual(copy);
-  });
-
-  test('packs of another repository are left alone', async () => {
-    const { packId, file } = await tornPack();
-    await recoverOpenPacks(storage, 'cd'.repeat(16), seams.log);
-    expect(await readFile(pathOf(layout.openPack(packId)))).toEqual(file);
-  });
-
-  test('pages go to their own shelf', async () => {
-    const pack = createPackWriter(storage, 'pages', uuid, '77'.repeat(16));
-    const sink = openRecordSink({ storage, seams });
-    const place = put(sink, 1);
-    await sink.sync();
-    const bytes = await readFile(pathOf(layout.openPack(place.pack)));
-    pack.append(bytes.subarray(64, 192), bytes.subarray(192));
-    await pack.sync();
-    await recoverOpenPacks(storage, uuid, seams.log);
-    expect(existsSync(pathOf(layout.closedPack('pages', '77'.repeat(16))))).toBe(true);
-  });
-});
-
 describe('closed packs', () => {
   test('without a sound footer are scanned, not changed; without a sound header listed as unreadable', async () => {
-    const sink = openRecordSink({ storage, seams });
+    const sink = openRecordSink({ storage, vault: plainVault, seams });
     const { pack } = put(sink, 1);
     put(sink, 2);
     await sink.close();
@@ -248,12 +168,12 @@ describe('closed packs', () => {
 
 describe('source', () => {
   test('says what is wrong with a record', async () => {
-    const sink = openRecordSink({ storage, seams });
+    const sink = openRecordSink({ storage, vault: plainVault, seams });
     const place = put(sink, 1);
     const other = put(sink, 2);
     await sink.close();
     const path = pathOf(layout.closedPack('blocks', place.pack));
-    const source = openRecordSource({ storage });
+    const source = openRecordSource({ storage, vault: plainVault });
     const refused = (at: RecordPlace, number = 1) => expect(source.read(at, idOf(number))).rejects;
     await refused({ ...place, offset: place.offset + 1 }).toThrow(/header is damaged/);
     await refused(other).toThrow(/another block lies there/);
@@ -271,9 +191,9 @@ describe('source', () => {
   });
 
   test('follows a pack that moves, and reads from more packs than it keeps open', async () => {
-    const sink = openRecordSink({ storage, seams, targetBytes: 200 });
+    const sink = openRecordSink({ storage, vault: plainVault, seams, targetBytes: 200 });
     const places: RecordPlace[] = [];
-    const source = openRecordSource({ storage });
+    const source = openRecordSource({ storage, vault: plainVault });
     for (let number = 0; number < 80; number += 1) places.push(put(sink, number));
     await expect(source.read(places[79]!, idOf(79))).resolves.toHaveLength(10 + 79 * 3);
     await sink.close();

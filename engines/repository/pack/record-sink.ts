@@ -1,17 +1,18 @@
 /** Where a lane's thread puts records: its own open pack, rolled at the target size. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RecordPlace, RecordSink, Seams } from '../../../schema/domain/seams.ts';
-import { sumOf } from '../../../schema/repository/digest.ts';
-import { parseRepositoryFile } from '../../../schema/repository/documents.ts';
+import { isEncrypted, parseRepositoryFile } from '../../../schema/repository/documents.ts';
 import { DATA_PACK_TARGET_BYTES, MAX_PACK_RECORDS, PAGE_PACK_TARGET_BYTES } from '../../../schema/repository/limits.ts';
 import type { PackContents } from '../../../schema/repository/pack.ts';
-import { encodeRecordHeader, isSoundShape, type RecordKind } from '../../../schema/repository/record.ts';
+import type { SealedRecord } from '../../../schema/repository/sealed-record.ts';
+import type { Vault } from '../../../schema/repository/vault.ts';
 import { layout } from '../storage/layout.ts';
 import type { Storage } from '../storage/storage.ts';
 import { createPackWriter, type PackWriter } from './pack-writer.ts';
 
 type SinkOptions = {
   storage: Storage;
+  vault: Vault;
   uuid: string;
   contents: PackContents;
   seams: Seams;
@@ -21,19 +22,29 @@ type SinkOptions = {
 
 /**
  * A sink for block records in a repository that exists. For one thread; its users may append while a sync is under way. When
- * a sync fails, whatever any user appended and did not sync yet is lost: the caller stops them all. The caller has checked that `id` is the digest of the decoded payload.
+ * a sync fails, whatever any user appended and did not sync yet is lost: the caller stops them all. The caller has checked that `digest` is that of the decoded payload.
  */
-export function openRecordSink(options: { storage: Storage; seams: Seams; targetBytes?: number }): RecordSink {
-  const { storage, seams, targetBytes = DATA_PACK_TARGET_BYTES } = options;
-  return new PackSink({ storage, uuid: uuidOf(storage), contents: 'blocks', seams, targetBytes });
+export function openRecordSink(options: {
+  storage: Storage;
+  vault: Vault;
+  seams: Seams;
+  targetBytes?: number;
+}): RecordSink {
+  const { storage, vault, seams, targetBytes = DATA_PACK_TARGET_BYTES } = options;
+  return new PackSink({ storage, vault, uuid: uuidFor(storage, vault), contents: 'blocks', seams, targetBytes });
 }
 
 /** A sink for map pages. */
-export const openPageSink = (storage: Storage, uuid: string, seams: Seams): RecordSink =>
-  new PackSink({ storage, uuid, contents: 'pages', seams, targetBytes: PAGE_PACK_TARGET_BYTES });
+export const openPageSink = (options: { storage: Storage; vault: Vault; uuid: string; seams: Seams }): RecordSink =>
+  new PackSink({ ...options, contents: 'pages', targetBytes: PAGE_PACK_TARGET_BYTES });
 
-const uuidOf = ({ staging }: Storage): string =>
-  parseRepositoryFile(staging.readTextSync(layout.repositoryFile), staging.locate(layout.repositoryFile)).uuid;
+/** BUG when the vault is of the other kind: nothing may ever be written in the clear beside what is encrypted. */
+function uuidFor({ staging }: Storage, vault: Vault): string {
+  const path = staging.locate(layout.repositoryFile);
+  const file = parseRepositoryFile(staging.readTextSync(layout.repositoryFile), path);
+  if (isEncrypted(file) === vault.isEncrypted) return file.uuid;
+  throw new TidemarkError('BUG', `${path}: the repository and the vault of a sink are not of one kind`);
+}
 
 class PackSink implements RecordSink {
   readonly #options: SinkOptions;
@@ -49,20 +60,18 @@ class PackSink implements RecordSink {
   }
 
   append(record: Parameters<RecordSink['append']>[0]): RecordPlace {
-    const { id, codec, rawLength, payload, restorePointId } = record;
-    const storedLength = payload.byteLength;
-    if (id.byteLength !== 32 || !isSoundShape({ codec, rawLength, storedLength }))
-      throw new TidemarkError('BUG', `record of ${rawLength} bytes stored in ${storedLength} with codec ${codec}`);
-    const kind: RecordKind = this.#options.contents === 'pages' ? 'page' : 'block';
-    const payloadSum = sumOf(payload);
-    const header = encodeRecordHeader({ kind, codec, rawLength, storedLength, restorePointId, id, payloadSum });
+    const { vault, contents } = this.#options;
+    const { digest, ...rest } = record;
+    const kind = contents === 'pages' ? 'page' : 'block';
+    const sealed = vault.sealRecord({ kind, id: vault.idOf(digest), ...rest });
     const pack = (this.#current ??= this.#newPack());
-    const offset = this.#appendTo(pack, header, payload);
+    const offset = this.#appendTo(pack, sealed);
     if (pack.lengthBytes() >= this.#options.targetBytes || pack.recordCount() >= MAX_PACK_RECORDS) {
       this.#full.push(pack);
       this.#current = null;
     }
-    return { pack: pack.packId, offset, storedLength, rawLength, codec };
+    const { rawLength, codec } = record;
+    return { pack: pack.packId, offset, storedLength: sealed.storedLength, rawLength, codec };
   }
 
   sync(): Promise<void> {
@@ -80,9 +89,9 @@ class PackSink implements RecordSink {
     return createPackWriter(storage, contents, uuid, Buffer.from(seams.random.bytes(16)).toString('hex'));
   }
 
-  #appendTo(pack: PackWriter, header: Buffer, payload: Uint8Array): number {
+  #appendTo(pack: PackWriter, { header, parts }: SealedRecord): number {
     try {
-      return pack.append(header, payload);
+      return pack.append(header, ...parts);
     } catch (error) {
       if (pack.isBroken()) {
         this.#drop(pack);

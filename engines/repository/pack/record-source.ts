@@ -1,9 +1,8 @@
 /** Reads stored payloads, wherever their pack is by now: open, closed, or moved between two looks. */
-import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RecordPlace, RecordSource } from '../../../schema/domain/seams.ts';
-import { sumOf } from '../../../schema/repository/digest.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
-import { decodeRecordHeader, isSoundShape } from '../../../schema/repository/record.ts';
+import { decodeRecordHeader, isSoundShape, recordError } from '../../../schema/repository/record.ts';
+import type { Vault } from '../../../schema/repository/vault.ts';
 import { isReadFailure } from '../storage/files.ts';
 import { layout } from '../storage/layout.ts';
 import type { Storage } from '../storage/storage.ts';
@@ -11,42 +10,34 @@ import type { StoredFile } from '../storage/store.ts';
 
 const MAX_OPEN_PACKS = 32;
 
-/** Bounded: at most 32 packs open. Reads may run side by side. `read` gives the payload as stored, its sum checked. */
-export function openRecordSource({ storage }: { storage: Storage }): RecordSource {
+/** Bounded: at most 32 packs open. Reads may run side by side. */
+export function openRecordSource({ storage, vault }: { storage: Storage; vault: Vault }): RecordSource {
   const packs = createPackCache(storage);
   return {
-    read: async (place, id) => {
-      if (!isSoundShape(place)) throw damaged(place, id, 'impossible lengths');
+    read: async (place, digest) => {
+      const id = vault.idOf(digest);
+      // Which of the two it should be, the vault says when it sees the header.
+      if (!isSoundShape(place) && !isSoundShape(place, true)) throw damaged(place, id, 'impossible lengths');
       const bytes = Buffer.allocUnsafe(RECORD_HEADER_BYTES + place.storedLength);
       const got = await packs.read(place.pack, bytes, place.offset).catch((error: unknown) => {
         throw isReadFailure(error) ? damaged(place, id, 'the medium does not give it') : error;
       });
       if (got === null) throw damaged(place, id, 'its pack is missing');
-      return checkedPayload(bytes.subarray(0, got), place, id);
+      return payloadOf(vault, bytes.subarray(0, got), place, id);
     },
     close: () => packs.close(),
   };
 }
 
-function damaged(place: RecordPlace, id: Uint8Array, why: string): TidemarkError {
-  const digest = Buffer.from(id).toString('hex');
-  return new TidemarkError('DAMAGED_BLOCK', `block ${digest} in pack ${place.pack} at ${place.offset}: ${why}`, {
-    digest,
-    pack: place.pack,
-    offset: place.offset,
-  });
-}
+const damaged = (place: RecordPlace, id: Uint8Array, why: string) => recordError('DAMAGED_BLOCK', id, place, why);
 
-function checkedPayload(bytes: Buffer, place: RecordPlace, id: Uint8Array): Uint8Array {
+function payloadOf(vault: Vault, bytes: Buffer, place: RecordPlace, id: Uint8Array): Uint8Array {
   const header = decodeRecordHeader(bytes);
   if (!header) throw damaged(place, id, 'its header is damaged');
   if (Buffer.compare(header.id, id) !== 0) throw damaged(place, id, 'another block lies there');
   const same = header.storedLength === place.storedLength && header.rawLength === place.rawLength;
   if (!same || header.codec !== place.codec) throw damaged(place, id, 'its header differs from the index');
-  const payload = bytes.subarray(RECORD_HEADER_BYTES);
-  if (payload.byteLength !== place.storedLength) throw damaged(place, id, 'it is cut short');
-  if (Buffer.compare(sumOf(payload), header.payloadSum) !== 0) throw damaged(place, id, 'its payload is damaged');
-  return payload;
+  return vault.openRecord(header, bytes.subarray(RECORD_HEADER_BYTES), place);
 }
 
 /** Least recently used packs are closed; a pack in use is closed after its last read. */

@@ -51,21 +51,21 @@ async function decide(parts: Parts, known: NonNullable<ReturnType<typeof stateOf
 }
 
 /** On a full disk reserve and ledger make room: they are worth nothing any more, whether or not the abort is complete. */
-async function bury({ storage }: Parts, point: OpenPoint, tombstone: Tombstone): Promise<Decision> {
+async function bury(parts: Parts, point: OpenPoint, tombstone: Tombstone): Promise<Decision> {
   try {
-    return await writeTombstone(storage, tombstone);
+    return await writeTombstone(parts, tombstone);
   } catch (error) {
     if (errorCodeOf(error) !== 'REPOSITORY_FULL') throw error;
     for (const disk of point.disks.values()) disk.frames.fill(-1);
-    await storage.staging.remove(layout.reserve(tombstone.restorePointId));
+    await parts.storage.staging.remove(layout.reserve(tombstone.restorePointId));
     await point.ledger.empty();
-    return writeTombstone(storage, tombstone);
+    return writeTombstone(parts, tombstone);
   }
 }
 
 async function abortUnknown(parts: Parts, { restorePointId, run }: AbortRequest): Promise<Decision> {
   const id = restorePointId !== null && isId128(restorePointId) ? restorePointId : freshId(parts);
-  const decision = await writeTombstone(parts.storage, tombstoneOf(parts, id, run));
+  const decision = await writeTombstone(parts, tombstoneOf(parts, id, run));
   await settle(parts, id, decision);
   return decision;
 }

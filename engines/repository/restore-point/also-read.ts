@@ -3,8 +3,8 @@ import { type Extent, union, widenToBlocks } from '../../../schema/domain/extent
 import type { HeadDisk } from '../../../schema/repository/documents.ts';
 import { PAGE_ENTRIES } from '../../../schema/repository/limits.ts';
 import { blockLengthOf, entryOf, leafCountOf } from '../../../schema/repository/map-page.ts';
-import type { RecordIndex } from '../index/record-index.ts';
 import { baseMapOf, hasBaseBlock, resolves } from './base-view.ts';
+import type { DigestIndex } from './digest-index.ts';
 import { soundLeaf, type PageReader } from './page-reader.ts';
 
 /** The answer travels through workflow histories: beyond this many extents it is coarser, never shorter. */
@@ -13,7 +13,7 @@ const MAX_SOUND_MAPS = 1024;
 
 /** Maps of which nothing was lost when the index had forgotten so much: a repeated assignment does not look again. */
 export type SoundMaps = Map<string, number>;
-type Shelf = { pages: PageReader; index: RecordIndex; soundMaps: SoundMaps };
+type Shelf = { pages: PageReader; index: DigestIndex; soundMaps: SoundMaps };
 
 /**
  * Sorted, whole blocks: from the smaller size's end on where the disk was resized (with the block that holds it), and

@@ -64,7 +64,7 @@ async function giveFence(
     ...head,
     disks: given ? head.disks.map((one) => (one === given ? fresh : one)) : [...head.disks, fresh],
   };
-  await saveHead(parts.storage, next);
+  await saveHead(parts, next);
   point.head = next;
   if (isBound) point.disks.get(plan.diskKey)!.head = fresh;
   else point.disks.set(plan.diskKey, newOpenDisk(fresh));

@@ -3,7 +3,7 @@ import { PAGE_ENTRIES } from '../../../schema/repository/limits.ts';
 import { blockLengthOf, entryOf } from '../../../schema/repository/map-page.ts';
 import type { HeadDisk } from '../../../schema/repository/documents.ts';
 import { isZero } from '../../../schema/repository/digest.ts';
-import type { RecordIndex } from '../index/record-index.ts';
+import type { DigestIndex } from './digest-index.ts';
 import { soundLeaf, type DiskMap, type PageReader } from './page-reader.ts';
 
 export const baseMapOf = (disk: HeadDisk): DiskMap | null =>
@@ -36,5 +36,5 @@ export async function baseEntries(
 }
 
 /** Whether the repository has a record of `length` bytes for an entry of a map. */
-export const resolves = (index: RecordIndex, entry: Uint8Array, length: number): boolean =>
+export const resolves = (index: DigestIndex, entry: Uint8Array, length: number): boolean =>
   index.holds(entry, length) || isZero(entry);

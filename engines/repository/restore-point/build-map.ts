@@ -9,9 +9,9 @@ import type { Conservation } from '../../../schema/domain/restore-point.ts';
 import type { HeadDisk } from '../../../schema/repository/documents.ts';
 import { DIGEST_BYTES, PAGE_ENTRIES } from '../../../schema/repository/limits.ts';
 import { blockLengthOf, entryOf, leafCountOf, ZERO_ENTRY } from '../../../schema/repository/map-page.ts';
-import type { RecordIndex } from '../index/record-index.ts';
 import { BlockAccount, notConserved } from './block-account.ts';
 import { baseMapOf, hasBaseBlock } from './base-view.ts';
+import type { DigestIndex } from './digest-index.ts';
 import { createMapWriter } from './map-writer.ts';
 import { blocksOf, type OpenDisk, type OpenPoint } from './open-point.ts';
 import { soundLeaf } from './page-reader.ts';
@@ -103,7 +103,7 @@ const windowOfLeaf = ({ blockSize }: HeadDisk, at: number): number => Math.floor
 type NewBlock = { block: number; digest: Uint8Array; length: number };
 
 /** Whether this is the first reference to a record that this restore point wrote. DAMAGED_BLOCK when there is none. */
-function isFirst(index: RecordIndex, firsts: FirstReferences, head: HeadDisk, of: NewBlock): boolean {
+function isFirst(index: DigestIndex, firsts: FirstReferences, head: HeadDisk, of: NewBlock): boolean {
   const found = index.lookup(of.digest);
   if (found?.place.rawLength === of.length) return firsts.note(found);
   const digest = Buffer.from(of.digest).toString('hex');

@@ -9,10 +9,9 @@ import {
   type Head,
   type Tombstone,
 } from '../../../schema/repository/documents.ts';
-import { MAX_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
+import { manifestFile, readDocument, tombstoneFile, type SealedStorage } from '../storage/documents.ts';
 import { errnoOf } from '../storage/files.ts';
 import { layout } from '../storage/layout.ts';
-import type { Storage } from '../storage/storage.ts';
 import type { OpenPoint } from './open-point.ts';
 import type { Parts } from './parts.ts';
 import { outcomeOf, type RunState } from './points.ts';
@@ -21,31 +20,33 @@ export type Decision = Exclude<RunState, { state: 'open' }>;
 
 /** What lies on disk for an open restore point: left by a try of which the last sync failed. Durable when it returns. */
 export async function findDecision(parts: Parts, head: Head): Promise<Decision | null> {
-  const { staging, store } = parts.storage;
-  const id = head.restorePointId;
-  const manifestName = layout.manifest(head.spec.vm.vmId, id);
-  const sealed = await store.readText(manifestName, MAX_DOCUMENT_BYTES);
+  const { storage, vault } = parts;
+  const { staging, store } = storage;
+  const ofManifest = manifestFile(vault, head.spec.vm.vmId, head.restorePointId);
+  const sealed = await readDocument(store, vault, ofManifest);
   if (sealed !== null) {
-    await store.confirm(manifestName);
-    const { manifest, digest } = parseManifest(sealed, store.locate(manifestName));
+    await store.confirm(ofManifest.file);
+    const { manifest, digest } = parseManifest(sealed, store.locate(ofManifest.file));
     return { state: 'sealed', sealed: outcomeOf(manifest, digest) };
   }
-  const tombstone = layout.tombstone(id);
-  const aborted = await staging.readText(tombstone, MAX_DOCUMENT_BYTES);
+  const ofTombstone = tombstoneFile(head.restorePointId);
+  const aborted = await readDocument(staging, vault, ofTombstone);
   if (aborted === null) return null;
-  await staging.confirm(tombstone);
-  return { state: 'aborted', tombstone: parseTombstone(aborted, staging.locate(tombstone)) };
+  await staging.confirm(ofTombstone.file);
+  return { state: 'aborted', tombstone: parseTombstone(aborted, staging.locate(ofTombstone.file)) };
 }
 
 /** The commit point. Nothing but what is on disk before counts afterwards. */
-export async function writeManifest({ store }: Storage, manifest: Manifest): Promise<Decision> {
+export async function writeManifest({ storage, vault }: SealedStorage, manifest: Manifest): Promise<Decision> {
   const { text, digest } = encodeManifest(manifest);
-  await store.putIfAbsent(layout.manifest(manifest.vm.vmId, manifest.restorePointId), text);
+  const of = manifestFile(vault, manifest.vm.vmId, manifest.restorePointId);
+  await storage.store.putIfAbsent(of.file, vault.sealText(of, text));
   return { state: 'sealed', sealed: outcomeOf(manifest, digest) };
 }
 
-export async function writeTombstone({ staging }: Storage, tombstone: Tombstone): Promise<Decision> {
-  await staging.putIfAbsent(layout.tombstone(tombstone.restorePointId), encodeTombstone(tombstone));
+export async function writeTombstone({ storage, vault }: SealedStorage, tombstone: Tombstone): Promise<Decision> {
+  const of = tombstoneFile(tombstone.restorePointId);
+  await storage.staging.putIfAbsent(of.file, vault.sealText(of, encodeTombstone(tombstone)));
   return { state: 'aborted', tombstone };
 }
 

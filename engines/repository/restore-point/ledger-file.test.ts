@@ -2,8 +2,10 @@ import { appendFile, mkdtemp, open, readFile, rm, stat, truncate, writeFile } fr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { restorePointId } from '../../../schema/domain/ids.ts';
 import { digestOf, hexDigestOf } from '../../../schema/repository/digest.ts';
 import { encodeLedgerRecord, type LedgerRecord } from '../../../schema/repository/ledger.ts';
+import { plainVault } from '../../../schema/repository/vault.ts';
 import { openStorage } from '../storage/storage.ts';
 import { openLedgerFile, type LedgerFile } from './ledger-file.ts';
 
@@ -26,6 +28,8 @@ const recordOf = (window: number): LedgerRecord => ({
 
 let folder: string;
 let path: string;
+const vault = plainVault;
+const owner = restorePointId('00'.repeat(16));
 const opened: LedgerFile[] = [];
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'td-ledger-'));
@@ -39,7 +43,7 @@ afterEach(async () => {
 async function openOne(): Promise<{ ledger: LedgerFile; found: { window: number; offset: number }[] }> {
   const found: { window: number; offset: number }[] = [];
   const { staging } = openStorage({ kind: 'folder', folder });
-  const ledger = await openLedgerFile(staging, 'ledger', (record, offset) =>
+  const ledger = await openLedgerFile({ staging, name: 'ledger', vault, ledger: owner }, (record, offset) =>
     found.push({ window: record.firstWindow, offset }),
   );
   opened.push(ledger);

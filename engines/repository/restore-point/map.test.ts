@@ -4,15 +4,19 @@ import type { RecordPlace, RecordSource } from '../../../schema/domain/seams.ts'
 import { digestOf } from '../../../schema/repository/digest.ts';
 import type { HeadDisk } from '../../../schema/repository/documents.ts';
 import { heightOf } from '../../../schema/repository/map-page.ts';
+import { plainVault } from '../../../schema/repository/vault.ts';
 import { MIB, planOf } from '../../../tests/fixtures/repository/test-repository.ts';
 import { seeded } from '../../../tests/fixtures/mover/disks.ts';
 import { createRecordIndex, type RecordIndex } from '../index/record-index.ts';
 import { alsoReadOf, type SoundMaps } from './also-read.ts';
+import { createDigestIndex, type DigestIndex } from './digest-index.ts';
 import { createMapWriter } from './map-writer.ts';
 import { createPageReader, type DiskMap, type PageReader } from './page-reader.ts';
 
 const writer = restorePointId('00'.repeat(16));
 const entryOf = (block: number): Buffer => digestOf(Buffer.from(`block ${block}`));
+
+const byDigest = (index: RecordIndex): DigestIndex => createDigestIndex(index, plainVault);
 
 /** Pages in memory, found through an index. */
 function createShelf() {
@@ -32,7 +36,7 @@ function createShelf() {
     return id;
   };
   const source: RecordSource = { read: async (place) => pages.get(place.offset)!, close: async () => undefined };
-  return { index, put, pages, reader: createPageReader(index, source) };
+  return { index, put, pages, reader: createPageReader(byDigest(index), source) };
 }
 
 function mapOf(put: (page: Uint8Array) => Uint8Array, blocks: number, entry = entryOf): DiskMap {
@@ -110,7 +114,7 @@ describe('what an increment also reads', () => {
     soundMaps = new Map();
   });
   const ask = (pages: PageReader, index: RecordIndex, map: DiskMap, sizeBytes: number, mode?: 'comparison') =>
-    alsoReadOf({ pages, index, soundMaps }, headOf(map, sizeBytes, mode));
+    alsoReadOf({ pages, index: byDigest(index), soundMaps }, headOf(map, sizeBytes, mode));
 
   test.each([
     ['the same size', 5 * MIB + 7, 5 * MIB + 7, []],
@@ -138,7 +142,7 @@ describe('what an increment also reads', () => {
       { offset: 10 * MIB, length: MIB },
     ]);
     index.forget(await reader.leafDigest(map, 1));
-    const fresh = createPageReader(index, {
+    const fresh = createPageReader(byDigest(index), {
       read: async ({ offset }) => pages.get(offset)!,
       close: async () => undefined,
     });

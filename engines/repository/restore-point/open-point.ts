@@ -5,9 +5,8 @@ import type { DiskKey, RestorePointId } from '../../../schema/domain/ids.ts';
 import type { TransferCursor } from '../../../schema/domain/seams.ts';
 import { encodeHead, parseHead, type Head, type HeadDisk } from '../../../schema/repository/documents.ts';
 import type { LedgerRecord } from '../../../schema/repository/ledger.ts';
-import { MAX_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
+import { headFile, readDocument, type SealedStorage } from '../storage/documents.ts';
 import { layout } from '../storage/layout.ts';
-import type { Storage } from '../storage/storage.ts';
 import { openLedgerFile, type LedgerFile } from './ledger-file.ts';
 
 /** `frames[w]`: ledger offset of the last frame of window w, -1 when it is not durable yet. */
@@ -47,20 +46,21 @@ export function cursorOf(disk: OpenDisk): TransferCursor {
 export const blocksOf = (disk: HeadDisk): number => blockCountOf(disk.plan.sizeBytes, disk.blockSize);
 
 /** Makes the head durable; call before the change it holds is told to anyone. */
-export async function saveHead({ staging }: Storage, head: Head): Promise<void> {
-  await staging.replace(layout.head(head.restorePointId), encodeHead(head));
+export async function saveHead({ storage, vault }: SealedStorage, head: Head): Promise<void> {
+  const of = headFile(head.restorePointId);
+  await storage.staging.replace(of.file, vault.sealText(of, encodeHead(head)));
 }
 
 /** Not zeros: some file systems store those for nothing. */
 const RESERVE = 'room for a tombstone '.repeat(400).slice(0, 8192);
 
 /** A new open restore point, durable when it returns. */
-export async function createOpenPoint(storage: Storage, head: Head, nowMs: number): Promise<OpenPoint> {
-  const { staging } = storage;
+export async function createOpenPoint(shelf: SealedStorage, head: Head, nowMs: number): Promise<OpenPoint> {
+  const { staging } = shelf.storage;
   try {
     await staging.replace(layout.reserve(head.restorePointId), RESERVE);
-    await saveHead(storage, head);
-    return await openPoint(storage, head, nowMs, () => true);
+    await saveHead(shelf, head);
+    return await openPoint(shelf, head, nowMs, () => true);
   } catch (error) {
     await staging.remove(layout.openFolder(head.restorePointId)).catch(() => undefined);
     throw error;
@@ -70,27 +70,34 @@ export async function createOpenPoint(storage: Storage, head: Head, nowMs: numbe
 /** Whether every record that a window names is there. */
 export type Resolver = (record: LedgerRecord) => boolean;
 
-/** What a process before this one left open; null when its head never became durable. REPOSITORY_CORRUPT for a damaged head. */
+/** What a process before this one left open; null when its head never became durable. REPOSITORY_CORRUPT for a damaged head; TAMPERED. */
 export async function loadOpenPoint(
-  storage: Storage,
+  shelf: SealedStorage,
   id: RestorePointId,
   nowMs: number,
   isWhole: Resolver,
 ): Promise<OpenPoint | null> {
-  const { staging } = storage;
-  const text = await staging.readText(layout.head(id), MAX_DOCUMENT_BYTES);
+  const { staging } = shelf.storage;
+  const text = await readDocument(staging, shelf.vault, headFile(id));
   if (text === null) return null;
   const path = staging.locate(layout.head(id));
   const head = parseHead(text, path);
   if (head.restorePointId !== id)
     throw new TidemarkError('REPOSITORY_CORRUPT', `${path} is of restore point ${head.restorePointId}`, { path });
-  return openPoint(storage, head, nowMs, isWhole);
+  return openPoint(shelf, head, nowMs, isWhole);
 }
 
-async function openPoint({ staging }: Storage, head: Head, nowMs: number, isWhole: Resolver): Promise<OpenPoint> {
+async function openPoint(
+  { storage, vault }: SealedStorage,
+  head: Head,
+  nowMs: number,
+  isWhole: Resolver,
+): Promise<OpenPoint> {
   const disks = new Map(head.disks.map((disk) => [disk.plan.diskKey, newOpenDisk(disk)]));
   const point = { head, disks, closing: false, lastWriteAt: nowMs } as Omit<OpenPoint, 'ledger'> as OpenPoint;
-  point.ledger = await openLedgerFile(staging, layout.ledger(head.restorePointId), (record, offset) =>
+  const { restorePointId: ledger } = head;
+  const of = { staging: storage.staging, name: layout.ledger(ledger), vault, ledger };
+  point.ledger = await openLedgerFile(of, (record, offset) =>
     // A window whose blocks were lost is sent again.
     noteFrame(point, record, isWhole(record) ? offset : -1),
   );

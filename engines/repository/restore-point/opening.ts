@@ -34,7 +34,8 @@ export async function openRestorePoint(parts: Parts, spec: RestorePointSpec): Pr
   };
 }
 
-async function openNew({ points, storage, seams }: Parts, spec: RestorePointSpec): Promise<Head> {
+async function openNew(parts: Parts, spec: RestorePointSpec): Promise<Head> {
+  const { points, seams } = parts;
   const nowMs = seams.clock.now();
   const head: Head = {
     format: FORMAT_VERSION,
@@ -45,7 +46,7 @@ async function openNew({ points, storage, seams }: Parts, spec: RestorePointSpec
     declared: [],
     disks: [],
   };
-  points.open.set(head.restorePointId, await createOpenPoint(storage, head, nowMs));
+  points.open.set(head.restorePointId, await createOpenPoint(parts, head, nowMs));
   return head;
 }
 
@@ -77,7 +78,7 @@ export async function declareDisks(
   await checkRoom(parts);
   const declared = of.disks.map(({ diskKey, sizeBytes, identity }) => ({ diskKey, sizeBytes, identity }));
   const head = { ...point.head, declared };
-  await saveHead(parts.storage, head);
+  await saveHead(parts, head);
   point.head = head;
 }
 

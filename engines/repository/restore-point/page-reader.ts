@@ -5,7 +5,7 @@ import type { RecordSource } from '../../../schema/domain/seams.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
 import { PAGE_ENTRIES } from '../../../schema/repository/limits.ts';
 import { entryOf, isPageLength } from '../../../schema/repository/map-page.ts';
-import type { RecordIndex } from '../index/record-index.ts';
+import type { DigestIndex } from './digest-index.ts';
 
 const CACHED_PAGES = 1024;
 
@@ -19,7 +19,7 @@ export type PageReader = {
   leaf(map: DiskMap, leaf: number): Promise<Uint8Array>;
 };
 
-export function createPageReader(index: RecordIndex, source: RecordSource): PageReader {
+export function createPageReader(index: DigestIndex, source: RecordSource): PageReader {
   const cache = new Map<string, Promise<Uint8Array>>();
 
   function page(digest: Uint8Array): Promise<Uint8Array> {
@@ -71,7 +71,7 @@ const badMap = (map: DiskMap, why: string): TidemarkError =>
   new TidemarkError('REPOSITORY_CORRUPT', `block map ${map.root}: ${why}`, { root: map.root });
 
 async function readPage(
-  index: RecordIndex,
+  index: DigestIndex,
   source: RecordSource,
   digest: Uint8Array,
   key: string,

@@ -2,7 +2,7 @@
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { RecordSink } from '../../../schema/domain/seams.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
-import type { NewRecord, RecordIndex } from '../index/record-index.ts';
+import type { DigestIndex, StoredRecord } from './digest-index.ts';
 
 /** Pages that wait for a sync: bounds what is kept of them. */
 const MAX_WAITING = 1024;
@@ -18,23 +18,23 @@ export type PageStore = {
   close(): Promise<void>;
 };
 
-export function createPageStore(sink: RecordSink, index: RecordIndex): PageStore {
-  let waiting = new Map<string, NewRecord>();
+export function createPageStore(sink: RecordSink, index: DigestIndex): PageStore {
+  let waiting = new Map<string, StoredRecord>();
   return {
     put: (page, writer) => {
-      const id = digestOf(page);
-      const key = id.toString('latin1');
-      if (waiting.has(key) || index.lookup(id)?.kind === 'page') return id;
+      const digest = digestOf(page);
+      const key = digest.toString('latin1');
+      if (waiting.has(key) || index.lookup(digest)?.kind === 'page') return digest;
       const bytes = Uint8Array.from(page);
       const place = sink.append({
-        id,
+        digest,
         codec: 'none',
         rawLength: bytes.byteLength,
         payload: bytes,
         restorePointId: writer,
       });
-      waiting.set(key, { id, kind: 'page', place, writer });
-      return id;
+      waiting.set(key, { digest, kind: 'page', place, writer });
+      return digest;
     },
     isFull: () => waiting.size >= MAX_WAITING,
     flush: async () => {

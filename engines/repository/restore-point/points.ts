@@ -5,11 +5,10 @@ import type { Manifest, SealOutcome } from '../../../schema/domain/restore-point
 import type { Clock, Log } from '../../../schema/domain/seams.ts';
 import { isId128 } from '../../../schema/repository/digest.ts';
 import { parseManifest, parseTombstone, type Tombstone } from '../../../schema/repository/documents.ts';
-import { MAX_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
-import type { RecordIndex } from '../index/record-index.ts';
+import { listedManifest, manifestFile, readDocument, tombstoneFile, type SealedStorage } from '../storage/documents.ts';
 import { isReadFailure } from '../storage/files.ts';
 import { layout } from '../storage/layout.ts';
-import type { Storage } from '../storage/storage.ts';
+import type { DigestIndex } from './digest-index.ts';
 import { loadOpenPoint, type OpenPoint } from './open-point.ts';
 
 export type Points = {
@@ -20,7 +19,7 @@ export type Points = {
   damaged: string[];
 };
 
-type Loading = { storage: Storage; clock: Clock; log: Log; index: RecordIndex };
+type Loading = SealedStorage & { clock: Clock; log: Log; index: DigestIndex };
 
 export async function loadPoints(loading: Loading): Promise<Points> {
   const points: Points = { open: new Map(), sealed: new Map(), aborted: new Map(), damaged: [] };
@@ -36,19 +35,21 @@ async function orDamaged<T>(loading: Loading, points: Points, path: string, read
     return await read();
   } catch (error) {
     // One sector that cannot be read must not keep the whole repository closed.
-    if (errorCodeOf(error) !== 'REPOSITORY_CORRUPT' && !isReadFailure(error)) throw error;
-    loading.log.error('damaged document left as it is', { path, error: String(error) });
+    const code = errorCodeOf(error);
+    if (code !== 'REPOSITORY_CORRUPT' && code !== 'TAMPERED' && !isReadFailure(error)) throw error;
+    loading.log.error('damaged document left as it is', { path, code, error: String(error) });
     points.damaged.push(path);
     return null;
   }
 }
 
 async function loadSealed(loading: Loading, points: Points): Promise<void> {
-  const { store } = loading.storage;
+  const { vault, storage } = loading;
+  const { store } = storage;
   for (const name of await store.list(layout.manifests)) {
     const path = store.locate(name);
     const found = await orDamaged(loading, points, path, async () => {
-      const text = await store.readText(name, MAX_DOCUMENT_BYTES);
+      const text = await readDocument(store, vault, listedManifest(name));
       return text === null ? null : parseManifest(text, path);
     });
     if (found) points.sealed.set(found.manifest.restorePointId, outcomeOf(found.manifest, found.digest));
@@ -62,12 +63,13 @@ export const outcomeOf = (manifest: Manifest, manifestDigest: string): SealOutco
 });
 
 async function loadAborted(loading: Loading, points: Points): Promise<void> {
-  const { staging } = loading.storage;
-  for (const file of await staging.list(layout.aborted)) {
-    const name = `${layout.aborted}/${file}`;
-    const path = staging.locate(name);
+  const { vault, storage } = loading;
+  const { staging } = storage;
+  for (const id of await staging.list(layout.aborted)) {
+    const of = tombstoneFile(id);
+    const path = staging.locate(of.file);
     const found = await orDamaged(loading, points, path, async () => {
-      const text = await staging.readText(name, MAX_DOCUMENT_BYTES);
+      const text = await readDocument(staging, vault, of);
       return text === null ? null : parseTombstone(text, path);
     });
     if (found) points.aborted.set(found.restorePointId, found);
@@ -86,7 +88,7 @@ async function loadOpen(loading: Loading, points: Points): Promise<void> {
 async function loadOneOpen(loading: Loading, points: Points, id: RestorePointId): Promise<void> {
   const { staging } = loading.storage;
   const folder = layout.openFolder(id);
-  if (!(await confirmDecision(loading.storage, points, id))) {
+  if (!(await confirmDecision(loading, points, id))) {
     const path = staging.locate(folder);
     const point = await orDamaged(loading, points, path, () => readOpen(loading, id));
     if (point) points.open.set(id, point);
@@ -96,17 +98,17 @@ async function loadOneOpen(loading: Loading, points: Points, id: RestorePointId)
 }
 
 /** Whether there is one. It was read from memory, perhaps: it is made durable before what led to it goes. */
-async function confirmDecision({ staging, store }: Storage, points: Points, id: RestorePointId): Promise<boolean> {
+async function confirmDecision({ storage, vault }: Loading, points: Points, id: RestorePointId): Promise<boolean> {
   const sealed = points.sealed.get(id);
-  if (sealed) await store.confirm(layout.manifest(sealed.manifest.vm.vmId, id));
-  else if (points.aborted.has(id)) await staging.confirm(layout.tombstone(id));
+  if (sealed) await storage.store.confirm(manifestFile(vault, sealed.manifest.vm.vmId, id).file);
+  else if (points.aborted.has(id)) await storage.staging.confirm(layout.tombstone(id));
   else return false;
   return true;
 }
 
-const readOpen = ({ storage, clock, index }: Loading, id: RestorePointId): Promise<OpenPoint | null> =>
-  loadOpenPoint(storage, id, clock.now(), (record) =>
-    record.entries.every((entry) => entry.kind !== 'data' || index.lookup(entry.digest) !== null),
+const readOpen = (loading: Loading, id: RestorePointId): Promise<OpenPoint | null> =>
+  loadOpenPoint(loading, id, loading.clock.now(), (record) =>
+    record.entries.every((entry) => entry.kind !== 'data' || loading.index.lookup(entry.digest) !== null),
   );
 
 export type RunState =

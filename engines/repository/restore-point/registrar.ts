@@ -12,8 +12,8 @@ import type { FinishedWindow, OfferAnswer, TransferHello, TransferRegistrar } fr
 import type { Clock } from '../../../schema/domain/seams.ts';
 import { encodeLedgerRecord, type LedgerRecord } from '../../../schema/repository/ledger.ts';
 import { MAX_WINDOW_BLOCKS } from '../../../schema/repository/limits.ts';
-import type { RecordIndex } from '../index/record-index.ts';
 import { baseEntries } from './base-view.ts';
+import type { DigestIndex } from './digest-index.ts';
 import { blocksOf, cursorOf, noteFrame, type OpenDisk, type OpenPoint } from './open-point.ts';
 import type { PageReader } from './page-reader.ts';
 import { requireOpen, type Points } from './points.ts';
@@ -31,7 +31,7 @@ type Connection = {
   promises: Map<number, Map<string, number>>;
 };
 
-export type RegistrarParts = { points: Points; index: RecordIndex; pages: PageReader; clock: Clock };
+export type RegistrarParts = { points: Points; index: DigestIndex; pages: PageReader; clock: Clock };
 
 export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
   const connections = new Map<string, Connection>();
@@ -131,7 +131,7 @@ function checkOffer(connection: Connection, firstBlock: number, digests: Uint8Ar
 }
 
 function answer(
-  index: RecordIndex,
+  index: DigestIndex,
   connection: Connection,
   block: number,
   digest: Uint8Array,
@@ -159,9 +159,9 @@ function promisesOf(connection: Connection, window: number): Map<string, number>
 }
 
 /** The lane wrote, checked and synced them: from here they are found, whatever becomes of the window. */
-function applyRecords(index: RecordIndex, connection: Connection, window: FinishedWindow): void {
+function applyRecords(index: DigestIndex, connection: Connection, window: FinishedWindow): void {
   const writer = connection.hello.restorePointId;
   if (window.records.length > MAX_WINDOW_BLOCKS)
     throw protocolError(connection.disk.head, `window ${window.windowIndex} has ${window.records.length} records`);
-  index.apply(window.records.map(({ id, place }) => ({ id, kind: 'block' as const, place, writer })));
+  index.apply(window.records.map(({ digest, place }) => ({ digest, kind: 'block' as const, place, writer })));
 }

@@ -6,7 +6,7 @@ import type { RecordPlace, RestoreHello, RestoreSource } from '../../../schema/d
 import { isZero } from '../../../schema/repository/digest.ts';
 import { DIGEST_BYTES, PAGE_ENTRIES } from '../../../schema/repository/limits.ts';
 import { blockLengthOf, entryOf } from '../../../schema/repository/map-page.ts';
-import type { RecordIndex } from '../index/record-index.ts';
+import type { DigestIndex } from './digest-index.ts';
 import type { Parts } from './parts.ts';
 import { requireSealed } from './points.ts';
 
@@ -51,7 +51,7 @@ function blocksOf(disk: ManifestDisk, windowIndex: number): { first: number; cou
   return { first: (windowIndex * WINDOW_BYTES) / disk.blockSize, count: Math.ceil(length / disk.blockSize) };
 }
 
-function placeOf(index: RecordIndex, disk: ManifestDisk, block: number, entry: Uint8Array): RecordPlace {
+function placeOf(index: DigestIndex, disk: ManifestDisk, block: number, entry: Uint8Array): RecordPlace {
   const place = index.lookup(entry)?.place;
   if (place?.rawLength === blockLengthOf(block, disk.sizeBytes, disk.blockSize)) return place;
   const digest = Buffer.from(entry).toString('hex');

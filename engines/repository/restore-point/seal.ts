@@ -28,7 +28,7 @@ async function decide(parts: Parts, point: OpenPoint, request: SealRequest): Pro
   const disks = disksToSeal(point, request);
   return parts.turns.take('pages', async () => {
     const sealed: ManifestDisk[] = [];
-    const firsts = createFirstReferences(parts.index, point.head.restorePointId);
+    const firsts = createFirstReferences(parts.index.byId, point.head.restorePointId);
     for (const disk of disks) {
       const transfer = request.transfers.find((one) => one.diskKey === disk.head.plan.diskKey);
       const { root, height, conservation } = await buildMap({ ...parts, point, disk, firsts });
@@ -36,7 +36,7 @@ async function decide(parts: Parts, point: OpenPoint, request: SealRequest): Pro
       sealed.push({ ...manifestDiskOf(disk), root, height, conservation, readBytes, sentBytes });
     }
     const base = disks.find((disk) => disk.head.base)?.head.base?.restorePointId ?? null;
-    return writeManifest(parts.storage, await manifestOf(parts, point, request, { disks: sealed, base }));
+    return writeManifest(parts, await manifestOf(parts, point, request, { disks: sealed, base }));
   });
 }
 

@@ -6,8 +6,8 @@ import { isZero } from '../../../schema/repository/digest.ts';
 import type { HeadDisk } from '../../../schema/repository/documents.ts';
 import type { ClassSums, LedgerEntry, LedgerRecord } from '../../../schema/repository/ledger.ts';
 import { blockLengthOf } from '../../../schema/repository/map-page.ts';
-import type { RecordIndex } from '../index/record-index.ts';
 import { hasBaseBlock, resolves } from './base-view.ts';
+import type { DigestIndex } from './digest-index.ts';
 
 const sumField = {
   'not-read': 'notReadBytes',
@@ -35,7 +35,7 @@ export function frameOfWindow(
   fence: number,
   window: FinishedWindow,
   base: readonly (Uint8Array | null)[],
-  index: RecordIndex,
+  index: DigestIndex,
 ): LedgerRecord {
   const { first, count } = blocksOfWindow(disk, window.windowIndex);
   if (window.classes.length !== count || window.digests.byteLength !== count * 32)
@@ -75,7 +75,7 @@ type BlockFacts = {
   sourceClass: SourceClass;
   digest: Uint8Array;
   base: Uint8Array | null;
-  index: RecordIndex;
+  index: DigestIndex;
 };
 
 /** The ledger's entry, or null for a block that is unchanged. */

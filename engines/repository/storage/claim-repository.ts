@@ -2,40 +2,36 @@
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RepositoryId } from '../../../schema/domain/ids.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
-import {
-  encodeRepositoryFile,
-  newRepositoryFile,
-  parseRepositoryFile,
-  type RepositoryFile,
-} from '../../../schema/repository/documents.ts';
-import { MAX_REPOSITORY_FILE_BYTES } from '../../../schema/repository/limits.ts';
+import { isEncrypted, newRepositoryFile, type RepositoryFile } from '../../../schema/repository/documents.ts';
+import { createKeys, unlock, type RepositoryKeys } from '../../../schema/repository/keys.ts';
+import type { Secret } from '../../../schema/repository/secrets.ts';
 import { layout } from './layout.ts';
+import { mendRepositoryFile, readRepositoryFile, replaceRepositoryFile } from './repository-file.ts';
 import type { Staging } from './staging.ts';
 
 /** What a death within the first start can leave, and what a new file system has. */
 const LEAVINGS = /^(lock|lock-journal|lock\.owner|\.new-.*|lost\+found)$/;
 
-export type ClaimedRepository = { file: RepositoryFile; release: () => void };
+/** `secret`: null for a plain one. */
+export type Claim = { repositoryId: RepositoryId; secret: Secret | null; seams: Seams };
+/** `keys`: null in a plain repository. */
+export type ClaimedRepository = { file: RepositoryFile; keys: RepositoryKeys | null; release: () => void };
 
 /**
- * A missing or empty area becomes a repository. REPOSITORY_NOT_ONE: it holds something else, or another repository;
- * REPOSITORY_IN_USE, REPOSITORY_NEWER, REPOSITORY_CORRUPT, REPOSITORY_FULL.
+ * A missing or empty area becomes a repository, encrypted if there is a secret. REPOSITORY_NOT_ONE: it holds something
+ * else, or another repository; REPOSITORY_IN_USE, REPOSITORY_NEWER, REPOSITORY_CORRUPT, REPOSITORY_FULL; of the secret
+ * KEY_MISSING, NOT_ENCRYPTED, WRONG_KEY, BAD_REQUEST (too weak for a new repository); TAMPERED.
  */
-export async function claimRepository(
-  staging: Staging,
-  repositoryId: RepositoryId,
-  seams: Seams,
-): Promise<ClaimedRepository> {
+export async function claimRepository(staging: Staging, claim: Claim): Promise<ClaimedRepository> {
   await staging.prepare();
   const known = await readRepositoryFile(staging);
-  if (known) checkOwner(staging, known, repositoryId);
+  if (known) checkIsMeant(staging, known.file, claim);
   else await checkEmpty(staging);
   const release = staging.lock();
   try {
-    const file = (await readRepositoryFile(staging)) ?? (await writeRepositoryFile(staging, repositoryId, seams));
-    checkOwner(staging, file, repositoryId);
+    const claimed = (await takeUp(staging, claim)) ?? (await makeNew(staging, claim));
     for (const folder of [layout.openPacks, layout.aborted]) await staging.makeFolder(folder);
-    return { file, release };
+    return { ...claimed, release };
   } catch (error) {
     release();
     throw error;
@@ -47,14 +43,15 @@ function notOne(staging: Staging, why: string): TidemarkError {
   return new TidemarkError('REPOSITORY_NOT_ONE', `${folder} is not the repository meant: ${why}`, { folder });
 }
 
-async function readRepositoryFile(staging: Staging): Promise<RepositoryFile | null> {
-  const text = await staging.readText(layout.repositoryFile, MAX_REPOSITORY_FILE_BYTES);
-  return text === null ? null : parseRepositoryFile(text, staging.locate(layout.repositoryFile));
-}
-
-function checkOwner(staging: Staging, file: RepositoryFile, asked: RepositoryId): void {
-  if (file.repository !== asked)
-    throw notOne(staging, `it is repository ${file.repository}, and ${asked} was asked for`);
+function checkIsMeant(staging: Staging, file: RepositoryFile, { repositoryId, secret }: Claim): void {
+  if (file.repository !== repositoryId)
+    throw notOne(staging, `it is repository ${file.repository}, and ${repositoryId} was asked for`);
+  const details = { repository: repositoryId, folder: staging.locate('') };
+  if (isEncrypted(file) && secret === null)
+    throw new TidemarkError('KEY_MISSING', `repository ${repositoryId} is encrypted, and no key was given`, details);
+  // Somebody may have put it there to get the next restore points in the clear.
+  if (!isEncrypted(file) && secret !== null)
+    throw new TidemarkError('NOT_ENCRYPTED', `repository ${repositoryId} is not encrypted, a key was given`, details);
 }
 
 async function checkEmpty(staging: Staging): Promise<void> {
@@ -62,13 +59,24 @@ async function checkEmpty(staging: Staging): Promise<void> {
   if (found !== undefined) throw notOne(staging, `it has no repository.json, but ${found}`);
 }
 
-async function writeRepositoryFile(
-  staging: Staging,
-  id: RepositoryId,
-  { clock, random }: Seams,
-): Promise<RepositoryFile> {
-  const uuid = Buffer.from(random.bytes(16)).toString('hex');
-  const file = newRepositoryFile(id, uuid, new Date(clock.now()).toISOString());
-  await staging.putIfAbsent(layout.repositoryFile, encodeRepositoryFile(file));
-  return file;
+type Taken = Omit<ClaimedRepository, 'release'>;
+
+/** Nothing is written before the secret has opened it. Null: there is none yet. */
+async function takeUp(staging: Staging, claim: Claim): Promise<Taken | null> {
+  const found = await readRepositoryFile(staging);
+  if (!found) return null;
+  const { file } = found;
+  checkIsMeant(staging, file, claim);
+  const keys = claim.secret && (await unlock(file, claim.secret));
+  await mendRepositoryFile(staging, found, claim.seams.log);
+  return { file, keys };
+}
+
+async function makeNew(staging: Staging, { repositoryId, secret, seams }: Claim): Promise<Taken> {
+  const { clock, random } = seams;
+  const now = new Date(clock.now()).toISOString();
+  const plain = newRepositoryFile(repositoryId, Buffer.from(random.bytes(16)).toString('hex'), now);
+  const made = secret ? await createKeys(plain, secret, { random, now }) : { file: plain, keys: null };
+  await replaceRepositoryFile(staging, made.file);
+  return made;
 }

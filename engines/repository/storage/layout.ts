@@ -1,15 +1,16 @@
 /** What each thing of a repository is called (FORMAT.md, "Layout"): names in its staging area and its store. */
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
-import { hexDigestOf } from '../../../schema/repository/digest.ts';
+import type { VmKey } from '../../../schema/repository/names.ts';
 import type { PackContents } from '../../../schema/repository/pack.ts';
 
 const openFolder = (id: RestorePointId): string => `open/${id}`;
 const shelfOf = (contents: PackContents): string => (contents === 'pages' ? 'meta' : 'packs');
-const manifestFolder = (vmId: string): string => `manifests/${vmKeyOf(vmId)}`;
+const manifestFolder = (vm: VmKey): string => `manifests/${vm}`;
 
 export const layout = {
   // Staging.
   repositoryFile: 'repository.json',
+  repositoryFileCopy: 'repository.json.copy',
   lock: 'lock',
   lockOwner: 'lock.owner',
   open: 'open',
@@ -29,10 +30,5 @@ export const layout = {
   closedPack: (contents: PackContents, packId: string): string =>
     `${shelfOf(contents)}/${packId.slice(0, 2)}/${packId}`,
   manifestFolder,
-  manifest: (vmId: string, id: RestorePointId): string => `${manifestFolder(vmId)}/${id}`,
+  manifest: (vm: VmKey, id: RestorePointId): string => `${manifestFolder(vm)}/${id}`,
 };
-
-/** Folder name of a VM: its id where that is a safe name, else a hash. */
-export function vmKeyOf(vmId: string): string {
-  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(vmId) ? vmId : `h-${hexDigestOf(vmId).slice(0, 32)}`;
-}
