@@ -27,6 +27,9 @@ const badRequests: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'TARGET_NOT_ALLOWED',
   'STACK_RUNNING',
   'MISSING_TOOL',
+  'KEY_MISSING',
+  'NOT_ENCRYPTED',
+  'WRONG_KEY',
 ]);
 
 export function exitCodeOf(code: ErrorCode | undefined): number {

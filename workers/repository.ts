@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { createRepositoryActivities } from '../activities/repository/repository-activities.ts';
 import { type HeldRepository, RepositoryHolder } from '../activities/repository/repository-holder.ts';
 import { createRepositoryWork } from '../activities/repository/repository-work.ts';
+import { ServerClock } from '../activities/repository/server-clock.ts';
 import { startMoverTarget } from '../engines/mover/target/mover-target.ts';
 import { asMaintained } from '../engines/repository/as-maintained.ts';
 import { openRepository } from '../engines/repository/open-repository.ts';
@@ -29,9 +30,10 @@ const MOST_LONG_WORK = 8;
 const PROGRESS_AGE_MS = 2000;
 
 async function openWithTarget(
-  { repositoryId, folder, lanes, encryption }: RepositoryConfig,
+  { repositoryId, folder, lanes, encryption, lockDays }: RepositoryConfig,
   layout: StackLayout,
   seams: Seams,
+  serverClock: ServerClock,
 ): Promise<HeldRepository> {
   const indexFolder = layout.repositoryIndexFolder(repositoryId);
   const storage: StorageDescription = { kind: 'folder', folder };
@@ -42,6 +44,8 @@ async function openWithTarget(
     secret: encryption ? await readSecret(encryption, { environment: process.env, log: seams.log }) : null,
     indexFolder,
     seams,
+    serverTime: () => serverClock.now(),
+    ...(lockDays === undefined ? {} : { lockDays }),
   });
   try {
     const target = await startMoverTarget({
@@ -59,7 +63,7 @@ async function openWithTarget(
       await repository.close();
     };
     const space = (): Promise<RepositorySpace | null> => repositorySpace(storage, seams.clock);
-    return { repository: asMaintained(repository, seams.clock), endpoint: target.endpoint, space, close };
+    return { repository: asMaintained(repository), endpoint: target.endpoint, space, close };
   } catch (error) {
     await repository.close();
     throw error;
@@ -72,19 +76,20 @@ await runWorkerProcess({
     const layout = stateLayout();
     const machine = await loadMachine(layout);
     if (!machine?.repositories.length) return null;
+    const serverClock = new ServerClock(seams.clock);
     const repositories = machine.repositories.map((config) => {
       const { repositoryId } = config;
-      const open = (): Promise<HeldRepository> => openWithTarget(config, layout, seams);
+      const open = (): Promise<HeldRepository> => openWithTarget(config, layout, seams, serverClock);
       const holder = new RepositoryHolder({ repositoryId, open, clock: seams.clock, log: seams.log });
       const verbs: ServedQueue = {
         queue: repositoryCtlQueue(repositoryId),
-        activities: createRepositoryActivities({ open: () => holder.open() }),
+        activities: createRepositoryActivities({ open: () => holder.open(), clock: seams.clock, serverClock }),
         slots: slotsFor(config.slots),
         graceMs: 10_000,
       };
       const work: ServedQueue = {
         queue: repositoryQueue(repositoryId),
-        activities: createRepositoryWork({ open: () => holder.open() }),
+        activities: createRepositoryWork({ open: () => holder.open(), serverClock }),
         slots: MOST_LONG_WORK,
         heartbeatThrottleMs: PROGRESS_AGE_MS,
       };

@@ -21,8 +21,8 @@ export async function changeRestorePoint(
   }
   if (change.kind === 'undelete') await repository.restoreFromTrash(restorePointId);
   else {
-    const { keep, hold } = sealedOf(repository, restorePointId).flags;
-    const wanted = { keep: change.keep ?? keep, hold: change.hold === undefined ? hold : change.hold };
+    const { keep, hold } = change;
+    const wanted = { ...(keep === undefined ? {} : { keep }), ...(hold === undefined ? {} : { hold }) };
     await repository.setFlags(restorePointId, wanted);
   }
   return { removed: false, ...sealedOf(repository, restorePointId) };

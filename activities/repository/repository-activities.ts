@@ -1,12 +1,15 @@
 /** Restore points of one repository, on the machine that holds its folder. */
+import { Context } from '@temporalio/activity';
 import { applyRetention } from '../../engines/repository/maintenance/apply-retention.ts';
 import type { MaintainedRepository } from '../../engines/repository/maintained-repository.ts';
 import type { Endpoint } from '../../schema/domain/hypervisor.ts';
+import type { Clock } from '../../schema/domain/seams.ts';
 import { beating } from '../beating.ts';
 import type { RepositorySpace } from '../../schema/domain/maintenance-sessions.ts';
 import type { RepositoryActivities } from '../contract.ts';
 import { translating } from '../failures.ts';
 import { changeRestorePoint } from './change-restore-point.ts';
+import type { ServerClock } from './server-clock.ts';
 import { namedRuns, packRestorePoints, pageOf } from './restore-point-pages.ts';
 
 export type OpenedRepository = {
@@ -16,11 +19,13 @@ export type OpenedRepository = {
   space: () => Promise<RepositorySpace | null>;
 };
 /** `open`: the repository and where its mover listens; opens it when need be, and throws why it cannot. */
-export type RepositoryDependencies = { open: () => Promise<OpenedRepository> };
+export type RepositoryDependencies = { open: () => Promise<OpenedRepository>; clock: Clock; serverClock: ServerClock };
 
-export function createRepositoryActivities({ open }: RepositoryDependencies): RepositoryActivities {
-  const verb = <T>(work: (opened: OpenedRepository) => Promise<T>): Promise<T> =>
-    beating(async () => await work(await open()));
+export function createRepositoryActivities({ open, clock, serverClock }: RepositoryDependencies): RepositoryActivities {
+  const verb = <T>(work: (opened: OpenedRepository) => Promise<T>): Promise<T> => {
+    serverClock.observe(Context.current().info);
+    return beating(async () => await work(await open()));
+  };
   return translating({
     openRestorePoint: (spec) =>
       verb(async ({ repository, endpoint }) => ({ ...(await repository.openRestorePoint(spec)), endpoint })),
@@ -37,7 +42,8 @@ export function createRepositoryActivities({ open }: RepositoryDependencies): Re
         return await Promise.resolve({ endpoint, suspect: manifest.suspect, disks });
       }),
     applyRetention: (of) => verb(({ repository }) => applyRetention(repository, of)),
-    listRestorePoints: ({ after }) => verb(async ({ repository }) => pageOf(repository, after)),
+    listRestorePoints: ({ after }) =>
+      verb(async ({ repository }) => pageOf(repository, after, new Date(clock.now()).toISOString())),
     describeRestorePoints: ({ restorePointIds }) =>
       verb(async ({ repository }) => packRestorePoints(repository, restorePointIds)),
     changeRestorePoint: (of) => verb(({ repository }) => changeRestorePoint(repository, of)),

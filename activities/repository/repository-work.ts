@@ -5,7 +5,7 @@ import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { CheckReport, MaintenanceProgress } from '../../schema/domain/maintenance.ts';
 import type { RepositoryWorkActivities } from '../contract.ts';
 import { translating } from '../failures.ts';
-import type { OpenedRepository } from './repository-activities.ts';
+import type { RepositoryDependencies } from './repository-activities.ts';
 
 const BEAT_MS = 1000;
 /** What a report may tell: it goes through a history, and people read no more of it. */
@@ -14,9 +14,15 @@ const MOST_POINTS_EACH = 20;
 const MOST_POINTS = 2000;
 const MOST_VMS = 500;
 
-export function createRepositoryWork({ open }: { open: () => Promise<OpenedRepository> }): RepositoryWorkActivities {
+export function createRepositoryWork({
+  open,
+  serverClock,
+}: Pick<RepositoryDependencies, 'open' | 'serverClock'>): RepositoryWorkActivities {
   const work = <T>(step: string, verb: (repository: MaintainedRepository, work: LongWork) => Promise<T>): Promise<T> =>
-    telling(step, async (long) => await verb((await open()).repository, long));
+    telling(step, async (long) => {
+      serverClock.observe(Context.current().info);
+      return await verb((await open()).repository, long);
+    });
   return translating({
     collectGarbage: () => work('collection', (repository, long) => repository.collect(long)),
     checkRepository: (request) =>

@@ -17,12 +17,11 @@ const MOST_PACKED_BYTES = 1024 * 1024;
 /** Who unpacks it does not trust it further than this. */
 const MOST_UNPACKED_BYTES = 64 * 1024 * 1024;
 
-type Listed = Pick<MaintainedRepository, 'listSealed' | 'listOpen' | 'repositoryTime'>;
+type Listed = Pick<MaintainedRepository, 'listSealed' | 'listOpen'>;
 const byId = (a: SealedRestorePoint, b: SealedRestorePoint): number => (a.restorePointId < b.restorePointId ? -1 : 1);
 
-export function pageOf(repository: Listed, after: RestorePointId | null): RestorePointPage {
-  // Before the list is made: what is sealed meanwhile is newer than the page says it is.
-  const asOf = repository.repositoryTime();
+/** `asOf`: by the clock that restore points are sealed by. */
+export function pageOf(repository: Listed, after: RestorePointId | null, asOf: string): RestorePointPage {
   const above = repository.listSealed().filter(({ restorePointId }) => after === null || restorePointId > after);
   const points = above.sort(byId).slice(0, SIGNS_PER_PAGE);
   const upTo = points.length < above.length ? points.at(-1)!.restorePointId : null;

@@ -5,6 +5,8 @@ import { noFlags, type SealedRestorePoint } from '../../schema/domain/maintenanc
 import type { CheckReport, MaintenanceProgress } from '../../schema/domain/maintenance.ts';
 import type { LongWork, MaintainedRepository } from '../../engines/repository/maintained-repository.ts';
 import { runActivity } from '../../tests/fixtures/activity.ts';
+import { testSeams } from '../../tests/fixtures/seams.ts';
+import { ServerClock } from './server-clock.ts';
 import { changeRestorePoint } from './change-restore-point.ts';
 import { createRepositoryWork } from './repository-work.ts';
 import { namedRuns, packRestorePoints, pageOf, unpackRestorePoints } from './restore-point-pages.ts';
@@ -22,10 +24,10 @@ function point(number: number, change: Partial<SealedRestorePoint> = {}, padding
     ...change,
   };
 }
+const asOf = '2026-11-25T00:00:00.000Z';
 const listed = (points: SealedRestorePoint[], open: string[] = []) => ({
   listSealed: () => points,
   listOpen: () => open.map((run) => ({ restorePointId: id(0), run: runKey(run), disks: [], lastWriteAt: '' })),
-  repositoryTime: () => '2026-11-25T00:00:00.000Z',
 });
 
 describe('restore points in portions', () => {
@@ -38,18 +40,18 @@ describe('restore points in portions', () => {
       point(2, { mark: marked, flags }),
       ...Array.from({ length: 1000 }, (_, n) => point(n + 10)),
     ];
-    const first = pageOf(listed(points), null);
-    expect(first).toMatchObject({ after: null, upTo: id(1007), asOf: '2026-11-25T00:00:00.000Z' });
+    const first = pageOf(listed(points), null, asOf);
+    expect(first).toMatchObject({ after: null, upTo: id(1007), asOf });
     expect(first.signs).toHaveLength(1000);
     expect(first.signs.slice(0, 3)).toEqual([
       { restorePointId: id(2), manifestDigest: 'd2', state: 'damaged', why: 'a record is torn', flags },
       { restorePointId: id(7), manifestDigest: 'd7', state: 'suspect', why: null, flags: null },
       { restorePointId: id(10), manifestDigest: 'd10', state: 'good', why: null, flags: null },
     ]);
-    const last = pageOf(listed(points), first.upTo);
+    const last = pageOf(listed(points), first.upTo, asOf);
     expect(last).toMatchObject({ after: first.upTo, upTo: null });
     expect(last.signs.map((sign) => sign.restorePointId)).toEqual([id(1008), id(1009)]);
-    expect(pageOf(listed([]), null)).toMatchObject({ signs: [], upTo: null });
+    expect(pageOf(listed([]), null, asOf)).toMatchObject({ signs: [], upTo: null });
   });
 
   it('are packed as many as fit, at least one; those that are gone are counted', () => {
@@ -130,6 +132,7 @@ describe('long work', () => {
   const activities = (verbs: Partial<MaintainedRepository>) =>
     createRepositoryWork({
       open: () => Promise.resolve({ repository: verbs as MaintainedRepository, endpoint, space }),
+      serverClock: new ServerClock(testSeams().clock),
     });
   const untilStopped = (work: LongWork): Promise<never> =>
     new Promise((_resolve, reject) => {
@@ -191,4 +194,18 @@ describe('long work', () => {
       type: 'REPOSITORY_FULL',
     });
   });
+});
+
+it('the server’s clock is known from what it sends, and goes on by itself', async () => {
+  let monotonicMs = 0;
+  const clock = new ServerClock({ monotonic: () => monotonicMs });
+  expect(await clock.now()).toBeNull();
+  clock.observe({ currentAttemptScheduledTimestampMs: 5000 });
+  monotonicMs = 700;
+  expect(await clock.now()).toBe(5700);
+  // Waited long before a worker took it: what is known already is later.
+  clock.observe({ currentAttemptScheduledTimestampMs: 5200 });
+  expect(await clock.now()).toBe(5700);
+  clock.observe({ currentAttemptScheduledTimestampMs: 9000 });
+  expect(await clock.now()).toBe(9000);
 });

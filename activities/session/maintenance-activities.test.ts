@@ -250,7 +250,7 @@ describe('what steps came to', () => {
       mark: null,
       flags,
     };
-    const repository = { listSealed: () => [sealed], listOpen: () => [], repositoryTime: () => startedAt };
+    const repository = { listSealed: () => [sealed], listOpen: () => [] };
     const page = {
       after: null,
       upTo: null,

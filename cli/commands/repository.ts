@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { example, withCommon } from '../command-options.ts';
 import { runCommand } from '../run-command.ts';
 import type { ResourceOptions } from '../actions/resources.ts';
+import { registerKey } from './repository/key.ts';
 
 const load = () => import('../actions/resources.ts');
 
@@ -15,4 +16,5 @@ export function register(program: Command): void {
     runCommand(async (options: ResourceOptions) => (await load()).listRepositories(options)),
   );
   example(list, 'tidemark repository list');
+  registerKey(repository);
 }

@@ -11,7 +11,10 @@ import type { Extent } from '../../schema/domain/extents.ts';
 import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
 import { repositoryId, type RestorePointId } from '../../schema/domain/ids.ts';
 import type { DiskPlan, SealOutcome, TransferSummary } from '../../schema/domain/restore-point.ts';
-import { orderOf, seeded } from '../../tests/fixtures/mover/disks.ts';
+import type { Secret } from '../../schema/repository/secrets.ts';
+import { type Next, orderOf, seeded } from '../../tests/fixtures/mover/disks.ts';
+import { KEY_FILE } from '../../tests/fixtures/repository/keys.ts';
+import { strangerKeys } from '../../tests/fixtures/repository/stranger-keys.ts';
 import {
   strangerManifests,
   strangerRecords,
@@ -104,13 +107,23 @@ class Victim {
 }
 
 let root: string;
+/** The repository is plain or encrypted, as the seed has it. */
+let secret: Secret | null;
+let next: Next;
 let victim: Victim;
 let pool: SourcePool;
 const seams = testSeams();
 beforeEach(async () => {
   root = await mkdtemp(join(tmpdir(), 'td-kill-'));
   const entry = new URL('../../tests/fixtures/repository/repository-process.ts', import.meta.url).pathname;
-  victim = new Victim([entry, join(root, 'r'), join(root, 'index'), join(root, 's', 'm')]);
+  ({ next } = seeded());
+  secret = next(2) === 0 ? null : KEY_FILE;
+  const keyFile = join(root, 'key');
+  await writeFile(keyFile, KEY_FILE.content, { mode: 0o600 });
+  victim = new Victim([
+    ...[entry, join(root, 'r'), join(root, 'index'), join(root, 's', 'm')],
+    ...(secret ? [keyFile] : []),
+  ]);
   const laneEntry = new URL('../../tests/fixtures/mover/source-lane.ts', import.meta.url);
   pool = createSourcePool({ laneCount: LANES, laneEntry, seams });
 });
@@ -119,8 +132,6 @@ afterEach(async () => {
   await victim.stop();
   await rm(root, { recursive: true, force: true });
 });
-
-type Next = (below: number) => number;
 
 /** Nothing in it compresses or repeats; the same for the same seed. */
 function noise(sizeBytes: number, seed: number): Buffer {
@@ -200,7 +211,6 @@ test(
   'transfers go on from the last window, decisions stay decided, what is sealed comes back',
   { timeout: 240_000 },
   async () => {
-    const { next } = seeded();
     const file = join(root, 'disk');
     await writeFile(file, noise(SIZE, next(2 ** 31)));
     const sealed: { outcome: SealOutcome; copy: string }[] = [];
@@ -240,7 +250,7 @@ async function checkAtRest(sealed: readonly { outcome: SealOutcome; copy: string
   const repository = await openRepository({
     storage: openStorage({ kind: 'folder', folder }),
     repositoryId: repositoryId('main'),
-    secret: null,
+    secret,
     indexFolder: join(root, 'index'),
     seams,
   });
@@ -253,16 +263,16 @@ async function checkAtRest(sealed: readonly { outcome: SealOutcome; copy: string
   expect(repository.listOpen()).toEqual([]);
   await repository.close();
   expect(await readdir(join(folder, 'open'))).toEqual(['packs']);
-  const records = strangerRecords(folder);
-  for (const { restorePointId, disks } of strangerManifests(folder)) {
+  const keys = secret && strangerKeys(folder, { keyFile: KEY_FILE.content });
+  const records = strangerRecords(folder, keys);
+  for (const { restorePointId, disks } of strangerManifests(folder, keys)) {
     const copy = join(root, 'stranger');
-    await writeFile(copy, strangerRestore(records, disks[0]!));
+    await writeFile(copy, strangerRestore(records, disks[0]!, keys));
     await expectSameBytes(copy, sealed.find(({ outcome }) => outcome.restorePointId === restorePointId)!.copy);
   }
 }
 
 test('seal and abort at once, killed over it: one answer, for ever', { timeout: 240_000 }, async () => {
-  const { next } = seeded();
   const file = join(root, 'disk');
   await writeFile(file, '');
   await truncate(file, MIB);

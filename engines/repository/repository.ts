@@ -9,10 +9,14 @@ import type {
   TransferAssignment,
   TransferRequest,
 } from '../../schema/domain/restore-point.ts';
+import type { CollectionReport, RemovalOutcome, RestorePointFlags } from '../../schema/domain/maintenance.ts';
 import type { RestoreSource, Seams, TransferRegistrar } from '../../schema/domain/seams.ts';
 import type { DeclaredDisk } from '../../schema/repository/documents.ts';
 import type { VaultKeys } from '../../schema/repository/keys.ts';
 import type { Secret } from '../../schema/repository/secrets.ts';
+import type { CollectOptions } from './maintenance/collect.ts';
+import type { RemovalOptions } from './maintenance/removal.ts';
+import type { ServerTime, TimeReading } from './maintenance/repository-time.ts';
 import type { Storage } from './storage/storage.ts';
 
 export type RepositoryOptions = {
@@ -24,7 +28,16 @@ export type RepositoryOptions = {
   /** For the index, a cache: may be lost at any time. */
   indexFolder: string;
   seams: Seams;
+  /** A clock that is not this host's: without one time does not go on, and nothing is removed for good. */
+  serverTime?: ServerTime;
+  /** How long the trash is kept at least, by repository time; 24 hours by default. */
+  graceMs?: number;
+  /** From its seal a restore point can not be removed for so many days; 0, the default: it can. */
+  lockDays?: number;
 };
+
+/** A sealed restore point with what was said of it since. */
+export type SealedRestorePoint = SealOutcome & { flags: RestorePointFlags };
 
 export type Repository = {
   readonly repositoryId: RepositoryId;
@@ -47,8 +60,26 @@ export type Repository = {
   /** RESTORE_POINT_NOT_FOUND. */
   describeSealed(restorePointId: RestorePointId): SealOutcome;
   /** By time of the checkpoint. */
-  listSealed(): SealOutcome[];
+  listSealed(): SealedRestorePoint[];
   listOpen(): { restorePointId: RestorePointId; run: RunKey; disks: DiskKey[]; lastWriteAt: string }[];
+  /**
+   * Makes room: what no restore point and no session needs goes to the trash, what lay there for the grace goes for good.
+   * One at a time; sessions go on. Rejects with the signal's reason; whatever else ends it is told in the report.
+   */
+  collect(options: CollectOptions): Promise<CollectionReport>;
+  /**
+   * Moves a sealed restore point to the trash. RESTORE_POINT_NOT_FOUND; RESTORE_POINT_HELD: kept, held, locked or being
+   * restored; LAST_RESTORE_POINT, unless `last` was said. Said again: the same outcome.
+   */
+  removeRestorePoint(id: RestorePointId, options?: RemovalOptions): Promise<RemovalOutcome>;
+  /** Takes a removal back; waits for a collection to end. RESTORE_POINT_NOT_FOUND: too late. */
+  restoreFromTrash(id: RestorePointId): Promise<SealOutcome>;
+  /** What is left out stays as it is; `hold` says why. RESTORE_POINT_NOT_FOUND, BAD_REQUEST. */
+  setFlags(id: RestorePointId, flags: { keep?: boolean; hold?: string | null }): Promise<RestorePointFlags>;
+  /** RESTORE_POINT_NOT_FOUND. */
+  flagsOf(id: RestorePointId): RestorePointFlags;
+  /** Repository time, and whether it may be later than that. */
+  readTime(): Promise<TimeReading>;
   /** After the mover's target. Keeps the index for the next start and gives the folder free. */
   close(): Promise<void>;
 };

@@ -70,12 +70,15 @@ describe('the example of the page', () => {
       [{ diskKey: 'd0', file: '/srv/images/archive.qcow2', format: 'qcow2', allowBacking: true }],
     ]);
     expect(machine!.proxies).toEqual([{ proxyId: 'proxy-1', slots: 2, lanes: 2, restoreFolders: ['/restores'] }]);
+    const encryption = { passphraseFile: '/etc/tidemark/main.passphrase' };
     expect(machine!.repositories).toEqual([
       {
         repositoryId: 'main',
         folder: '/backups/main',
         slots: 4,
         lanes: 2,
+        lockDays: 30,
+        encryption,
         maintenance: {
           when: { at: '03:30', timeZone: 'Europe/Berlin' },
           verify: { maxBytes: null, maxMs: 3_600_000 },
@@ -315,6 +318,38 @@ describe('one mistake', () => {
   it.each(retentionCases)('of a retention: %s', (_what, value, said) => {
     const line = `repository: main\n    retention: ${value}`;
     expect(refusal(edited('repository: main', line)).message).toBe(`site.yaml:${said}`);
+  });
+
+  const encryptionCases: [string, string, string][] = [
+    [
+      'two secrets',
+      '{ keyFile: /k, passphraseEnvironment: P }',
+      '9:60: repositories[0].encryption: expected exactly one of passphraseFile, keyFile, passphraseEnvironment, found a mapping',
+    ],
+    [
+      'no secret',
+      '{}',
+      '9:60: repositories[0].encryption: expected exactly one of passphraseFile, keyFile, passphraseEnvironment, found a mapping',
+    ],
+    [
+      'the secret itself',
+      '{ keyFile: /k, passphrase: very secret }',
+      '9:75: repositories[0].encryption.passphrase: this key is not known here (passphraseFile, keyFile, passphraseEnvironment); did you mean "passphraseFile"?',
+    ],
+    [
+      'a key beside what it opens',
+      '{ keyFile: /backups/key }',
+      `9:71: repositories[0].encryption.keyFile: expected a file outside of the repository's at repositories[0].folder, found "/backups/key"`,
+    ],
+    [
+      'no name of a variable',
+      '{ passphraseEnvironment: $P }',
+      '9:85: repositories[0].encryption.passphraseEnvironment: expected the name of an environment variable, found "$P"',
+    ],
+  ];
+  it.each(encryptionCases)('of an encryption: %s', (_what, value, said) => {
+    const text = edited('folder: /backups }', `folder: /backups, encryption: ${value} }`);
+    expect(refusal(text).message).toBe(`site.yaml:${said}`);
   });
 
   it('a time zone', () => {

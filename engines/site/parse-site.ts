@@ -135,10 +135,12 @@ function siteOf(site: SiteText, machineName: string): SiteConfig {
   };
 }
 
-function repositoryOf({ name, maintenance, encryption, ...rest }: RepositoryText, timeZone: string): RepositoryConfig {
+function repositoryOf(repository: RepositoryText, timeZone: string): RepositoryConfig {
+  const { name, maintenance, encryption, lockDays, ...rest } = repository;
   return {
     repositoryId: repositoryId(name),
     ...rest,
+    ...(lockDays === undefined ? {} : { lockDays }),
     ...(maintenance === null ? {} : { maintenance: maintenanceOf(maintenance, timeZone) }),
     ...(encryption === undefined ? {} : { encryption: encryptionOf(encryption) }),
   };

@@ -124,6 +124,7 @@ const repository = strict('a repository: name, folder and more', {
   maintenance,
   alarms,
   encryption: encryption.optional(),
+  lockDays: whole(1, 36_500).optional(),
 });
 
 const script = strict('a script: path and more', {

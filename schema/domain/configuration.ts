@@ -59,6 +59,8 @@ export type RepositoryConfig = {
   alarms?: AlarmConfig;
   /** Absent: it is plain. */
   encryption?: EncryptionConfig;
+  /** From its seal a restore point cannot be removed for so many days; absent: it can. */
+  lockDays?: number;
 };
 
 /** What one machine runs; the worker processes read it from their machine's file, never from the catalog. */

@@ -152,6 +152,10 @@ export const errorTable = {
     'retry-elsewhere',
     'Nothing is to be done: the transfer goes on from its cursor, on another proxy if need be.',
   ),
+  INDEX_REBUILDING: row(
+    'retry-here',
+    'Nothing is to be done: the local index of the repository was damaged and is being made anew from its packs.',
+  ),
   STORAGE_ERROR: row('operator', 'The operating system refused a file operation; the message names file and cause.'),
   // restore
   TARGET_EXISTS: row('operator', 'Choose another name, or move the existing file away: a restore never overwrites.'),

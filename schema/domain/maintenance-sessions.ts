@@ -95,7 +95,7 @@ export type RestorePointSign = {
 export type RestorePointPage = {
   after: RestorePointId | null;
   upTo: RestorePointId | null;
-  /** Repository time. */
+  /** When it was looked at, by the clock that restore points are sealed by. */
   asOf: string;
   signs: RestorePointSign[];
 };

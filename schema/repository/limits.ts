@@ -40,3 +40,5 @@ export const MAX_KEY_SLOTS = 16;
 export const MAX_DATA_KEYS = 256;
 export const MAX_KEY_FILE_BYTES = 64 * 1024;
 export const MAX_PASSPHRASE_BYTES = 1024;
+/** A hundred years: beyond it somebody mistyped. */
+export const MAX_LOCK_DAYS = 36_525;

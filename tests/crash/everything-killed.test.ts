@@ -20,7 +20,7 @@ import {
 import { MIB, repository, simulatedDisk, simulatedHost, simulatedVm } from '../fixtures/machine.ts';
 import { startWholeStack, type WholeStack } from '../fixtures/whole-stack.ts';
 
-const disk = { ...simulatedDisk, sizeBytes: 640 * MIB };
+const disk = { ...simulatedDisk, sizeBytes: 512 * MIB };
 const job: JobConfig = {
   jobId: jobId('nightly'),
   vms: [{ hostId: simulatedHost, name: 'web', vmId: simulatedVm.vmId, excludeDisks: [] }],

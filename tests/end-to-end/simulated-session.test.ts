@@ -1,13 +1,13 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { actOnSimulated, readSimulated } from '../../engines/hypervisors/simulated/model.ts';
 import { listEvents } from '../../schema/catalog/events.ts';
 import { listLeases, listRequests } from '../../schema/catalog/leases.ts';
 import { loadSession, type SessionWithRows } from '../../schema/catalog/sessions.ts';
-import type { JobConfig } from '../../schema/domain/configuration.ts';
+import type { JobConfig, RepositoryConfig } from '../../schema/domain/configuration.ts';
 import { diskKey, jobId, restorePointId, sessionId, type DiskKey } from '../../schema/domain/ids.ts';
 import { controlQueue } from '../../schema/domain/queues.ts';
 import {
@@ -16,7 +16,10 @@ import {
   type BackupSessionInput,
   type RestoreSessionInput,
 } from '../../schema/domain/sessions.ts';
+import { parseRepositoryFile } from '../../schema/repository/documents.ts';
+import { unlock } from '../../schema/repository/keys.ts';
 import { imageHost, imageVm, MIB, repository, simulatedDisk, simulatedHost, simulatedVm } from '../fixtures/machine.ts';
+import { secretsIn } from '../fixtures/repository/keys.ts';
 import { startWholeStack, type WholeStack } from '../fixtures/whole-stack.ts';
 
 /** What the two jobs have in common. */
@@ -42,9 +45,15 @@ const images: JobConfig = {
   consistency: 'prefer',
 };
 
+/** The repository is encrypted: so is all that these tests back up and restore. */
+const PASSPHRASE = 'nobody-guesses-Tuesday-77';
 let whole: WholeStack;
 beforeAll(async () => {
   whole = await startWholeStack();
+  const passphraseFile = path.join(whole.machine.root, 'passphrase');
+  await writeFile(passphraseFile, `${PASSPHRASE}\n`, { mode: 0o600 });
+  const [plain] = whole.machine.config.repositories as [RepositoryConfig];
+  whole.machine.config.repositories = [{ ...plain, encryption: { passphraseFile } }];
   execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', whole.machine.imageFile, '96M']);
   await whole.apply([simulated, images]);
 });
@@ -154,4 +163,36 @@ test('an image: full, then by comparison, with a warning that nothing could be f
   expect(daemons.filter((line) => line.includes('qemu-storage-daemon') && line.includes(whole.machine.root))).toEqual(
     [],
   );
+});
+
+/** Files below a folder in which any of these lies, by their names. */
+async function filesWith(folder: string, needles: Buffer[]): Promise<string[]> {
+  const found: string[] = [];
+  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    const file = path.join(entry.parentPath, entry.name);
+    const bytes = await readFile(file);
+    if (needles.some((needle) => bytes.includes(needle))) found.push(path.relative(folder, file));
+  }
+  return found;
+}
+
+test('no secret lies anywhere but in its file: not in state, histories, catalog or logs, nor a name in the repository', async () => {
+  const { layout, folders } = whole.machine;
+  const file = await readFile(path.join(folders.repository, 'repository.json'), 'utf8');
+  const keys = await unlock(parseRepositoryFile(file, 'repository.json'), {
+    kind: 'passphrase',
+    passphrase: PASSPHRASE,
+  });
+  const { master, dataKey1 } = secretsIn(keys) as { master: string; dataKey1: string };
+  const secrets = [master, dataKey1].flatMap((key) => [Buffer.from(key), Buffer.from(key, 'hex')]);
+  for (const folder of [layout.folder, folders.repository])
+    expect(await filesWith(folder, [Buffer.from(PASSPHRASE), ...secrets])).toEqual([]);
+  const names = [simulatedVm.vmId, imageVm.vmId, simulated.jobId, `sim-${simulatedDisk.seed}`].map((name) =>
+    Buffer.from(name),
+  );
+  expect(await filesWith(folders.repository, names)).toEqual([]);
+  // The search sees what there is to see.
+  const known = (await filesWith(layout.folder, names)).join(' ');
+  for (const place of ['temporal.sqlite', 'database/', 'config/machine.json']) expect(known).toContain(place);
 });

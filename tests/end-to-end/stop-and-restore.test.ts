@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { expectSameBytes } from '../fixtures/oracle.ts';
 import { untilFlowing } from '../fixtures/world/ledger-watch.ts';
+import { sampled } from '../fixtures/sampled.ts';
 import type { SessionReport } from '../fixtures/world/report.ts';
 import { callTidemark, startTidemark } from '../fixtures/world/tidemark.ts';
 import { MIB, startEmptyWorld, type World } from '../fixtures/world/world.ts';
@@ -144,7 +145,7 @@ describe('restores', () => {
     throw new Error('no restore came to a fifth');
   }
 
-  test.for(['proxy', 'repository', 'control'])(
+  test.for(sampled(['proxy', 'repository', 'control'], 3))(
     '%s is killed in the middle: the restore goes on from there',
     async (victim) => {
       const started = await world.json<{ sessionId: string }>(['restore', 'vm', point, ...into(victim), '--detach']);

@@ -1,5 +1,4 @@
 /** Every parser of the repository's format (FORMAT.md). Seeds are the golden files. */
-import { readFileSync } from 'node:fs';
 import { canonicalJson } from '../../schema/repository/checked-json.ts';
 import { crcOf, hexDigestOf, sumOf } from '../../schema/repository/digest.ts';
 import {
@@ -11,7 +10,9 @@ import {
   parseManifest,
   parseRepositoryFile,
   parseTombstone,
+  type RepositoryFile,
 } from '../../schema/repository/documents.ts';
+import { keySumOf, signedTextOf } from '../../schema/repository/key-shapes.ts';
 import {
   decodeLedgerHeader,
   decodeLedgerRecord,
@@ -37,21 +38,8 @@ import {
 } from '../../schema/repository/pack.ts';
 import { decodeRecordHeader, encodeRecordHeader } from '../../schema/repository/record.ts';
 import type { Next } from '../fixtures/mover/disks.ts';
+import { golden, ITS_BYTES, mendCrc, NOTHING } from './golden.ts';
 import { bytesFlaw, encodingFlaw, fuzzTarget, type FuzzTarget } from './judge.ts';
-
-const golden = (name: string): Buffer => {
-  const bytes = readFileSync(new URL(`../../schema/repository/golden/${name}`, import.meta.url));
-  return name.endsWith('.hex') ? Buffer.from(bytes.toString('latin1').replaceAll(/\s/g, ''), 'hex') : bytes;
-};
-/** Parsers of bytes work on views of them. */
-const NOTHING = (): number => 0;
-/** Parsers of text hash it: its bytes once more, three for each that was no UTF-8. */
-const ITS_BYTES = (inputBytes: number): number => 3 * inputBytes + Buffer.poolSize;
-
-/** The crc at `crcAt` of a structure that starts at `at`, over what is before it; nothing where it does not fit. */
-function mendCrc(bytes: Buffer, at: number, crcAt: number): void {
-  if (at >= 0 && at + crcAt + 4 <= bytes.length) bytes.writeUInt32LE(crcOf(bytes.subarray(at, at + crcAt)), at + crcAt);
-}
 
 // ---- JSON documents ----------------------------------------------------------------------------
 
@@ -86,12 +74,23 @@ function checked<T>(name: string, parse: (text: string) => T, encode: (value: T)
   });
 }
 
+/** With the sum of the keys made right, where it has one. */
+function mendKeys(input: Buffer): Buffer {
+  try {
+    const file = JSON.parse(textOf(input)) as RepositoryFile;
+    const sum = keySumOf(signedTextOf(file), file.keyCheck!.mac);
+    return Buffer.from(`${canonicalJson({ ...file, keyCheck: { ...file.keyCheck, sum } })}\n`);
+  } catch {
+    return input;
+  }
+}
+
 const documents = [
   fuzzTarget({
     name: 'repository',
     kind: 'json',
-    seeds: [golden('repository.txt')],
-    mend: (input) => input,
+    seeds: [golden('repository.txt'), golden('encrypted-repository.txt')],
+    mend: mendKeys,
     parse: (input) => parseRepositoryFile(textOf(input), FILE),
     codes: ['REPOSITORY_CORRUPT', 'REPOSITORY_NEWER'],
     maxAllocatedBytes: ITS_BYTES,
@@ -112,7 +111,7 @@ const documents = [
 const recordHeader = fuzzTarget({
   name: 'record-header',
   kind: 'binary',
-  seeds: [golden('record.hex')],
+  seeds: [golden('record.hex'), golden('encrypted-record.hex').subarray(0, RECORD_HEADER_BYTES)],
   mend: (input) => {
     mendCrc(input, 0, RECORD_HEADER_BYTES - 4);
     return input;

@@ -234,7 +234,7 @@ class Session {
 /** Of the moments between the steps of a verb one in so many is played, unless all are. */
 const STRIDE = playsAll ? 1 : 3;
 
-/** Steps of the verb, each with one of the sequels in turn; a test with another seed begins with others. */
+/** Steps of the verb, each with one of the sequels in turn; a test with another seed begins with others. Gives how many. */
 async function tellAll(
   story: Story,
   verb: Verb,
@@ -242,14 +242,15 @@ async function tellAll(
   sequels: readonly Sequel[],
   first: number,
 ): Promise<number> {
-  let after = first % STRIDE;
-  for (let met = true, told = 0; met; after += STRIDE, told++) {
+  let told = 0;
+  for (let met = true, after = first % STRIDE; met; after += STRIDE) {
     const sequel = sequels[(first + told) % sequels.length]!;
     met = await story.tell(verb, how, after, sequel).catch((error: unknown) => {
       throw new Error(`${verb}: ${how} after ${after} steps, then ${sequel}`, { cause: error });
     });
+    if (met) told += 1;
   }
-  return after - STRIDE;
+  return told;
 }
 
 const verbs: [Verb, Sequel[]][] = [
@@ -274,7 +275,7 @@ describe.each(['on', 'off'] as const)('what befalls a worker while the VM is %s'
 
   it.each(verbs)('dies in %s', { timeout: 240_000 }, async (verb, sequels) => {
     const story = await begin(power === 'on' ? 2 : 1);
-    expect(await tellAll(story, verb, 'dies', sequels, next(9))).toBeGreaterThan(2);
+    expect(await tellAll(story, verb, 'dies', sequels, next(9))).toBeGreaterThan(0);
   });
 
   it.each(verbs)('loses the monitor in %s', { timeout: 240_000 }, async (verb, sequels) => {

@@ -1,5 +1,5 @@
 /** The target's side of one restore connection: windows in the order asked, stored payloads as they lie. */
-import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { errorCodeOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import { windowCountOf, windowExtent } from '../../../schema/domain/extents.ts';
 import type { RecordPlace, RecordSource, RestoreSource } from '../../../schema/domain/seams.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
@@ -85,10 +85,25 @@ export class RestoreSession {
   }
 
   #read(resolved: Resolved, block: number): Promise<Uint8Array> {
-    const digest = resolved.digests.subarray(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES);
-    const reading = this.#options.records.read(resolved.places[block]!, digest);
+    const reading = this.#readWhereItIs(resolved, block);
     reading.catch(() => undefined);
     return reading;
+  }
+
+  async #readWhereItIs(resolved: Resolved, block: number): Promise<Uint8Array> {
+    const { records, source, connection } = this.#options;
+    const digest = resolved.digests.subarray(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES);
+    const place = resolved.places[block]!;
+    try {
+      return await records.read(place, digest);
+    } catch (error) {
+      if (errorCodeOf(error) !== 'DAMAGED_BLOCK') throw error;
+      // Its pack may have been rewritten since it was asked for.
+      const now = (await source.resolve(connection, resolved.window)).places[block];
+      if (!now || (now.pack === place.pack && now.offset === place.offset)) throw error;
+      resolved.places[block] = now;
+      return records.read(now, digest);
+    }
   }
 
   async #send(resolved: Resolved, block: number, payload: Uint8Array): Promise<void> {

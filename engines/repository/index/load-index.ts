@@ -1,153 +1,129 @@
 /**
- * Opens the index: the image of the last process where it fits, then every pack that it does not know, by footer.
- * The image may lag behind the packs, never lead: packs that are gone are dropped from it.
+ * Opens the index: what is kept of it where that fits, then every pack that it does not cover, by footer. It may lag
+ * behind the packs, never lead: entries of packs that are gone are not answered.
  */
-import { rm, type FileHandle } from 'node:fs/promises';
-import { join } from 'node:path';
-import type { Log } from '../../../schema/domain/seams.ts';
-import { crcOf } from '../../../schema/repository/digest.ts';
+import type { Seams } from '../../../schema/domain/seams.ts';
 import type { RepositoryFile } from '../../../schema/repository/documents.ts';
-import { listClosedPacks, readClosedPack, type PackListing } from '../pack/pack-reader.ts';
-import { ensureFolder, storageError, withOpenFile } from '../storage/files.ts';
+import { listClosedPacks, readClosedPack, type PackListing, type PackName } from '../pack/pack-reader.ts';
 import type { Storage } from '../storage/storage.ts';
-import { createRecordIndex, type IndexImage, type NewRecord, type RecordIndex } from './record-index.ts';
+import { openIndexFolder, type IndexFolder } from './index-folder.ts';
+import { addRecords, newState, noteDead, type IndexState } from './index-state.ts';
+import { MANIFEST_NAME, parseManifest, type IndexManifest } from './manifest.ts';
+import { recordsOf } from './pack-records.ts';
+import { DamagedPlaces, PackNumbers, type DamagedPlace } from './packs.ts';
+import { createRecordIndex, type RecordIndex } from './record-index.ts';
+import { SegmentStore } from './segment-store.ts';
+import { openSegment, type Segment } from './segment.ts';
+import { DELTA_ENTRIES, Upkeep, type PackShelf } from './upkeep.ts';
 
-const CHUNK_BYTES = 64 * 16_384;
-const MAX_HEADER_BYTES = 256 * 1024 * 1024;
-/** Footers read side by side. */
-const READS_AT_ONCE = 16;
-/** So many packs read anew are worth a new image at once: a process that is always killed must not read them each time. */
-const PACKS_WORTH_AN_IMAGE = 256;
-
-type ImageHeader = {
-  version: 1;
-  uuid: string;
-  generation: number;
-  /** Closed packs the image covers; records of others are scanned again. */
-  covered: string[];
-  packs: string[];
-  writers: string[];
-  entryCount: number;
-  chunkCrcs: number[];
+export type IndexOwner = {
+  storage: Storage;
+  indexFolder: string;
+  file: RepositoryFile;
+  seams: Pick<Seams, 'log' | 'random'>;
 };
 
-const imagePath = (indexFolder: string): string => join(indexFolder, 'index');
-export type IndexOwner = { storage: Storage; indexFolder: string; file: RepositoryFile; log: Log };
+export type OpenIndex = RecordIndex & {
+  /** What it says of closed packs is on disk when it resolves, unless the folder refuses it. */
+  flush(): Promise<void>;
+  /** Resolves when nothing goes on behind the questions. */
+  idle(): Promise<void>;
+  /** Keeps what the next process could not read from the packs at once. */
+  close(): Promise<void>;
+};
 
-/** `covered`: packs of which every record is known, by their footers; packs written later are not among them. */
-export type LoadedIndex = { index: RecordIndex; covered: string[] };
-
-/** `left`: records of packs still open because the disk is full. */
-export async function loadIndex(owner: IndexOwner, left: readonly PackListing[]): Promise<LoadedIndex> {
-  const closed = await listClosedPacks(owner.storage);
-  const kept = await readImage(owner);
-  const index = createRecordIndex(kept?.image);
-  const existing = new Set(closed.map((name) => name.packId));
-  const covered = new Set(kept?.covered.filter((pack) => existing.has(pack)));
-  index.dropPacks(new Set(kept?.image.packs.filter((pack) => !covered.has(pack))));
-  const unknown = closed.filter((name) => !covered.has(name.packId));
-  for (let at = 0; at < unknown.length; at += READS_AT_ONCE) {
-    const group = unknown.slice(at, at + READS_AT_ONCE);
-    const listings = group.map((name) => readClosedPack(owner.storage, owner.file.uuid, name, owner.log));
-    for (const listing of await Promise.all(listings)) {
-      if (!listing) continue;
-      applyListing(index, listing);
-      covered.add(listing.packId);
-    }
-    if (at % (READS_AT_ONCE * 64) === 0)
-      owner.log.info('reading packs into the index', { packs: at + group.length, of: unknown.length });
-  }
-  for (const listing of left) applyListing(index, listing);
-  const loaded = { index, covered: [...covered] };
-  owner.log.info('index opened', { records: index.recordCount(), packs: closed.length, readAnew: unknown.length });
-  if (unknown.length >= PACKS_WORTH_AN_IMAGE) await keepImage(owner, loaded);
-  return loaded;
-}
-
-function applyListing(index: RecordIndex, listing: PackListing): void {
-  const records: NewRecord[] = [];
-  for (const { header, offset } of listing.records) {
-    if (header.kind === 'fill') continue;
-    const { storedLength, rawLength, codec } = header;
-    const place = { pack: listing.packId, offset, storedLength, rawLength, codec };
-    records.push({ id: header.id, kind: header.kind, place, writer: header.restorePointId });
-  }
-  index.apply(records);
-}
-
-/** The next start reads every pack. */
-export const forgetImage = (indexFolder: string): Promise<void> => rm(imagePath(indexFolder), { force: true });
-
-/** Keeps the index for the next start; it must not change meanwhile. If it fails the packs are read again. */
-export async function keepImage(owner: IndexOwner, loaded: LoadedIndex): Promise<void> {
-  const { index, covered } = loaded;
-  const { packs, writers, entryCount, chunks } = index.image();
-  const { uuid, generation } = owner.file;
-  const chunkCrcs = chunks.map((chunk) => crcOf(chunk));
-  const header: ImageHeader = { version: 1, uuid, generation, covered, packs, writers, entryCount, chunkCrcs };
-  try {
-    await writeImage(imagePath(owner.indexFolder), Buffer.from(JSON.stringify(header)), chunks, owner.indexFolder);
-  } catch (error) {
-    owner.log.warn('the index was not kept: it will be read from the packs', { error: String(error) });
-  }
-}
-
-async function writeImage(path: string, header: Buffer, chunks: Buffer[], folder: string): Promise<void> {
-  const length = Buffer.alloc(8);
-  length.writeUInt32LE(header.length, 0);
-  length.writeUInt32LE(crcOf(header), 4);
-  try {
-    await ensureFolder(folder);
-    await rm(path, { force: true });
-    await withOpenFile(path, 'wx', async (handle) => {
-      for (const part of [length, header, ...chunks]) await handle.writeFile(part);
-    });
-  } catch (error) {
-    await rm(path, { force: true });
-    throw storageError(error, path);
-  }
-}
-
-async function parseImage(
-  handle: FileHandle,
+/** `left`: records of packs still open because the disk is full. `damaged`: places that must not be answered. */
+export function loadIndex(
   owner: IndexOwner,
-): Promise<{ image: IndexImage; covered: string[] } | null> {
-  const length = await readExactly(handle, 8);
-  const headerBytes = length.readUInt32LE(0);
-  if (headerBytes > MAX_HEADER_BYTES || headerBytes > (await handle.stat()).size) return null;
-  const text = await readExactly(handle, headerBytes);
-  if (crcOf(text) !== length.readUInt32LE(4)) return null;
-  const header = JSON.parse(text.toString()) as ImageHeader;
-  if (header.version !== 1 || header.uuid !== owner.file.uuid || header.generation !== owner.file.generation)
-    return null;
-  const chunks: Buffer[] = [];
-  for (const crc of header.chunkCrcs) {
-    const chunk = await readExactly(handle, CHUNK_BYTES);
-    if (crcOf(chunk) !== crc) return null;
-    chunks.push(chunk);
-  }
-  const { packs, writers, entryCount } = header;
-  return { image: { packs, writers, entryCount, chunks }, covered: header.covered };
+  left: readonly PackListing[],
+  damaged: Iterable<DamagedPlace> = [],
+): Promise<OpenIndex> {
+  const { storage, file, seams } = owner;
+  const shelf: PackShelf = {
+    list: () => listClosedPacks(storage),
+    read: (name) => readClosedPack(storage, file.uuid, name, seams.log),
+  };
+  const { uuid, generation } = file;
+  return openIndex({ folder: openIndexFolder(owner.indexFolder), shelf, uuid, generation, seams, left, damaged });
 }
+
+export type IndexOptions = {
+  folder: IndexFolder;
+  shelf: PackShelf;
+  uuid: string;
+  generation: number;
+  seams: IndexOwner['seams'];
+  left?: readonly PackListing[];
+  damaged?: Iterable<DamagedPlace>;
+  /** Entries at which the delta becomes a segment. */
+  deltaEntries?: number;
+};
+
+export async function openIndex(options: IndexOptions): Promise<OpenIndex> {
+  const { folder, shelf, uuid, generation, deltaEntries = DELTA_ENTRIES } = options;
+  const { log, random } = options.seams;
+  const closed = await shelf.list();
+  const damaged = new DamagedPlaces(options.damaged);
+  const { state, nextSegment } = (await takeUp(options, closed, damaged)) ?? {
+    state: newState(new PackNumbers(), damaged),
+    nextSegment: 0,
+  };
+  const newSalt = (): number => Buffer.from(random.bytes(4)).readUInt32LE();
+  const store = new SegmentStore(state, { folder, uuid, generation, newSalt }, nextSegment);
+  const upkeep = new Upkeep(state, store, { shelf, log, deltaEntries });
+  await store.removeUnused().catch((error: unknown) => {
+    log.warn('the folder of the index is not as it should be', { error: String(error) });
+  });
+  await upkeep.load(closed);
+  for (const listing of options.left ?? []) addRecords(state, recordsOf(listing));
+  const index = createRecordIndex(state, upkeep);
+  log.info('index opened', { records: index.recordCount(), packs: closed.length, segments: state.segments.length });
+  upkeep.changed();
+  return { ...index, flush: () => upkeep.flush(), idle: () => upkeep.idle(), close: () => upkeep.close() };
+}
+
+type Kept = { state: IndexState; nextSegment: number };
 
 /** Null when there is none, when it is damaged, or when it is another repository's or generation's. */
-async function readImage(owner: IndexOwner): Promise<{ image: IndexImage; covered: string[] } | null> {
+async function takeUp(
+  options: IndexOptions,
+  closed: readonly PackName[],
+  damaged: DamagedPlaces,
+): Promise<Kept | null> {
   try {
-    return await withOpenFile(imagePath(owner.indexFolder), 'r', (handle) => parseImage(handle, owner));
-  } catch {
+    const bytes = await options.folder.readWhole(MANIFEST_NAME);
+    return bytes && (await fromManifest(options.folder, parseManifest(bytes, options), closed, damaged));
+  } catch (error) {
+    options.seams.log.warn('the index is made anew from the packs', { error: String(error) });
     return null;
   }
 }
 
-async function readExactly(
-  handle: { read(into: Buffer): Promise<{ bytesRead: number }> },
-  count: number,
-): Promise<Buffer> {
-  const bytes = Buffer.alloc(count);
-  for (let at = 0; at < count;) {
-    const { bytesRead } = await handle.read(bytes.subarray(at));
-    if (bytesRead === 0) throw new Error('the index image is cut short');
-    at += bytesRead;
+async function fromManifest(
+  folder: IndexFolder,
+  manifest: IndexManifest,
+  closed: readonly PackName[],
+  damaged: DamagedPlaces,
+): Promise<Kept> {
+  const existing = new Set(closed.map(({ packId }) => packId));
+  const packs = new PackNumbers({
+    next: manifest.nextPack,
+    packs: manifest.packs.filter(([, name]) => existing.has(name)),
+  });
+  const state = newState(packs, damaged);
+  state.segments = await openSegments(folder, manifest);
+  for (const segment of state.segments) noteDead(segment, packs);
+  for (const [number, name] of manifest.packs) if (existing.has(name)) state.covered.add(number);
+  return { state, nextSegment: manifest.nextSegment };
+}
+
+async function openSegments(folder: IndexFolder, manifest: IndexManifest): Promise<Segment[]> {
+  const segments: Segment[] = [];
+  try {
+    for (const ref of manifest.segments) segments.push(await openSegment(folder, ref));
+    return segments;
+  } catch (error) {
+    for (const segment of segments) await segment.release();
+    throw error;
   }
-  return bytes;
 }

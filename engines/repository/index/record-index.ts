@@ -1,114 +1,136 @@
 /**
- * Where each record is: id -> place. In memory: 64 bytes per record and at most 16 for its slot in an open-addressing
- * table; ids are digests, so their first bytes are the hash. A cache: rebuilt from the packs' footers.
+ * Where each record is: id -> place. Sorted segments on disk, a delta in memory; a cache, made anew from the packs'
+ * footers. It knows every copy of a record, so when one is lost another is answered.
  */
-import { createEntryStore, type IndexEntry, type IndexImage, type NewRecord } from './entry-store.ts';
+import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { filterKeyOf } from './bloom-filter.ts';
+import { decodeEntry, ENTRY_BYTES, isPageAt, packAt, rawLengthAt, type IndexEntry, type NewRecord } from './entry.ts';
+import { readEntries, type EntryBatch } from './entry-batches.ts';
+import { addRecords, dropPack, isSoundAt, isUncovered, newState, type IndexState } from './index-state.ts';
+import type { DamagedPlace } from './packs.ts';
 
-export type { IndexEntry, IndexImage, NewRecord } from './entry-store.ts';
+export type { IndexEntry, NewRecord } from './entry.ts';
+export type { EntryBatch } from './entry-batches.ts';
 
+/** Questions are answered at once, from memory or by a read of one page. INDEX_REBUILDING: not known at the moment. */
 export type RecordIndex = {
+  /** Of several copies the oldest that is sound, but a page before a block: stored raw, it serves as both. */
   lookup(id: Uint8Array): IndexEntry | null;
   /** Whether there is a record of that id and raw length; for many, cheaper than `lookup`. */
   holds(id: Uint8Array, rawLength: number): boolean;
-  /** Of two copies of an id the first wins, but a page wins over a block: stored raw, it serves as both. */
+  /** Records that are durable. A record that was moved: `apply` its new place, then `dropPacks` the old one, in one turn. */
   apply(records: readonly NewRecord[]): void;
-  /** Forgets a record that turned out to be damaged: it will be written again when it is met again. */
-  forget(id: Uint8Array): void;
-  /** How often something was forgotten. Not 0: the packs are read again at the next start. */
+  /** That place turned out to be damaged: it is not answered any more. Whoever opens the index hands them in again. */
+  forget(place: DamagedPlace): void;
+  /** How often something was forgotten in this process. */
   forgottenCount(): number;
-  /** Forgets what lies in these packs. */
-  dropPacks(packs: ReadonlySet<string>): void;
+  /** These packs are gone, as fast with many records as with few. What is applied for them later counts for nothing. */
+  dropPacks(packs: Iterable<string>): void;
+  /** A closed pack that was dropped is back; `records`: all of it. */
+  returnPack(pack: string, records: readonly NewRecord[]): void;
+  /** Exact: records of packs that are there, second copies and (until a merge) damaged ones included. */
   recordCount(): number;
-  /** Upper bound of entry numbers. */
-  numberLimit(): number;
-  image(): IndexImage;
+  /**
+   * Every sound record there is when it is first asked, in the order of ids; all copies of an id in one batch, the one that
+   * `lookup` answers first. Reads in pieces, in the background. Those of packs that are dropped meanwhile may be missing.
+   */
+  entries(): AsyncGenerator<EntryBatch, void>;
 };
 
-/** A power of two; never over half full. */
-function tableLengthFor(entryCount: number): number {
-  let length = 1024;
-  while ((entryCount + 1) * 2 > length) length *= 2;
-  return length;
-}
+export type IndexHooks = {
+  /** Something was applied or dropped, or asked for while the index is not whole. */
+  changed(): void;
+  /** A segment cannot be read or is damaged. */
+  broke(error: unknown): void;
+};
 
-export function createRecordIndex(image?: IndexImage): RecordIndex {
-  const entries = createEntryStore(image);
-  let liveCount = 0;
+const noHooks: IndexHooks = { changed: () => undefined, broke: () => undefined };
+
+/** Without hooks: in memory only. */
+export function createRecordIndex(state: IndexState = newState(), hooks: IndexHooks = noHooks): RecordIndex {
+  const finder = new Finder(state, hooks);
   let forgottenCount = 0;
-  /** Entry number + 1, or 0. */
-  let table = new Int32Array(tableLengthFor(entries.count()));
 
-  /** Slot of the id, or the free slot where it would go. Dead entries keep their slot: the probe goes over them. */
-  function slotOf(id: Uint8Array): number {
-    const mask = table.length - 1;
-    const hash = id[0]! | (id[1]! << 8) | (id[2]! << 16) | (id[3]! << 24);
-    let slot = hash & mask;
-    while (table[slot] !== 0 && !entries.hasId(table[slot]! - 1, id)) slot = (slot + 1) & mask;
-    return slot;
+  function apply(records: readonly NewRecord[]): void {
+    addRecords(state, records);
+    hooks.changed();
   }
-
-  function linkAll(): void {
-    for (let number = 0; number < entries.count(); number += 1) table[slotOf(entries.idOf(number))] = number + 1;
-  }
-
-  function fitTable(): void {
-    const length = tableLengthFor(entries.count());
-    if (length === table.length) return;
-    table = new Int32Array(length);
-    linkAll();
-  }
-
-  function addOne(record: NewRecord): void {
-    fitTable();
-    const slot = slotOf(record.id);
-    const known = table[slot]! - 1;
-    const isLive = known >= 0 && !entries.isDead(known);
-    if (isLive && !(record.kind === 'page' && entries.kindOf(known) === 'block')) return;
-    if (!isLive) liveCount += 1;
-    if (known >= 0) entries.write(known, record);
-    else table[slot] = entries.append(record) + 1;
-  }
-
-  function lookup(id: Uint8Array): IndexEntry | null {
-    const number = table[slotOf(id)]! - 1;
-    return number < 0 || entries.isDead(number) ? null : entries.read(number);
-  }
-
-  function forget(id: Uint8Array): void {
-    const number = table[slotOf(id)]! - 1;
-    if (number < 0 || entries.isDead(number)) return;
-    entries.markDead(number);
-    liveCount -= 1;
-    forgottenCount += 1;
-  }
-
-  function dropPacks(packs: ReadonlySet<string>): void {
-    const numbers = new Set([...packs].map((pack) => entries.packNumber(pack)).filter((number) => number >= 0));
-    if (numbers.size === 0) return;
-    for (let number = 0; number < entries.count(); number += 1) {
-      if (entries.isDead(number) || !numbers.has(entries.packNumberOf(number))) continue;
-      entries.markDead(number);
-      liveCount -= 1;
-    }
-  }
-
-  linkAll();
-  for (let number = 0; number < entries.count(); number += 1) if (!entries.isDead(number)) liveCount += 1;
 
   return {
-    lookup,
-    holds: (id, rawLength) => {
-      const number = table[slotOf(id)]! - 1;
-      return number >= 0 && !entries.isDead(number) && entries.rawLengthOf(number) === rawLength;
+    lookup: (id) => {
+      if (!finder.find(id)) return null;
+      const pack = state.packs.nameOf(packAt(finder.found, 0));
+      return decodeEntry(finder.found, 0, pack!);
     },
-    apply: (records) => {
-      for (const record of records) addOne(record);
+    holds: (id, rawLength) => finder.find(id) && rawLengthAt(finder.found, 0) === rawLength,
+    apply,
+    forget: (place) => {
+      state.damaged.add(place);
+      forgottenCount += 1;
     },
-    forget,
     forgottenCount: () => forgottenCount,
-    dropPacks,
-    recordCount: () => liveCount,
-    numberLimit: () => entries.count(),
-    image: () => entries.image(),
+    dropPacks: (names) => {
+      for (const name of names) dropPack(state, name);
+      hooks.changed();
+    },
+    returnPack: (pack, records) => {
+      state.gone.delete(pack);
+      apply(records);
+      const number = state.packs.numberOf(pack);
+      if (!state.covered.has(number)) state.complete.add(number);
+    },
+    recordCount: () => {
+      const inSegments = state.segments.reduce((sum, { entryCount, deadCount }) => sum + entryCount - deadCount, 0);
+      return inSegments + state.delta.countOf((pack) => isUncovered(state, pack));
+    },
+    entries: async function* () {
+      if (!state.isWhole) throw rebuilding(hooks);
+      yield* readEntries(state, (error) => {
+        hooks.broke(error);
+        return rebuilding(hooks, error);
+      });
+    },
+  };
+}
+
+function rebuilding(hooks: IndexHooks, cause?: unknown): TidemarkError {
+  hooks.changed();
+  return new TidemarkError('INDEX_REBUILDING', 'the index is being made anew from the packs', {}, cause);
+}
+
+/** Finds the copy of an id that is to be answered; it lies in `found` until the next search. */
+class Finder {
+  readonly found = Buffer.alloc(ENTRY_BYTES);
+  readonly #state: IndexState;
+  readonly #hooks: IndexHooks;
+  #hasFound = false;
+
+  constructor(state: IndexState, hooks: IndexHooks) {
+    this.#state = state;
+    this.#hooks = hooks;
+  }
+
+  find(id: Uint8Array): boolean {
+    const { segments, delta } = this.#state;
+    const key = filterKeyOf(id);
+    this.#hasFound = false;
+    try {
+      for (const segment of segments) if (segment.filter.mayHold(key) && segment.visit(id, this.#see)) return true;
+    } catch (error) {
+      this.#hooks.broke(error);
+      this.#hasFound = false;
+    }
+    if (delta.visit(id, this.#see)) return true;
+    if (!this.#state.isWhole) throw rebuilding(this.#hooks);
+    return this.#hasFound;
+  }
+
+  readonly #see = (bytes: Buffer, base: number): boolean => {
+    if (!isSoundAt(this.#state, bytes, base)) return false;
+    const isPage = isPageAt(bytes, base);
+    if (this.#hasFound && !isPage) return false;
+    bytes.copy(this.found, 0, base, base + ENTRY_BYTES);
+    this.#hasFound = true;
+    return isPage;
   };
 }

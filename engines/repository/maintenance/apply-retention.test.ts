@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { jobId, lineageId, restorePointId, vmId, type RestorePointId } from '../../../schema/domain/ids.ts';
 import type { LineagePolicy, SealedRestorePoint } from '../../../schema/domain/maintenance-sessions.ts';
+import type { TimeReading } from './repository-time.ts';
 import { applyRetention } from './apply-retention.ts';
 
 const id = (number: number): RestorePointId => restorePointId(String(number).padStart(32, '0'));
@@ -38,12 +39,17 @@ function point(day: number, change: { lineage?: string; keep?: boolean; state?: 
   };
 }
 
-function repository(points: SealedRestorePoint[], refuses: Record<string, TidemarkError> = {}) {
+const november25: TimeReading = { nowMs: Date.parse('2026-11-25T00:00:00.000Z'), doubt: null };
+function repository(
+  points: SealedRestorePoint[],
+  refuses: Record<string, TidemarkError> = {},
+  time: TimeReading = november25,
+) {
   const removed: { id: RestorePointId; last: boolean | undefined }[] = [];
   return {
     removed,
     listSealed: () => points,
-    repositoryTime: () => '2026-11-25T00:00:00.000Z',
+    readTime: () => Promise.resolve(time),
     removeRestorePoint: async (restorePoint: RestorePointId, { last }: { last?: boolean } = {}) => {
       await Promise.resolve();
       const refusal = refuses[restorePoint];
@@ -112,6 +118,23 @@ describe('applyRetention', () => {
       { id: id(1), last: true },
       { id: id(2), last: true },
     ]);
+  });
+
+  it('removes nothing while it is not known what time it is', async () => {
+    const doubt = { code: 'CLOCK_IN_DOUBT', message: 'there is no second clock' };
+    for (const time of [
+      { nowMs: november25.nowMs, doubt },
+      { nowMs: null, doubt },
+    ]) {
+      const held = repository([point(1), point(2)], {}, time);
+      const [answer] = await applyRetention(held, { lineages: [of], dryRun: true });
+      expect(
+        answer!.decisions.map(({ restorePointId, outcome, reasons }) => [restorePointId, outcome, ...reasons]),
+      ).toEqual([
+        [id(2), 'stays', 'nothing is removed: there is no second clock'],
+        [id(1), 'stays', 'nothing is removed: there is no second clock'],
+      ]);
+    }
   });
 
   it('of a lineage without a policy, or without restore points, removes nothing', async () => {

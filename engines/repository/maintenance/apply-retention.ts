@@ -11,7 +11,7 @@ import type { RetentionDecision, RetentionPoint } from '../../../schema/domain/r
 import type { MaintainedRepository } from '../maintained-repository.ts';
 import { decideRetention } from './retention.ts';
 
-type Retained = Pick<MaintainedRepository, 'listSealed' | 'removeRestorePoint' | 'repositoryTime'>;
+type Retained = Pick<MaintainedRepository, 'listSealed' | 'removeRestorePoint' | 'readTime'>;
 
 const pointOf = (sealed: SealedRestorePoint): RetentionPoint => {
   const { restorePointId, manifest, flags } = sealed;
@@ -27,12 +27,15 @@ export async function applyRetention(
   repository: Retained,
   of: { lineages: readonly LineagePolicy[]; dryRun: boolean },
 ): Promise<LineageRetention[]> {
-  const now = repository.repositoryTime();
+  const { nowMs, doubt } = await repository.readTime();
   const sealed = repository.listSealed();
   const answers: LineageRetention[] = [];
   for (const { policy, vmGoneSince, ...lineage } of of.lineages) {
     const points = sealed.filter(({ manifest }) => manifest.lineage === lineage.lineage).map(pointOf);
-    const decisions = decideRetention({ points, policy, now, vmGoneSince });
+    const decisions =
+      doubt === null && nowMs !== null
+        ? decideRetention({ points, policy, now: new Date(nowMs).toISOString(), vmGoneSince })
+        : points.toReversed().map((point) => inDoubt(point, doubt?.message ?? 'the time is not known'));
     const takenAt = new Map(points.map((point) => [point.restorePointId, point.takenAt]));
     const carried: PointDecision[] = [];
     // Oldest first: whatever ends this on the way, the newest are there.
@@ -47,6 +50,13 @@ export async function applyRetention(
   }
   return answers;
 }
+
+/** While it is not known what time it is, nothing is too old. */
+const inDoubt = ({ restorePointId }: RetentionPoint, why: string): RetentionDecision => ({
+  restorePointId,
+  stays: true,
+  reasons: [`nothing is removed: ${why}`],
+});
 
 type Carried = Pick<PointDecision, 'outcome' | 'trashedUntil' | 'refusal'>;
 

@@ -47,7 +47,7 @@ async function inspectFile(pack: PackFile): Promise<Inspected | null> {
 }
 
 /** Records of a closed pack; null, and an error in the log, when the medium or the header does not give them. */
-export async function readClosedPack(
+export function readClosedPack(
   storage: Storage,
   uuid: string,
   { contents, packId }: PackName,
@@ -55,14 +55,32 @@ export async function readClosedPack(
 ): Promise<PackListing | null> {
   const { store } = storage;
   const name = layout.closedPack(contents, packId);
-  const path = store.locate(name);
   const isOurs = createWriterCheck(storage);
-  const inspected = await inspectFile({ packId, uuid, isOurs, path, log, open: () => store.open(name) });
+  return readListing({ packId, uuid, isOurs, path: store.locate(name), log, open: () => store.open(name) });
+}
+
+/** The same of a pack in the trash. */
+export function readTrashedPack(
+  storage: Storage,
+  uuid: string,
+  { contents, packId, epoch }: PackName & { epoch: number },
+  log: Log,
+): Promise<PackListing | null> {
+  const { store } = storage;
+  const name = layout.closedPack(contents, packId);
+  const path = `${store.locate(name)} in the trash of epoch ${epoch}`;
+  const isOurs = createWriterCheck(storage);
+  return readListing({ packId, uuid, isOurs, path, log, open: () => store.openTrashed({ epoch, name }) });
+}
+
+async function readListing(file: PackFile): Promise<PackListing | null> {
+  const { packId, path, log } = file;
+  const inspected = await inspectFile(file);
   if (!inspected) return null;
   const { found } = inspected;
   if (!found) log.error('pack is damaged: no sound header', { path });
   else if (!found.finished) log.warn('pack has no sound footer: scanned', { path, records: found.records.length });
-  return found && { contents, packId, records: found.records };
+  return found && { contents: found.contents, packId, records: found.records };
 }
 
 /**

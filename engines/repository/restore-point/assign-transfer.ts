@@ -47,6 +47,9 @@ async function giveFence(
 ): Promise<HeadDisk> {
   const { disk: plan, checkpoint, assignment } = request;
   const { head } = point;
+  const base = baseMapFor(parts.points, head.spec, plan);
+  // Until the head names it: the restore point that it is of may be removed at any time.
+  const release = base ? parts.reliance.hold({ ...base, blockSize: head.spec.blockSize }) : () => undefined;
   const fresh: HeadDisk = {
     number: given?.number ?? head.disks.length,
     binding: given?.binding ?? 1,
@@ -55,7 +58,7 @@ async function giveFence(
     checkpoint,
     plan,
     blockSize: head.spec.blockSize,
-    base: baseMapFor(parts.points, head.spec, plan),
+    base,
     filterDigest: null,
   };
   const isBound = given !== null && bindingOf(given) === bindingOf(fresh);
@@ -64,8 +67,12 @@ async function giveFence(
     ...head,
     disks: given ? head.disks.map((one) => (one === given ? fresh : one)) : [...head.disks, fresh],
   };
-  await saveHead(parts, next);
-  point.head = next;
+  try {
+    await saveHead(parts, next);
+    point.head = next;
+  } finally {
+    release();
+  }
   if (isBound) point.disks.get(plan.diskKey)!.head = fresh;
   else point.disks.set(plan.diskKey, newOpenDisk(fresh));
   // No frame of a lower fence comes after the answer.

@@ -105,7 +105,7 @@ type NewBlock = { block: number; digest: Uint8Array; length: number };
 /** Whether this is the first reference to a record that this restore point wrote. DAMAGED_BLOCK when there is none. */
 function isFirst(index: DigestIndex, firsts: FirstReferences, head: HeadDisk, of: NewBlock): boolean {
   const found = index.lookup(of.digest);
-  if (found?.place.rawLength === of.length) return firsts.note(found);
+  if (found?.place.rawLength === of.length) return firsts.note(of.digest, found);
   const digest = Buffer.from(of.digest).toString('hex');
   throw new TidemarkError(
     'DAMAGED_BLOCK',

@@ -332,7 +332,7 @@ describe('a death over the decision', () => {
     files[0] = join(world.folder, 'manifests', 'vm', 'ef'.repeat(16));
     for (const file of files) await writeFile(file, 'not what it was');
     await world.reopen();
-    expect(world.repository.listSealed()).toEqual([sound]);
+    expect(world.repository.listSealed()).toMatchObject([sound]);
     for (const file of files) expect((await readdir(join(file, '..'))).length).toBeGreaterThan(0);
     await sealedFull(2, diskOf(2));
   });

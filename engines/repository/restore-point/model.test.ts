@@ -5,12 +5,14 @@
 import { createHash } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, expect, test } from 'vitest';
 import { union, type Extent } from '../../../schema/domain/extents.ts';
 import { type DiskKey, diskKey, type RestorePointId } from '../../../schema/domain/ids.ts';
 import type { DiskPlan, SealOutcome } from '../../../schema/domain/restore-point.ts';
 import { seeded } from '../../../tests/fixtures/mover/disks.ts';
 import { handRestore } from '../../../tests/fixtures/repository/hand-restore.ts';
+import { KEY_FILE } from '../../../tests/fixtures/repository/keys.ts';
+import { strangerKeys } from '../../../tests/fixtures/repository/stranger-keys.ts';
 import {
   strangerManifests,
   strangerRecords,
@@ -24,7 +26,7 @@ import {
 } from '../../../tests/fixtures/repository/test-repository.ts';
 import { verbsOf, type Point } from '../../../tests/fixtures/repository/verbs.ts';
 
-const SESSIONS = 14;
+const SESSIONS = 8;
 const GRANULE = 64 * 1024;
 const hashOf = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');
 
@@ -33,9 +35,6 @@ type Next = (below: number) => number;
 type ModelDisk = { key: DiskKey; content: Buffer; changed: Extent[]; base: RestorePointId | null };
 
 let world: TestRepository;
-beforeEach(async () => {
-  world = await createTestRepository();
-});
 afterEach(() => world.close());
 const { openPoint, assign, send, seal, abort } = verbsOf(() => world);
 
@@ -99,52 +98,63 @@ async function checkAll(sealed: readonly SealOutcome[], hashes: ReadonlyMap<stri
   }
 }
 
-test('what was sealed comes back, whatever happened on the way', { timeout: 240_000 }, async () => {
-  const { next } = seeded();
-  const disks = ['d0', 'd1'].map((key): ModelDisk => ({
-    key: diskKey(key),
-    content: Buffer.alloc(sizeOf(next)),
-    changed: [],
-    base: null,
-  }));
-  const sealed: SealOutcome[] = [];
-  const hashes = new Map<string, string>();
-  for (let session = 1; session <= SESSIONS; session += 1) {
-    for (const disk of disks) {
-      if (next(4) === 0) resize(disk, sizeOf(next));
-      scribble(disk, next);
+const kinds = [
+  ['a plain', null],
+  ['an encrypted', KEY_FILE],
+] as const;
+
+test.each(kinds)(
+  'what %s one sealed comes back, whatever happened on the way',
+  { timeout: 240_000 },
+  async (_, secret) => {
+    const { next } = seeded();
+    world = await createTestRepository({ secret });
+    const disks = ['d0', 'd1'].map((key): ModelDisk => ({
+      key: diskKey(key),
+      content: Buffer.alloc(sizeOf(next)),
+      changed: [],
+      base: null,
+    }));
+    const sealed: SealOutcome[] = [];
+    const hashes = new Map<string, string>();
+    for (let session = 1; session <= SESSIONS; session += 1) {
+      for (const disk of disks) {
+        if (next(4) === 0) resize(disk, sizeOf(next));
+        scribble(disk, next);
+      }
+      const blockSize = next(6) === 0 ? 256 * 1024 : MIB;
+      const point = await openPoint(session, { blockSize, codec: (['none', 'lz4', 'zstd'] as const)[next(3)]! });
+      expect(point.base?.restorePointId ?? null).toBe(sealed.at(-1)?.restorePointId ?? null);
+      for (const disk of disks) await transfer(point, planFor(disk, sealed, blockSize, next), disk, next);
+      if (next(5) === 0) {
+        expect(await abort(point)).toEqual({ outcome: 'aborted' });
+        continue;
+      }
+      if (next(3) === 0) await world.reopen({ clean: next(2) === 0 });
+      const outcome = await seal(point);
+      sealed.push(outcome);
+      for (const disk of disks) {
+        hashes.set(`${outcome.restorePointId} ${disk.key}`, hashOf(disk.content));
+        Object.assign(disk, { changed: [], base: outcome.restorePointId });
+      }
+      await checkAll([outcome], hashes);
     }
-    const blockSize = next(6) === 0 ? 256 * 1024 : MIB;
-    const point = await openPoint(session, { blockSize, codec: (['none', 'lz4', 'zstd'] as const)[next(3)]! });
-    expect(point.base?.restorePointId ?? null).toBe(sealed.at(-1)?.restorePointId ?? null);
-    for (const disk of disks) await transfer(point, planFor(disk, sealed, blockSize, next), disk, next);
-    if (next(5) === 0) {
-      expect(await abort(point)).toEqual({ outcome: 'aborted' });
-      continue;
-    }
-    if (next(3) === 0) await world.reopen({ clean: next(2) === 0 });
-    const outcome = await seal(point);
-    sealed.push(outcome);
-    for (const disk of disks) {
-      hashes.set(`${outcome.restorePointId} ${disk.key}`, hashOf(disk.content));
-      Object.assign(disk, { changed: [], base: outcome.restorePointId });
-    }
-    await checkAll([outcome], hashes);
-  }
-  await world.reopen({ loseIndex: true });
-  expect(world.repository.listSealed()).toHaveLength(sealed.length);
-  await checkAll(sealed, hashes);
-  expect(await readdir(join(world.folder, 'open'))).toEqual(['packs']);
-  checkByStranger(sealed, hashes);
-});
+    await world.reopen({ loseIndex: true });
+    expect(world.repository.listSealed()).toHaveLength(sealed.length);
+    await checkAll(sealed, hashes);
+    expect(await readdir(join(world.folder, 'open'))).toEqual(['packs']);
+    checkByStranger(sealed, hashes);
+  },
+);
 
 /** Somebody else's reader, with nothing but the format's description. */
 function checkByStranger(sealed: readonly SealOutcome[], hashes: ReadonlyMap<string, string>): void {
-  const records = strangerRecords(world.folder);
-  const manifests = strangerManifests(world.folder);
+  const keys = world.secret && strangerKeys(world.folder, { keyFile: KEY_FILE.content });
+  const records = strangerRecords(world.folder, keys);
+  const manifests = strangerManifests(world.folder, keys);
   expect(manifests.map((one) => one.restorePointId).sort()).toEqual(sealed.map((one) => one.restorePointId).sort());
   for (const { restorePointId, disks } of manifests) {
     for (const disk of disks)
-      expect(hashOf(strangerRestore(records, disk))).toBe(hashes.get(`${restorePointId} ${disk.diskKey}`));
+      expect(hashOf(strangerRestore(records, disk, keys))).toBe(hashes.get(`${restorePointId} ${disk.diskKey}`));
   }
 }

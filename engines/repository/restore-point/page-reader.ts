@@ -28,10 +28,7 @@ export function createPageReader(index: DigestIndex, source: RecordSource): Page
     cache.delete(key);
     cache.set(key, cached);
     if (cache.size > CACHED_PAGES) cache.delete(cache.keys().next().value!);
-    cached.catch((error: unknown) => {
-      cache.delete(key);
-      if (errorCodeOf(error) === 'DAMAGED_BLOCK') index.forget(digest);
-    });
+    cached.catch(() => cache.delete(key));
     return cached;
   }
 
@@ -70,16 +67,27 @@ export async function soundLeaf(pages: PageReader, map: DiskMap, leaf: number): 
 const badMap = (map: DiskMap, why: string): TidemarkError =>
   new TidemarkError('REPOSITORY_CORRUPT', `block map ${map.root}: ${why}`, { root: map.root });
 
-async function readPage(
+/** A copy that is damaged is forgotten, and the next one tried. DAMAGED_BLOCK. `key`: the digest in hex. */
+export async function readPage(
   index: DigestIndex,
   source: RecordSource,
   digest: Uint8Array,
   key: string,
 ): Promise<Uint8Array> {
   const found = index.lookup(digest);
-  if (!found) throw new TidemarkError('DAMAGED_BLOCK', `map page ${key} is missing`, { digest: key });
-  const bytes = await source.read(found.place, digest);
-  if (found.kind !== 'page' || !isPageLength(bytes.byteLength) || digestOf(bytes).compare(digest) !== 0)
-    throw new TidemarkError('DAMAGED_BLOCK', `map page ${key} is not what its digest says`, { digest: key });
-  return bytes;
+  // A block with the bytes of a page is sound, but may be compressed: no page.
+  if (found?.kind !== 'page') throw new TidemarkError('DAMAGED_BLOCK', `map page ${key} is missing`, { digest: key });
+  try {
+    return checkedPage(await source.read(found.place, digest), digest, key);
+  } catch (error) {
+    if (errorCodeOf(error) !== 'DAMAGED_BLOCK') throw error;
+    index.forget(found.place);
+    if (index.lookup(digest)) return readPage(index, source, digest, key);
+    throw error;
+  }
+}
+
+function checkedPage(bytes: Uint8Array, digest: Uint8Array, key: string): Uint8Array {
+  if (isPageLength(bytes.byteLength) && digestOf(bytes).compare(digest) === 0) return bytes;
+  throw new TidemarkError('DAMAGED_BLOCK', `map page ${key} is not what its digest says`, { digest: key });
 }

@@ -1,4 +1,6 @@
 /** What the verbs on restore points work with. */
+import type { RestorePointId } from '../../../schema/domain/ids.ts';
+import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import type { RepositoryFile } from '../../../schema/repository/documents.ts';
 import type { Vault } from '../../../schema/repository/vault.ts';
@@ -9,6 +11,7 @@ import type { DigestIndex } from './digest-index.ts';
 import type { PageReader } from './page-reader.ts';
 import type { PageStore } from './page-store.ts';
 import type { Points } from './points.ts';
+import type { Reliance } from './reliance.ts';
 
 export type Parts = {
   storage: Storage;
@@ -16,10 +19,21 @@ export type Parts = {
   file: RepositoryFile;
   seams: Seams;
   points: Points;
+  /** Whatever is asked of it is touched. */
   index: DigestIndex;
+  reliance: Reliance;
   pages: PageReader;
   pageStore: PageStore;
   /** Verbs of a run, by run key; what writes map pages, as `pages`. */
   turns: Turns;
   soundMaps: SoundMaps;
+  sealing: SealingHooks;
+};
+
+/** What has to happen around the commit point. */
+export type SealingHooks = {
+  /** Before the manifest exists. When it fails nothing is sealed. */
+  before(id: RestorePointId): Promise<void>;
+  /** The manifest is durable. Does not fail. */
+  after(sealed: SealOutcome): Promise<void>;
 };

@@ -5,8 +5,14 @@ import type { Manifest, SealOutcome } from '../../../schema/domain/restore-point
 import type { Clock, Log } from '../../../schema/domain/seams.ts';
 import { isId128 } from '../../../schema/repository/digest.ts';
 import { parseManifest, parseTombstone, type Tombstone } from '../../../schema/repository/documents.ts';
-import { listedManifest, manifestFile, readDocument, tombstoneFile, type SealedStorage } from '../storage/documents.ts';
-import { isReadFailure } from '../storage/files.ts';
+import {
+  isDamage,
+  listedManifest,
+  manifestFile,
+  readDocument,
+  tombstoneFile,
+  type SealedStorage,
+} from '../storage/documents.ts';
 import { layout } from '../storage/layout.ts';
 import type { DigestIndex } from './digest-index.ts';
 import { loadOpenPoint, type OpenPoint } from './open-point.ts';
@@ -35,9 +41,8 @@ async function orDamaged<T>(loading: Loading, points: Points, path: string, read
     return await read();
   } catch (error) {
     // One sector that cannot be read must not keep the whole repository closed.
-    const code = errorCodeOf(error);
-    if (code !== 'REPOSITORY_CORRUPT' && code !== 'TAMPERED' && !isReadFailure(error)) throw error;
-    loading.log.error('damaged document left as it is', { path, code, error: String(error) });
+    if (!isDamage(error)) throw error;
+    loading.log.error('damaged document left as it is', { path, code: errorCodeOf(error), error: String(error) });
     points.damaged.push(path);
     return null;
   }

@@ -4,7 +4,8 @@
  * Promises ("have" to a digest not durable yet) hold inside one window of one connection only: the first offer of a digest
  * there is answered `want`, its repeats at other positions of that window `have`; in another window, or on another
  * connection, `want` again. So no window ever depends on another being committed first; a second copy of a record does
- * no harm: the first sound one is found.
+ * no harm: the first sound one is found. What was promised is pinned until its window is in the ledger, or the connection
+ * ends: a source that comes back offers everything anew.
  */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { WINDOW_BYTES } from '../../../schema/domain/extents.ts';
@@ -17,6 +18,7 @@ import type { DigestIndex } from './digest-index.ts';
 import { blocksOf, cursorOf, noteFrame, type OpenDisk, type OpenPoint } from './open-point.ts';
 import type { PageReader } from './page-reader.ts';
 import { requireOpen, type Points } from './points.ts';
+import type { Reliance } from './reliance.ts';
 import { blocksOfWindow, frameOfUntouched, frameOfWindow, protocolError } from './window-frame.ts';
 
 /** Windows of which promises are kept; a lane has few under way. */
@@ -27,11 +29,22 @@ type Connection = {
   point: OpenPoint;
   disk: OpenDisk;
   binding: number;
-  /** Window -> digest -> block that was answered `want`. */
+  /** Window under way -> digest -> block that was answered `want`, or FOUND. */
   promises: Map<number, Map<string, number>>;
+  /** What was answered so far is relied on until its window is in the ledger. */
+  unpin: () => void;
 };
 
-export type RegistrarParts = { points: Points; index: DigestIndex; pages: PageReader; clock: Clock };
+/** The repository had it. */
+const FOUND = -1;
+
+export type RegistrarParts = {
+  points: Points;
+  index: DigestIndex;
+  pages: PageReader;
+  clock: Clock;
+  reliance: Reliance;
+};
 
 export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
   const connections = new Map<string, Connection>();
@@ -53,7 +66,8 @@ export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
 
   return {
     begin: async (name, hello) => {
-      const connection = open(parts.points, hello);
+      const connection = open(parts, hello);
+      connections.get(name)?.unpin();
       connections.set(name, connection);
       return cursorOf(connection.disk);
     },
@@ -71,7 +85,10 @@ export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
       const { first, count } = blocksOfWindow(head, window.windowIndex);
       const base = await baseEntries(parts.pages, head, first, count);
       applyRecords(parts.index, connection, window);
-      await append(connection, frameOfWindow(head, connection.hello.fence, window, base, parts.index));
+      const frame = frameOfWindow(head, connection.hello.fence, window, base, parts.index);
+      // Also when the connection ends meanwhile: the frame is on its way.
+      const unpin = parts.reliance.pin(() => digestsOf(frame));
+      await append(connection, frame).finally(unpin);
       connection.promises.delete(window.windowIndex);
     },
     commitUntouched: async (name, firstWindow, windowCount) => {
@@ -82,23 +99,19 @@ export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
       );
     },
     end: async (name) => {
+      connections.get(name)?.unpin();
       connections.delete(name);
     },
   };
 }
 
-function open(points: Points, hello: TransferHello): Connection {
+function open({ points, reliance }: RegistrarParts, hello: TransferHello): Connection {
   const point = requireOpen(points, hello.restorePointId, hello.run);
   const disk = point.disks.get(hello.diskKey);
   if (!disk)
     throw new TidemarkError('PROTOCOL_ERROR', `disk ${hello.diskKey} was not assigned`, { diskKey: hello.diskKey });
-  const connection = {
-    hello,
-    point,
-    disk,
-    binding: disk.head.binding,
-    promises: new Map<number, Map<string, number>>(),
-  };
+  const promises: Connection['promises'] = new Map();
+  const connection = { hello, point, disk, binding: disk.head.binding, promises };
   checkCurrent(points, connection);
   if (hello.fence > disk.head.fence) throw protocolError(disk.head, `fence ${hello.fence} was never given`);
   if (hello.sizeBytes !== disk.head.plan.sizeBytes || hello.blockSize !== disk.head.blockSize)
@@ -106,11 +119,19 @@ function open(points: Points, hello: TransferHello): Connection {
       disk.head,
       `assigned with ${disk.head.plan.sizeBytes} bytes in blocks of ${disk.head.blockSize}`,
     );
-  return connection;
+  return { ...connection, unpin: reliance.pin(() => promisedDigests(promises)) };
+}
+
+function* promisedDigests(promises: Connection['promises']): Iterable<Uint8Array> {
+  for (const window of promises.values()) for (const key of window.keys()) yield Buffer.from(key, 'latin1');
+}
+
+function* digestsOf({ entries }: LedgerRecord): Iterable<Uint8Array> {
+  for (const entry of entries) if (entry.kind === 'data') yield entry.digest;
 }
 
 /** FENCED once a newer assignment exists or the restore point is being sealed or aborted; invariant 5. */
-function checkCurrent(points: Points, connection: Connection): void {
+function checkCurrent(points: Points, connection: Pick<Connection, 'hello' | 'binding'>): void {
   const { hello, binding } = connection;
   const point = requireOpen(points, hello.restorePointId, hello.run);
   const disk = point.disks.get(hello.diskKey);
@@ -137,13 +158,16 @@ function answer(
   digest: Uint8Array,
   base: Uint8Array | null,
 ): OfferAnswer {
-  // A block of the base whose record is lost is wanted like any other: so it heals.
-  if (index.lookup(digest)) return base !== null && Buffer.compare(base, digest) === 0 ? 'unchanged' : 'have';
   const window = Math.floor((block * connection.disk.head.blockSize) / WINDOW_BYTES);
   const promised = promisesOf(connection, window);
   const key = Buffer.from(digest).toString('latin1');
-  const firstAt = promised.get(key);
-  if (firstAt !== undefined && firstAt !== block) return 'have';
+  const firstAt = promised.get(key) ?? FOUND;
+  // A block of the base whose record is lost is wanted like any other: so it heals.
+  if (index.lookup(digest)) {
+    promised.set(key, firstAt);
+    return base !== null && Buffer.compare(base, digest) === 0 ? 'unchanged' : 'have';
+  }
+  if (firstAt !== FOUND && firstAt !== block) return 'have';
   promised.set(key, block);
   return 'want';
 }

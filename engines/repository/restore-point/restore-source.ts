@@ -10,8 +10,8 @@ import type { DigestIndex } from './digest-index.ts';
 import type { Parts } from './parts.ts';
 import { requireSealed } from './points.ts';
 
-export function createRestoreSource({ points, pages, index }: Parts): RestoreSource {
-  const pins = new Map<string, { hello: RestoreHello; disk: ManifestDisk }>();
+export function createRestoreSource({ points, pages, index, reliance }: Parts): RestoreSource {
+  const pins = new Map<string, { hello: RestoreHello; disk: ManifestDisk; release: () => void }>();
   return {
     begin: async (connection, hello) => {
       const { manifest } = requireSealed(points, hello.restorePointId);
@@ -20,7 +20,8 @@ export function createRestoreSource({ points, pages, index }: Parts): RestoreSou
         throw new TidemarkError('NOT_FOUND', `restore point ${hello.restorePointId} has no disk ${hello.diskKey}`, {
           ...hello,
         });
-      pins.set(connection, { hello, disk });
+      pins.get(connection)?.release();
+      pins.set(connection, { hello, disk, release: reliance.hold(disk, hello.restorePointId) });
       return { sizeBytes: disk.sizeBytes, blockSize: disk.blockSize };
     },
     resolve: async (connection, windowIndex) => {
@@ -39,6 +40,7 @@ export function createRestoreSource({ points, pages, index }: Parts): RestoreSou
       return { digests, places };
     },
     end: async (connection) => {
+      pins.get(connection)?.release();
       pins.delete(connection);
     },
   };

@@ -18,7 +18,10 @@ export async function sealRestorePoint(parts: Parts, request: SealRequest): Prom
   const point = requireOpen(parts.points, id, run);
   const decision = await whileClosing(point, () => decide(parts, point, request));
   await settle(parts, id, decision);
-  if (decision.state === 'sealed') return decision.sealed;
+  if (decision.state === 'sealed') {
+    await parts.sealing.after(decision.sealed);
+    return decision.sealed;
+  }
   throw notOpen(decision);
 }
 
@@ -28,7 +31,7 @@ async function decide(parts: Parts, point: OpenPoint, request: SealRequest): Pro
   const disks = disksToSeal(point, request);
   return parts.turns.take('pages', async () => {
     const sealed: ManifestDisk[] = [];
-    const firsts = createFirstReferences(parts.index.byId, point.head.restorePointId);
+    const firsts = createFirstReferences(point.head.restorePointId);
     for (const disk of disks) {
       const transfer = request.transfers.find((one) => one.diskKey === disk.head.plan.diskKey);
       const { root, height, conservation } = await buildMap({ ...parts, point, disk, firsts });
@@ -36,7 +39,12 @@ async function decide(parts: Parts, point: OpenPoint, request: SealRequest): Pro
       sealed.push({ ...manifestDiskOf(disk), root, height, conservation, readBytes, sentBytes });
     }
     const base = disks.find((disk) => disk.head.base)?.head.base?.restorePointId ?? null;
-    return writeManifest(parts, await manifestOf(parts, point, request, { disks: sealed, base }));
+    const manifest = await manifestOf(parts, point, request, { disks: sealed, base });
+    await parts.sealing.before(manifest.restorePointId);
+    const decision = await writeManifest(parts, manifest);
+    // In this turn: a collection begins between two seals, and what one of them made has to be known by then.
+    if (decision.state === 'sealed') parts.points.sealed.set(manifest.restorePointId, decision.sealed);
+    return decision;
   });
 }
 

@@ -90,6 +90,13 @@ function aroundStore(store: Store, around: Around): Store {
     removeFromTrash: (object) =>
       around.async(call('removeFromTrash', object.name), () => store.removeFromTrash(object)),
     listTrash: () => around.async(call('listTrash'), () => store.listTrash()),
+    openTrashed: async (object) =>
+      aroundStoredFile(
+        await around.async(call('openTrashed', object.name), () => store.openTrashed(object)),
+        call('read', object.name),
+        around,
+      ),
+    protect: (names, on) => around.async(call('protect', names[0]), () => store.protect(names, on)),
     freeBytes: () => around.async(call('freeBytes'), () => store.freeBytes()),
     locate: (name) => store.locate(name),
   };

@@ -217,6 +217,17 @@ function storeContract(world: () => StorageWorld): void {
       expect(await store().open('packs/ab/1')).toBeNull();
     });
 
+    it('protects what it can, as often as it is said, and gives it free again', async () => {
+      await put(world(), 'packs/ab/1');
+      const can = await store().protect(['packs/ab/1'], true);
+      expect(await store().protect(['packs/ab/1'], true)).toBe(can);
+      if (can) await expect(store().remove('packs/ab/1')).rejects.toMatchObject({ code: 'STORAGE_ERROR' });
+      expect(await contentOf(store().open('packs/ab/1'))).toBe('packs/ab/1');
+      for (const on of [false, false]) expect(await store().protect(['packs/ab/1'], on)).toBe(can);
+      await store().remove('packs/ab/1');
+      expect(await store().list('packs')).toEqual([]);
+    });
+
     it('says how much room there is, or that there is no limit', async () => {
       const freeBytes = await store().freeBytes();
       expect(freeBytes === null || freeBytes > 0).toBe(true);
@@ -235,8 +246,10 @@ function trashContract(world: () => StorageWorld): void {
         { epoch: 7, name: 'meta/cd/2' },
       ];
       for (const { name } of [one, two]) await put(world(), name);
+      expect(await store().openTrashed(one)).toBeNull();
       for (const object of [one, one, two]) await store().moveToTrash(object);
       expect([await store().open(one.name), await store().list('packs')]).toEqual([null, []]);
+      expect(await contentOf(store().openTrashed(one))).toBe(one.name);
       expect(await other().listTrash()).toEqual([two, one]);
       for (const object of [one, one]) await store().restoreFromTrash(object);
       expect(await contentOf(other().open(one.name))).toBe(one.name);

@@ -5,6 +5,7 @@
  */
 import fs from 'node:fs';
 import { promisify } from 'node:util';
+import { setImmutable } from './immutable-files.ts';
 import { takeFileLock } from './lock.ts';
 
 /** 'r' to read, 'r+' to change what is there, 'wx+' for a new file (EEXIST when there is one). */
@@ -41,6 +42,11 @@ export type FileSystem = {
   unlinkSync(path: string): void;
   rmdir(path: string): Promise<void>;
   freeBytes(path: string): Promise<number>;
+  /**
+   * Sets or takes away the attribute that lets nobody change, link, move or remove these files. False where the file
+   * system has none or we may not; does not throw.
+   */
+  setImmutable(paths: readonly string[], on: boolean): Promise<boolean>;
   /**
    * Takes `path` for this process until the result is called or the process ends. `ownerPath` says whose it is.
    * REPOSITORY_IN_USE when it is another's.
@@ -87,5 +93,6 @@ export const nodeFileSystem: FileSystem = {
     const { bavail, bsize } = await statfs(path);
     return bavail * bsize;
   },
+  setImmutable,
   lock: takeFileLock,
 };

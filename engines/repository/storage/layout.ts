@@ -23,6 +23,11 @@ export const layout = {
   /** Room for a tombstone, should the disk be full by then. */
   reserve: (id: RestorePointId): string => `${openFolder(id)}/reserve`,
   tombstone: (id: RestorePointId): string => `aborted/${id}`,
+  state: 'state',
+  /** Room for a new state, should the disk be full by then. */
+  reserveOfState: 'state.reserve',
+  flagsFolder: 'flags',
+  flags: (id: RestorePointId): string => `flags/${id}`,
   // Store.
   manifests: 'manifests',
   trash: 'trash',

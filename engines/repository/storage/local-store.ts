@@ -21,6 +21,12 @@ export function createLocalStore(folder: LocalFolder): Store {
     restoreFromTrash: (object) => move(folder, trashName(object), object.name, 'may be gone'),
     removeFromTrash: (object) => removeDurably(folder, trashName(object)),
     listTrash: () => guarded(folder.pathOf(layout.trash), () => listTrash(folder)),
+    openTrashed: (object) => openStoredFile(folder, trashName(object)),
+    protect: (names, on) =>
+      folder.fs.setImmutable(
+        names.map((name) => folder.pathOf(name)),
+        on,
+      ),
     freeBytes: () => guarded(folder.root, () => folder.fs.freeBytes(folder.root)),
     locate: (name) => folder.pathOf(name),
   };

@@ -12,7 +12,7 @@
  * - Errors: as in `staging.ts`. A failed call has changed nothing, or is completed by its repeat.
  *
  * Over an object store: `put` = upload, then remove the staging file; `putIfAbsent` = a conditional put; `open` and `read`
- * = ranged gets; `list` = a listing by prefix; trash = copy and delete; `confirm` = nothing.
+ * = ranged gets; `list` = a listing by prefix; trash = copy and delete; `confirm` = nothing; `protect` = an object lock.
  */
 
 /** Bytes under a name, opened for reading. Reads on, or fails, when the name goes meanwhile; never gives other bytes. */
@@ -47,6 +47,13 @@ export type Store = {
   removeFromTrash(object: TrashedObject): Promise<void>;
   /** By epoch, then name. */
   listTrash(): Promise<TrashedObject[]>;
+  /** Null when there is none. */
+  openTrashed(object: TrashedObject): Promise<StoredFile | null>;
+  /**
+   * From here on (or, `on` false, no longer) these objects cannot be changed, moved or removed, by us or anybody but the
+   * administrator of the machine. A help, no promise: false where there is no such thing, or where we may not.
+   */
+  protect(names: readonly string[], on: boolean): Promise<boolean>;
   /** Null where there is no limit. */
   freeBytes(): Promise<number | null>;
   /** Where that is, for people. */

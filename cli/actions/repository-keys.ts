@@ -1,0 +1,135 @@
+/** `tidemark repository key ...`: by this process itself, so no worker may have the repository meanwhile. */
+import { open } from 'node:fs/promises';
+import { addKey, describeKeys, removeKey, rotateKey, type KeyWork } from '../../engines/repository/change-keys.ts';
+import { openStorage } from '../../engines/repository/storage/storage.ts';
+import { didYouMean } from '../../engines/site/nearest-name.ts';
+import type { EncryptionConfig, RepositoryConfig } from '../../schema/domain/configuration.ts';
+import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
+import { formatBytes } from '../../schema/domain/figures.ts';
+import type { Log, Seams } from '../../schema/domain/seams.ts';
+import type { DataKey, KeySlot } from '../../schema/repository/key-shapes.ts';
+import { newKeyFile } from '../../schema/repository/secrets.ts';
+import { loadMachine } from '../../workers/runtime/config.ts';
+import { readSecret } from '../../workers/runtime/repository-secret.ts';
+import { noMeter, systemClock, systemRandom } from '../../workers/runtime/seams.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { type Column, formatTime, renderTable } from '../output/table.ts';
+import { printJson } from '../run-command.ts';
+import { layoutOf } from '../stack-access.ts';
+
+export type KeyOptions = { state?: string; json?: boolean };
+export type AddKeyOptions = KeyOptions & { passphraseFile?: string; keyFile?: string; passphraseEnvironment?: string };
+
+const quiet = (): void => undefined;
+const say = (message: string, fields: Record<string, unknown> = {}): void =>
+  console.error(`warning: ${[message, ...Object.values(fields).map(String)].join(', ')}`);
+const log: Log = { debug: quiet, info: quiet, warn: say, error: say, child: () => log };
+const seams: Seams = { clock: systemClock, random: systemRandom, meter: noMeter, log };
+
+/** NOT_FOUND: this machine has no such repository. */
+async function findRepository(name: string, { state }: KeyOptions): Promise<RepositoryConfig> {
+  const known = (await loadMachine(layoutOf(state)))?.repositories ?? [];
+  const found = known.find(({ repositoryId }) => repositoryId === name);
+  if (found) return found;
+  const names = known.map(({ repositoryId }) => repositoryId);
+  const message = `this machine has no repository ${name}${didYouMean(name, names)}`;
+  throw new TidemarkError('NOT_FOUND', message, { repository: name, repositories: names });
+}
+
+async function workOn(name: string, options: KeyOptions): Promise<KeyWork> {
+  const { repositoryId, folder, encryption } = await findRepository(name, options);
+  if (!encryption)
+    throw new TidemarkError('BAD_REQUEST', `repository ${name} has no \`encryption\` in site.yaml`, {
+      repository: name,
+    });
+  const secret = await readSecret(encryption, { environment: process.env, log });
+  return { storage: openStorage({ kind: 'folder', folder }), repositoryId, secret, seams };
+}
+
+function print(options: { json?: boolean }, value: object, text: string): number {
+  if (options.json) printJson(value);
+  else console.log(text);
+  return exitCodes.ok;
+}
+
+/** What of them is of any use to a person. */
+const shownSlot = ({ id, kind, kdf, createdAt }: KeySlot) => ({ id, kind, kdf: costOf(kdf), createdAt });
+const shownDataKey = ({ id, createdAt }: DataKey) => ({ id, createdAt });
+
+/** Parameters of a derivation, without its salt. */
+function costOf({ name, ...parameters }: KeySlot['kdf'] & { n?: unknown; r?: unknown; p?: unknown }) {
+  const { n, r, p } = parameters;
+  return name === 'scrypt' ? { name, n, r, p } : { name };
+}
+
+const columns: Column<ReturnType<typeof shownSlot>>[] = [
+  { title: 'SLOT', of: ({ id }) => id },
+  { title: 'KIND', of: ({ kind }) => kind },
+  { title: 'MADE', of: ({ createdAt }) => formatTime(createdAt) },
+  {
+    title: 'DERIVATION',
+    of: ({ kdf }) =>
+      kdf.n === undefined ? kdf.name : `${kdf.name}, ${formatBytes(128 * Number(kdf.n) * Number(kdf.r))}`,
+  },
+];
+
+export async function listKeys(name: string, options: KeyOptions): Promise<number> {
+  const { repositoryId, folder } = await findRepository(name, options);
+  const file = await describeKeys(openStorage({ kind: 'folder', folder }), repositoryId);
+  const keySlots = file.keySlots.map(shownSlot);
+  const dataKeys = file.dataKeys.map(shownDataKey);
+  const newest = dataKeys.at(-1);
+  const text = newest
+    ? `${renderTable(keySlots, columns)}\n\ndata key ${newest.id} of ${dataKeys.length} is in use, made ${formatTime(newest.createdAt)}`
+    : `repository ${name} is not encrypted`;
+  return print(options, { repository: name, keySlots, dataKeys }, text);
+}
+
+/** BAD_REQUEST unless exactly one of the three is given. */
+function newSecretOf({ passphraseFile, keyFile, passphraseEnvironment }: AddKeyOptions): EncryptionConfig {
+  const given = [
+    ...(passphraseFile === undefined ? [] : [{ passphraseFile }]),
+    ...(keyFile === undefined ? [] : [{ keyFile }]),
+    ...(passphraseEnvironment === undefined ? [] : [{ passphraseEnvironment }]),
+  ];
+  const [only, second] = given;
+  if (only !== undefined && second === undefined) return only;
+  throw new TidemarkError('BAD_REQUEST', 'give one of --passphrase-file, --key-file, --passphrase-environment');
+}
+
+export async function addKeyTo(name: string, options: AddKeyOptions): Promise<number> {
+  const encryption = newSecretOf(options);
+  const work = await workOn(name, options);
+  const secret = await readSecret(encryption, { environment: process.env, log });
+  const slot = shownSlot(await addKey(work, secret));
+  return print(options, { repository: name, keySlot: slot }, `slot ${slot.id} (${slot.kind}) opens repository ${name}`);
+}
+
+export async function removeKeyFrom(name: string, slot: string, options: KeyOptions): Promise<number> {
+  await removeKey(await workOn(name, options), slot);
+  return print(options, { repository: name, removed: slot }, `slot ${slot} was removed from repository ${name}`);
+}
+
+export async function rotateKeyOf(name: string, options: KeyOptions): Promise<number> {
+  const dataKey = shownDataKey(await rotateKey(await workOn(name, options)));
+  const text = `data key ${dataKey.id} is for what repository ${name} writes from now on`;
+  return print(options, { repository: name, dataKey }, text);
+}
+
+/** TARGET_EXISTS. */
+export async function makeKeyFile(file: string, options: { json?: boolean }): Promise<number> {
+  try {
+    const handle = await open(file, 'wx', 0o600);
+    try {
+      await handle.writeFile(newKeyFile(systemRandom));
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    const isThere = (error as NodeJS.ErrnoException).code === 'EEXIST';
+    const message = isThere ? `${file} exists already` : `cannot write ${file}: ${messageOf(error)}`;
+    throw new TidemarkError(isThere ? 'TARGET_EXISTS' : 'STORAGE_ERROR', message, { file }, error);
+  }
+  return print(options, { file }, `${file} is a new key file; keep a copy of it apart from the repository`);
+}

@@ -1,0 +1,247 @@
+/** Collections, one behaviour each; what happens beside sessions is in collect-beside.test.ts. */
+import { readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { lineageId } from '../../../schema/domain/ids.ts';
+import { createMaintained, DAY_MS, type Maintained } from '../../../tests/fixtures/repository/maintained.ts';
+import { MIB, planOf } from '../../../tests/fixtures/repository/test-repository.ts';
+import { diskOf, verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
+
+let world: Maintained;
+beforeEach(async () => {
+  world = await createMaintained();
+});
+afterEach(() => world.close());
+const { openPoint, assign, send, seal, sealedFull } = verbsOf(() => world);
+const remove = (id: Parameters<Maintained['repository']['removeRestorePoint']>[0], last = false) =>
+  world.repository.removeRestorePoint(id, { last });
+
+/** Blocks of `disk` that are those of `other`, the first `count`. */
+const sharing = (disk: Buffer, other: Buffer, count: number): Buffer =>
+  Buffer.concat([other.subarray(0, count * MIB), disk.subarray(count * MIB)]);
+
+const nothing = {
+  stopped: null,
+  packsTrashed: 0,
+  packsRewritten: 0,
+  rewrittenBytes: 0,
+  packsRemoved: 0,
+  removedBytes: 0,
+  packsRestored: 0,
+  packsLocked: 0,
+};
+
+test('what is needed stays; epochs grow, also over a restart', async () => {
+  const disk = diskOf(5);
+  const sealed = await sealedFull(1, disk);
+  await world.reopen();
+  const before = [world.packs(), world.pagePacks()];
+  expect(await world.collect()).toMatchObject({ ...nothing, epoch: 1, deadBytesLeft: 0 });
+  await world.reopen();
+  expect(await world.collect()).toMatchObject({ ...nothing, epoch: 2, deadBytesLeft: 0 });
+  expect([world.packs(), world.pagePacks()]).toEqual(before);
+  expect((await world.restore(sealed)).equals(disk)).toBe(true);
+});
+
+test('what only a removed restore point needed goes to the trash, and for good after the grace', async () => {
+  await sealedFull(1, diskOf(5));
+  await world.reopen();
+  const dead = [...world.packs(), ...world.pagePacks()];
+  const kept = diskOf(4, 'b');
+  const [old, sealed] = [world.repository.listSealed()[0]!, await sealedFull(2, kept)];
+  await remove(old.restorePointId);
+  const report = await world.collect();
+  expect(report).toMatchObject({ ...nothing, packsTrashed: 2, deadBytesLeft: 0 });
+  expect(report.liveBytes).toBeGreaterThan(0);
+  expect(world.trash().filter((name) => dead.some((pack) => name.endsWith(pack)))).toHaveLength(2);
+  for (const pack of dead) expect([...world.packs(), ...world.pagePacks()]).not.toContain(pack);
+  // The trash of an epoch is known to be complete when the next one begins.
+  world.pass(DAY_MS);
+  expect(await world.collect()).toMatchObject(nothing);
+  world.pass(DAY_MS - 1);
+  expect(await world.collect()).toMatchObject(nothing);
+  world.pass(1);
+  const last = await world.collect();
+  expect(last).toMatchObject({ ...nothing, packsRemoved: 2, removedBytes: last.removedBytes });
+  expect(last.removedBytes).toBeGreaterThan(100);
+  expect(world.trash()).toEqual([]);
+  await world.reopen({ loseIndex: true });
+  expect((await world.restore(sealed)).equals(kept)).toBe(true);
+});
+
+test('a pack that died for the most part is rewritten: the living verbatim, the dead not', async () => {
+  const first = diskOf(10);
+  await sealedFull(1, first);
+  await world.reopen();
+  const [pack] = world.packs();
+  const kept = sharing(diskOf(10, 'b'), first, 4);
+  const sealed = await sealedFull(2, kept);
+  await remove(world.repository.listSealed()[0]!.restorePointId);
+  const report = await world.collect();
+  expect(report).toMatchObject({ stopped: null, packsRewritten: 1, packsTrashed: 2, deadBytesLeft: 0 });
+  expect(report.rewrittenBytes).toBeLessThan(report.liveBytes);
+  expect(world.packs()).not.toContain(pack);
+  expect((await world.restore(sealed)).equals(kept)).toBe(true);
+  expect(await world.collect()).toMatchObject({ ...nothing, deadBytesLeft: 0 });
+  await world.reopen({ clean: false });
+  expect((await world.restore(sealed)).equals(kept)).toBe(true);
+});
+
+test('a pack of which little died is left; within the budget the deadest go first', async () => {
+  const disks = [diskOf(10), diskOf(10, 'b'), diskOf(10, 'c')];
+  for (const [at, disk] of disks.entries()) {
+    await sealedFull(at + 1, disk, { lineage: lineageId(`${at}`.repeat(16)) });
+    await world.reopen();
+  }
+  const [a, b, c] = world.repository.listSealed();
+  const kept = Buffer.concat([
+    disks[0]!.subarray(0, 7 * MIB),
+    disks[1]!.subarray(0, 5 * MIB),
+    disks[2]!.subarray(0, MIB),
+  ]);
+  const sealed = await sealedFull(4, kept, { lineage: lineageId('3'.repeat(16)) });
+  const packOf = async (disk: Buffer): Promise<string> => {
+    const place = await placeOfLast(disk);
+    return place.pack;
+  };
+  const deadest = await packOf(disks[2]!);
+  for (const point of [a!, b!, c!]) await remove(point.restorePointId, true);
+  const report = await world.collect({ packBudgetBytes: 1 });
+  expect(report).toMatchObject({ stopped: null, packsRewritten: 1 });
+  expect(report.deadBytesLeft).toBeGreaterThan(0);
+  expect(world.packs()).not.toContain(deadest);
+  expect(await world.collect()).toMatchObject({ stopped: null, packsRewritten: 1 });
+  const last = await world.collect();
+  expect(last).toMatchObject(nothing);
+  expect(last.deadBytesLeft).toBeGreaterThan(0);
+  expect((await world.restore(sealed)).equals(kept)).toBe(true);
+
+  /** Where the last block of a sealed disk lies. */
+  async function placeOfLast(disk: Buffer) {
+    const { restoreSource } = world.repository;
+    const point = [a!, b!, c!][disks.indexOf(disk)]!;
+    const { restorePointId } = point;
+    await restoreSource.begin('look', { purpose: 'restore', restorePointId, diskKey: planOf(1).diskKey });
+    const { places } = await restoreSource.resolve('look', 0);
+    await restoreSource.end('look');
+    return places[9]!;
+  }
+});
+
+test('copies of one record: one stays, the others go', async () => {
+  const disk = diskOf(3);
+  const [one, two] = [await openPoint(1), await openPoint(2, { lineage: lineageId('f'.repeat(16)) })];
+  // Neither knows of the other before it has sent all.
+  const sendings = [];
+  for (const point of [one, two]) sendings.push(send({ assignment: await assign(point, planOf(disk.length)), disk }));
+  await Promise.all(sendings);
+  const sealed = [await seal(one), await seal(two)];
+  await world.reopen();
+  await world.collect();
+  await world.reopen();
+  await world.collect();
+  expect(await world.collect()).toMatchObject({ ...nothing, deadBytesLeft: 0 });
+  for (const point of sealed) expect((await world.restore(point)).equals(disk)).toBe(true);
+});
+
+describe('in doubt nothing is removed', () => {
+  /** A sealed restore point, and one that was removed. */
+  async function withSomethingDead() {
+    await sealedFull(1, diskOf(5));
+    await world.reopen();
+    const kept = diskOf(6, 'b');
+    const sealed = await sealedFull(2, kept);
+    await world.reopen();
+    await remove(world.repository.listSealed()[0]!.restorePointId);
+    return { sealed, kept };
+  }
+
+  test('a manifest that is damaged, then mended', async () => {
+    const { sealed } = await withSomethingDead();
+    const file = join(world.folder, 'manifests', sealed.manifest.vm.vmId, sealed.restorePointId);
+    const text = await readFile(file, 'utf8');
+    await writeFile(file, text.replace('full', 'fulL'));
+    await world.reopen();
+    const before = world.packs();
+    expect(await world.collect()).toMatchObject({ ...nothing, stopped: { code: 'REPOSITORY_CORRUPT' } });
+    expect(world.packs()).toEqual(before);
+    await writeFile(file, text);
+    expect(await world.collect()).toMatchObject({ stopped: null, packsTrashed: 2 });
+  });
+
+  test('a page that cannot be read', async () => {
+    await withSomethingDead();
+    for (const pack of world.pagePacks()) await truncate(join(world.folder, 'meta', pack.slice(0, 2), pack), 200);
+    const before = world.packs();
+    expect(await world.collect()).toMatchObject({ ...nothing, stopped: { code: 'DAMAGED_BLOCK' } });
+    expect(world.packs()).toEqual(before);
+  });
+
+  test('an open restore point whose head is damaged', async () => {
+    await withSomethingDead();
+    const open = await openPoint(3);
+    await writeFile(join(world.folder, 'open', open.restorePointId, 'head'), 'not what it was');
+    await world.reopen();
+    expect(await world.collect()).toMatchObject({ ...nothing, stopped: { code: 'REPOSITORY_CORRUPT' } });
+  });
+
+  test('clocks that disagree: what is in the trash stays there, and its grace begins when they agree', async () => {
+    const { sealed, kept } = await withSomethingDead();
+    await world.collect();
+    world.clocks.host += 3650 * DAY_MS;
+    for (let times = 0; times < 3; times += 1)
+      expect(await world.collect()).toMatchObject({ ...nothing, stopped: { code: 'CLOCK_IN_DOUBT' } });
+    await world.reopen();
+    world.clocks.host = world.clocks.server = world.clocks.server! + 30 * DAY_MS;
+    expect(await world.collect()).toMatchObject(nothing);
+    world.pass(DAY_MS);
+    expect(await world.collect()).toMatchObject({ stopped: null, packsRemoved: 2 });
+    expect((await world.restore(sealed)).equals(kept)).toBe(true);
+  });
+
+  test('a state that is lost or damaged: nothing in the trash is older than the next sure epoch', async () => {
+    await withSomethingDead();
+    await world.collect();
+    world.pass(10 * DAY_MS);
+    await world.collect();
+    for (const spoil of [(file: string) => rm(file), (file: string) => writeFile(file, 'not what it was')]) {
+      await spoil(join(world.folder, 'state'));
+      world.pass(10 * DAY_MS);
+      await world.reopen();
+      expect(await world.collect()).toMatchObject({ ...nothing, epoch: expect.any(Number) as number });
+      expect(world.trash()).not.toEqual([]);
+    }
+    world.pass(DAY_MS);
+    expect(await world.collect()).toMatchObject({ packsRemoved: 2 });
+  });
+});
+
+test('a damaged record that is needed: its pack stays as it is', async () => {
+  const first = diskOf(10);
+  await sealedFull(1, first);
+  await world.reopen();
+  const [pack] = world.packs();
+  const file = join(world.folder, 'packs', pack!.slice(0, 2), pack!);
+  await sealedFull(2, sharing(diskOf(10, 'b'), first, 3));
+  await remove(world.repository.listSealed()[0]!.restorePointId);
+  const bytes = await readFile(file);
+  bytes[64 + 128 + 3] = bytes[64 + 128 + 3]! ^ 1;
+  await writeFile(file, bytes);
+  await world.reopen();
+  expect(await world.collect()).toMatchObject({ stopped: null, packsRewritten: 0 });
+  expect(world.packs()).toContain(pack);
+  expect(await readFile(file)).toEqual(bytes);
+});
+
+test('it ends between two packs when it is told to, and a second one waits for the first', async () => {
+  await sealedFull(1, diskOf(3));
+  const ended = new AbortController();
+  ended.abort(new Error('enough'));
+  await expect(world.collect({ signal: ended.signal })).rejects.toThrow('enough');
+  const [first, second] = await Promise.all([world.collect(), world.collect()]);
+  expect([first.epoch, second.epoch]).toEqual([2, 3]);
+  const running = expect(world.collect()).rejects.toMatchObject({ code: 'HOST_DRAINING' });
+  await world.repository.close();
+  await running;
+  await expect(world.collect()).rejects.toMatchObject({ code: 'HOST_DRAINING' });
+});

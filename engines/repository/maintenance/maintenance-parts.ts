@@ -1,0 +1,25 @@
+/** What maintenance works with, besides what restore points do. */
+import type { RestorePointId } from '../../../schema/domain/ids.ts';
+import type { RestorePointState } from '../../../schema/domain/retention.ts';
+import type { RecordSource } from '../../../schema/domain/seams.ts';
+import type { RecordIndex } from '../index/record-index.ts';
+import type { DigestIndex } from '../restore-point/digest-index.ts';
+import type { Parts } from '../restore-point/parts.ts';
+import type { FlagStore } from './flags.ts';
+import type { RepositoryState } from './repository-state.ts';
+import type { RepositoryTime } from './repository-time.ts';
+
+export type MaintenanceParts = Parts & {
+  /** The index itself: what is asked of it here is not relied on. By ids. */
+  records: RecordIndex;
+  /** The same by digests. */
+  unwatched: DigestIndex;
+  source: RecordSource;
+  state: RepositoryState;
+  time: RepositoryTime;
+  flags: FlagStore;
+  stateOf: (id: RestorePointId) => RestorePointState;
+  graceMs: number;
+  /** 0: new restore points are not locked. */
+  lockDays: number;
+};

@@ -1,0 +1,63 @@
+/** The verbs of maintenance, and what sessions need of it. */
+import { errorCodeOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import type { RestorePointId } from '../../../schema/domain/ids.ts';
+import type { RestoreSource } from '../../../schema/domain/seams.ts';
+import { requireSealed } from '../restore-point/points.ts';
+import type { Repository } from '../repository.ts';
+import { collect } from './collect.ts';
+import { describeFlags, type Flags } from './flags.ts';
+import { createProtection } from './locks.ts';
+import type { MaintenanceParts } from './maintenance-parts.ts';
+import { removeRestorePoint, restoreFromTrash } from './removal.ts';
+import { bringBackFor } from './trash.ts';
+
+type Verbs = Pick<
+  Repository,
+  'collect' | 'removeRestorePoint' | 'restoreFromTrash' | 'setFlags' | 'flagsOf' | 'readTime'
+>;
+
+export function createMaintenance(parts: MaintenanceParts): Verbs {
+  const { turns, points, flags, time } = parts;
+  const protect = createProtection(parts);
+  const describe = (id: RestorePointId, of: Flags | 'unreadable') =>
+    describeFlags(of, time.lastMs(), requireSealed(points, id).manifest.sealedAt);
+  return {
+    collect: (options) => turns.take('collection', () => collect(parts, options, protect)),
+    removeRestorePoint: (id, options = {}) => removeRestorePoint(parts, id, options, protect),
+    restoreFromTrash: (id) => turns.take('collection', () => restoreFromTrash(parts, id)),
+    setFlags: async (id, { keep, hold }) => {
+      requireSealed(points, id);
+      if (hold === '') throw new TidemarkError('BAD_REQUEST', 'a hold needs a reason', { field: 'hold' });
+      const set = (known: Flags): Flags => ({
+        ...known,
+        keep: keep ?? known.keep,
+        hold: hold === undefined ? known.hold : hold,
+      });
+      return describe(id, await flags.change(id, set));
+    },
+    flagsOf: (id) => describe(id, flags.of(id)),
+    readTime: () => time.read(),
+  };
+}
+
+/** As `work`; what it misses is brought back from the trash, where it is. */
+export async function withTrash<T>(parts: MaintenanceParts, work: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      const digest = digestOfMissing(error);
+      if (digest === null || (await bringBackFor(parts, [parts.vault.idOf(digest)])) === 0) throw error;
+    }
+  }
+}
+
+function digestOfMissing(error: unknown): Uint8Array | null {
+  const digest = errorCodeOf(error) === 'DAMAGED_BLOCK' && (error as TidemarkError).details['digest'];
+  return typeof digest === 'string' ? Buffer.from(digest, 'hex') : null;
+}
+
+export const sourceWithTrash = (parts: MaintenanceParts, source: RestoreSource): RestoreSource => ({
+  ...source,
+  resolve: (connection, windowIndex) => withTrash(parts, () => source.resolve(connection, windowIndex)),
+});

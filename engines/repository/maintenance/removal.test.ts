@@ -1,0 +1,139 @@
+/** Removing restore points and their flags. */
+import { readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { lineageId, type RestorePointId } from '../../../schema/domain/ids.ts';
+import type { Manifest } from '../../../schema/domain/restore-point.ts';
+import { encodeManifest } from '../../../schema/repository/documents.ts';
+import { createMaintained, DAY_MS, type Maintained } from '../../../tests/fixtures/repository/maintained.ts';
+import { diskOf, verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
+
+let world: Maintained;
+beforeEach(async () => {
+  world = await createMaintained();
+});
+afterEach(() => world.close());
+const { openPoint, sealedFull } = verbsOf(() => world);
+const remove = (id: RestorePointId, last = false) => world.repository.removeRestorePoint(id, { last });
+const held = expect.objectContaining({ code: 'RESTORE_POINT_HELD' }) as Error;
+const isLast = expect.objectContaining({ code: 'LAST_RESTORE_POINT' }) as Error;
+const unknown = expect.objectContaining({ code: 'RESTORE_POINT_NOT_FOUND' }) as Error;
+
+describe('removing', () => {
+  test('one rename, told once and again, over a restart', async () => {
+    const [old, kept] = [await sealedFull(1, diskOf(2)), await sealedFull(2, diskOf(2, 'b'))];
+    const outcome = {
+      restorePointId: old.restorePointId,
+      removed: true,
+      trashedUntil: new Date(world.clocks.host + DAY_MS).toISOString(),
+    };
+    expect(await remove(old.restorePointId)).toEqual(outcome);
+    expect(await remove(old.restorePointId)).toEqual(outcome);
+    expect(world.trash()).toEqual([`0/manifests/${old.manifest.vm.vmId}/${old.restorePointId}`]);
+    await world.reopen();
+    expect(world.repository.listSealed().map((one) => one.restorePointId)).toEqual([kept.restorePointId]);
+    expect(() => world.repository.describeSealed(old.restorePointId)).toThrow(unknown);
+    expect(await remove(old.restorePointId)).toEqual(outcome);
+  });
+
+  test('never the newest of a lineage, unless that is said; others are counted apart', async () => {
+    const lineage = lineageId('f'.repeat(16));
+    const [a, b, c] = [
+      await sealedFull(1, diskOf(1)),
+      await sealedFull(2, diskOf(1, 'b')),
+      await sealedFull(3, diskOf(1, 'c'), { lineage }),
+    ];
+    await expect(remove(b.restorePointId)).rejects.toEqual(isLast);
+    await expect(remove(c.restorePointId)).rejects.toEqual(isLast);
+    // Both at once: one of them stays.
+    const both = await Promise.allSettled([remove(b.restorePointId), remove(a.restorePointId)]);
+    expect(both.map(({ status }) => status)).toEqual(['rejected', 'fulfilled']);
+    await remove(b.restorePointId, true);
+    await remove(c.restorePointId, true);
+    expect(world.repository.listSealed()).toEqual([]);
+  });
+
+  test('one that was never sealed is not known', async () => {
+    await expect(remove((await openPoint(1)).restorePointId)).rejects.toEqual(unknown);
+  });
+
+  test('when it fails nothing was removed', async () => {
+    const [old] = [await sealedFull(1, diskOf(1)), await sealedFull(2, diskOf(1, 'b'))];
+    await writeFile(join(world.folder, 'trash'), 'not a folder');
+    await expect(remove(old.restorePointId)).rejects.toMatchObject({ code: 'STORAGE_ERROR' });
+    expect(world.repository.listSealed()).toHaveLength(2);
+    expect((await world.restore(old)).equals(diskOf(1))).toBe(true);
+  });
+
+  test('takes no longer with many of them', async () => {
+    const { manifest } = await sealedFull(1, diskOf(1));
+    for (let number = 0; number < 200; number += 1) {
+      const restorePointId = number.toString(16).padStart(32, '0') as RestorePointId;
+      const one: Manifest = { ...manifest, restorePointId, sealedAt: new Date(number).toISOString() };
+      const { text } = encodeManifest(one);
+      await writeFile(join(world.folder, 'manifests', manifest.vm.vmId, restorePointId), text);
+    }
+    await world.reopen();
+    expect(world.repository.listSealed()).toHaveLength(201);
+    const begun = performance.now();
+    for (let number = 0; number < 10; number += 1)
+      await remove(number.toString(16).padStart(32, '0') as RestorePointId);
+    expect((performance.now() - begun) / 10).toBeLessThan(100);
+  });
+});
+
+describe('flags', () => {
+  test('keep and hold refuse a removal, also after a restart, until they are taken back', async () => {
+    const [a] = [await sealedFull(1, diskOf(1)), await sealedFull(2, diskOf(1, 'b'))];
+    const { restorePointId: id } = a;
+    const { repository } = world;
+    expect(repository.flagsOf(id)).toEqual({ keep: false, hold: null, lockedUntil: null });
+    expect(await repository.setFlags(id, { keep: true })).toEqual({ keep: true, hold: null, lockedUntil: null });
+    expect(await repository.setFlags(id, { hold: 'audit 7' })).toMatchObject({ keep: true, hold: 'audit 7' });
+    await world.reopen();
+    expect(world.repository.listSealed()[0]).toMatchObject({ flags: { keep: true, hold: 'audit 7' } });
+    await expect(remove(id)).rejects.toThrow('held: audit 7');
+    await world.repository.setFlags(id, { hold: null });
+    await expect(remove(id)).rejects.toEqual(held);
+    await world.repository.setFlags(id, { keep: false });
+    await remove(id);
+    await expect(world.repository.setFlags(id, { keep: true })).rejects.toEqual(unknown);
+    expect(() => world.repository.flagsOf(id)).toThrow(unknown);
+  });
+
+  test('a reason has to be one', async () => {
+    const { restorePointId: id } = await sealedFull(1, diskOf(1));
+    for (const hold of ['', 'x'.repeat(1025)])
+      await expect(world.repository.setFlags(id, { hold })).rejects.toMatchObject({ code: 'BAD_REQUEST' });
+    expect(world.repository.flagsOf(id)).toMatchObject({ hold: null });
+  });
+
+  test('that are damaged, or of another restore point, hold it', async () => {
+    const [a, b] = [await sealedFull(1, diskOf(1)), await sealedFull(2, diskOf(1, 'b'))];
+    await world.repository.setFlags(a.restorePointId, { keep: false });
+    const file = join(world.folder, 'flags', a.restorePointId);
+    await world.repository.setFlags(b.restorePointId, { keep: true });
+    for (const text of ['not what it was', await readFile(join(world.folder, 'flags', b.restorePointId), 'utf8')]) {
+      await writeFile(file, text);
+      await world.reopen();
+      await expect(remove(a.restorePointId)).rejects.toEqual(held);
+      await expect(world.repository.setFlags(a.restorePointId, { keep: false })).rejects.toEqual(held);
+      expect(world.repository.flagsOf(a.restorePointId)).toMatchObject({ keep: true });
+    }
+  });
+
+  test('go with their restore point, not before', async () => {
+    const [a] = [await sealedFull(1, diskOf(1)), await sealedFull(2, diskOf(1, 'b'))];
+    await world.repository.setFlags(a.restorePointId, { keep: true });
+    await world.repository.setFlags(a.restorePointId, { keep: false });
+    const file = join(world.folder, 'flags', a.restorePointId);
+    await remove(a.restorePointId);
+    await world.collect();
+    await stat(file);
+    for (let times = 0; times < 2; times += 1) {
+      world.pass(DAY_MS);
+      await world.collect();
+    }
+    await expect(stat(file)).rejects.toMatchObject({ code: 'ENOENT' });
+  });
+});

@@ -1,0 +1,152 @@
+/** Removing restore points, and taking that back: a manifest goes to the trash; what it needs dies at the next collection. */
+import { TidemarkError } from '../../../schema/domain/errors.ts';
+import type { RestorePointId } from '../../../schema/domain/ids.ts';
+import type { RemovalOutcome } from '../../../schema/domain/maintenance.ts';
+import type { Manifest, SealOutcome } from '../../../schema/domain/restore-point.ts';
+import { parseManifest } from '../../../schema/repository/documents.ts';
+import { MAX_SEALED_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
+import { readPage, type DiskMap } from '../restore-point/page-reader.ts';
+import { newestSealed, outcomeOf, requireSealed } from '../restore-point/points.ts';
+import { listedManifest } from '../storage/documents.ts';
+import { isLocked } from './flags.ts';
+import { manifestNameOf, type Protect } from './locks.ts';
+import type { MaintenanceParts } from './maintenance-parts.ts';
+import { bringBackFor, keyOf, listTrash, type TrashedManifest } from './trash.ts';
+import { newSeenPages, walkMap } from './walk-map.ts';
+
+/** `last`: also the newest good one of its lineage: the VM is not needed any more. */
+export type RemovalOptions = { last?: boolean };
+
+/**
+ * RESTORE_POINT_NOT_FOUND; RESTORE_POINT_HELD for one that is kept, held, locked or being restored; LAST_RESTORE_POINT. In
+ * the trash already: the same outcome.
+ */
+export async function removeRestorePoint(
+  parts: MaintenanceParts,
+  id: RestorePointId,
+  { last = false }: RemovalOptions,
+  protect: Protect,
+): Promise<RemovalOutcome> {
+  const { points, state } = parts;
+  const { nowMs, doubt } = await parts.time.read();
+  const until = doubt === null && nowMs !== null ? new Date(nowMs + parts.graceMs).toISOString() : null;
+  const outcome = { restorePointId: id, removed: true, trashedUntil: until };
+  if (!points.sealed.has(id) && (await findTrashed(parts, id))) return outcome;
+  // Nothing is awaited from the last question to the moment from which nobody finds it.
+  const sealed = requireSealed(points, id);
+  checkRemovable(parts, sealed.manifest, nowMs, last);
+  points.sealed.delete(id);
+  const name = manifestNameOf(parts, sealed);
+  try {
+    if (parts.flags.hasLocks()) await protect([name], false);
+    await parts.storage.store.moveToTrash({ epoch: state.epoch(), name });
+  } catch (error) {
+    if (await isThere(parts, name)) points.sealed.set(id, sealed);
+    throw error;
+  }
+  parts.seams.log.info('restore point removed', { restorePointId: id, epoch: state.epoch() });
+  return outcome;
+}
+
+async function isThere({ storage }: MaintenanceParts, name: string): Promise<boolean> {
+  // Not known: rather one too many than one too few.
+  const file = await storage.store.open(name).catch(() => undefined);
+  await file?.close().catch(() => undefined);
+  return file !== null;
+}
+
+function checkRemovable(parts: MaintenanceParts, manifest: Manifest, nowMs: number | null, last: boolean): void {
+  const { restorePointId: id } = manifest;
+  const why = whyHeld(parts, id, nowMs);
+  if (why !== null)
+    throw new TidemarkError('RESTORE_POINT_HELD', `restore point ${id} is not removed: ${why}`, { restorePointId: id });
+  if (!last && isLastGood(parts, manifest))
+    throw new TidemarkError('LAST_RESTORE_POINT', `restore point ${id} is the newest good one of its lineage`, {
+      restorePointId: id,
+      lineage: manifest.lineage,
+    });
+}
+
+function whyHeld({ flags, reliance }: MaintenanceParts, id: RestorePointId, nowMs: number | null): string | null {
+  const known = flags.of(id);
+  if (known === 'unreadable') return 'its flags cannot be read';
+  if (known.hold !== null) return `held: ${known.hold}`;
+  if (known.keep) return 'it is marked to be kept';
+  if (isLocked(known, nowMs)) return 'it is locked';
+  return reliance.isBeingRestored(id) ? 'it is being restored' : null;
+}
+
+/** Where none is good, the newest counts as such: it may be what is left of a VM. */
+function isLastGood({ points, stateOf }: MaintenanceParts, { restorePointId, lineage }: Manifest): boolean {
+  const newest =
+    newestSealed(points, (one) => one.lineage === lineage && stateOf(one.restorePointId) === 'good') ??
+    newestSealed(points, (one) => one.lineage === lineage);
+  return newest?.restorePointId === restorePointId;
+}
+
+async function findTrashed(parts: MaintenanceParts, id: RestorePointId): Promise<TrashedManifest | undefined> {
+  return (await listTrash(parts)).manifests.findLast(({ restorePointId }) => restorePointId === id);
+}
+
+/**
+ * Not while a collection runs. RESTORE_POINT_NOT_FOUND when it is not in the trash, or when something that it needs was
+ * removed for good. Sealed: the same outcome.
+ */
+export async function restoreFromTrash(parts: MaintenanceParts, id: RestorePointId): Promise<SealOutcome> {
+  const known = parts.points.sealed.get(id);
+  if (known) return known;
+  const trashed = await findTrashed(parts, id);
+  if (!trashed)
+    throw new TidemarkError('RESTORE_POINT_NOT_FOUND', `no restore point ${id} in the trash`, { restorePointId: id });
+  const sealed = await readTrashedManifest(parts, trashed);
+  for (const disk of sealed.manifest.disks) await bringBackMap(parts, id, disk);
+  await parts.storage.store.restoreFromTrash(trashed);
+  parts.points.sealed.set(id, sealed);
+  parts.seams.log.info('restore point brought back', { restorePointId: id });
+  return sealed;
+}
+
+async function readTrashedManifest(
+  { storage, vault }: MaintenanceParts,
+  object: TrashedManifest,
+): Promise<SealOutcome> {
+  const path = `${storage.store.locate(object.name)} in the trash of epoch ${object.epoch}`;
+  const file = await storage.store.openTrashed(object);
+  if (!file) throw new TidemarkError('RESTORE_POINT_NOT_FOUND', `${path} is gone`, { path });
+  try {
+    const bytes = Buffer.alloc(Math.min(await file.lengthBytes(), MAX_SEALED_DOCUMENT_BYTES));
+    const source = bytes.toString('utf8', 0, await file.read(bytes, 0));
+    const { manifest, digest } = parseManifest(vault.openText(listedManifest(object.name), source, path), path);
+    return outcomeOf(manifest, digest);
+  } finally {
+    await file.close();
+  }
+}
+
+async function bringBackMap(parts: MaintenanceParts, id: RestorePointId, map: DiskMap): Promise<void> {
+  const { records, unwatched, source, vault } = parts;
+  const missing = new Map<string, Uint8Array>();
+  const fetch = async (): Promise<void> => {
+    const ids = [...missing.values()];
+    missing.clear();
+    if (ids.length > 0) await bringBackFor(parts, ids);
+    const lost = ids.find((one) => records.lookup(one) === null);
+    if (!lost) return;
+    const message = `restore point ${id} cannot be brought back: something that it needs was removed for good`;
+    throw new TidemarkError('RESTORE_POINT_NOT_FOUND', message, {
+      restorePointId: id,
+      id: Buffer.from(lost).toString('hex'),
+    });
+  };
+  await walkMap(map, {
+    seen: newSeenPages(),
+    read: (digest) => readPage(unwatched, source, digest, Buffer.from(digest).toString('hex')),
+    meet: (digest) => {
+      const one = vault.idOf(digest);
+      if (records.lookup(one) === null) missing.set(keyOf(one), Uint8Array.from(one));
+    },
+    // The pages that are read next are among those met.
+    pause: fetch,
+  });
+  await fetch();
+}

@@ -1,0 +1,155 @@
+/** Packs that died go to the trash; of those that died in part the living records are copied to new ones before. */
+import { errorCodeOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import type { CollectionReport } from '../../../schema/domain/maintenance.ts';
+import { DATA_PACK_TARGET_BYTES, MAX_PACK_RECORDS, PAGE_PACK_TARGET_BYTES } from '../../../schema/repository/limits.ts';
+import type { PackContents, PackRecord } from '../../../schema/repository/pack.ts';
+import type { NewRecord } from '../index/record-index.ts';
+import { readClosedPack, type PackListing, type PackName } from '../pack/pack-reader.ts';
+import { createPackWriter, type PackWriter } from '../pack/pack-writer.ts';
+import { layout } from '../storage/layout.ts';
+import type { DamagedPlace } from '../index/packs.ts';
+import { copyRecords } from './copy-records.ts';
+import type { Living } from './living.ts';
+import type { MaintenanceParts } from './maintenance-parts.ts';
+import { isNeeded, replaceInIndex } from './replace-pack.ts';
+
+const TARGET_BYTES: Record<PackContents, number> = { blocks: DATA_PACK_TARGET_BYTES, pages: PAGE_PACK_TARGET_BYTES };
+
+type Source = { name: PackName; listing: PackListing; copies: Map<number, NewRecord> };
+
+export type RewriteOptions = {
+  living: Living;
+  epoch: number;
+  signal: AbortSignal;
+  /** Bytes copied at most. */
+  budgetBytes: number;
+  report: CollectionReport;
+  /** Each pack that is in the trash. */
+  trashed(name: PackName): void;
+};
+
+export class PackRewriter {
+  readonly #parts: MaintenanceParts;
+  readonly #options: RewriteOptions;
+  #writer: PackWriter | null = null;
+  /** Copied to the writer, and still in use. */
+  #waiting: Source[] = [];
+
+  constructor(parts: MaintenanceParts, options: RewriteOptions) {
+    this.#parts = parts;
+    this.#options = options;
+  }
+
+  /** What turns out to be needed stays. */
+  async trashDead(packs: readonly PackName[]): Promise<void> {
+    for (const name of packs) {
+      this.#options.signal.throwIfAborted();
+      const listing = await this.#read(name);
+      if (listing) await this.#replace({ name, listing, copies: new Map() });
+    }
+  }
+
+  /** REPOSITORY_FULL, STORAGE_ERROR; what was copied and not put in place yet is given up. */
+  async rewrite(packs: readonly PackName[]): Promise<void> {
+    try {
+      for (const contents of ['blocks', 'pages'] as const) {
+        for (const name of packs) {
+          this.#options.signal.throwIfAborted();
+          if (name.contents === contents && !this.#isSpent()) await this.#copy(name);
+        }
+        await this.#finish(contents);
+      }
+    } catch (error) {
+      await this.#giveUp();
+      throw error;
+    }
+  }
+
+  #isSpent = (): boolean => this.#options.report.rewrittenBytes >= this.#options.budgetBytes;
+
+  #read(name: PackName): Promise<PackListing | null> {
+    const { storage, file, seams } = this.#parts;
+    return readClosedPack(storage, file.uuid, name, seams.log);
+  }
+
+  async #copy(name: PackName): Promise<void> {
+    const listing = await this.#read(name);
+    if (!listing) return;
+    const { records } = this.#parts;
+    const shelf = { records, living: this.#options.living };
+    const needed = listing.records.filter((record) => isNeeded(shelf, name.packId, record));
+    if (!this.#hasRoomFor(name.contents, needed)) await this.#finish(name.contents);
+    const copies = needed.length > 0 ? await this.#copyRecords(name, needed) : new Map<number, NewRecord>();
+    if (copies) this.#waiting.push({ name, listing, copies });
+  }
+
+  #hasRoomFor(contents: PackContents, needed: readonly PackRecord[]): boolean {
+    const writer = this.#writer;
+    if (!writer || writer.recordCount() === 0) return true;
+    const bytes = needed.reduce((sum, { header }) => sum + header.storedLength, 0);
+    return (
+      writer.lengthBytes() + bytes <= TARGET_BYTES[contents] && writer.recordCount() + needed.length <= MAX_PACK_RECORDS
+    );
+  }
+
+  /** Null when one of them is damaged: then the pack stays as it is, for whoever repairs. */
+  async #copyRecords(name: PackName, needed: readonly PackRecord[]): Promise<Map<number, NewRecord> | null> {
+    const { storage, file, seams, records } = this.#parts;
+    const from = await storage.store.open(layout.closedPack(name.contents, name.packId));
+    if (!from) return null;
+    const newId = (): string => Buffer.from(seams.random.bytes(16)).toString('hex');
+    const writer = (this.#writer ??= createPackWriter(storage, name.contents, file.uuid, newId()));
+    const before = writer.lengthBytes();
+    try {
+      return await copyRecords({ pack: name.packId, file: from }, needed, writer);
+    } catch (error) {
+      if (errorCodeOf(error) !== 'DAMAGED_BLOCK') throw error;
+      seams.log.error('damage found while a pack was rewritten', { error: String(error) });
+      const { pack, offset } = (error as TidemarkError).details as DamagedPlace;
+      records.forget({ pack, offset });
+      return null;
+    } finally {
+      this.#options.report.rewrittenBytes += writer.lengthBytes() - before;
+      await from.close();
+    }
+  }
+
+  /** The copies become durable; then they take the place of what they were copied from. */
+  async #finish(contents: PackContents): Promise<void> {
+    const writer = this.#writer;
+    if (writer) {
+      if (!(await writer.publish())) {
+        const path = this.#parts.storage.staging.locate(layout.openPack(writer.packId));
+        throw new TidemarkError('REPOSITORY_FULL', `no space to close pack ${path}`, { path, contents });
+      }
+      this.#writer = null;
+    }
+    const sources = this.#waiting;
+    this.#waiting = [];
+    for (const source of sources) {
+      this.#options.signal.throwIfAborted();
+      if (await this.#replace(source)) this.#options.report.packsRewritten += 1;
+    }
+  }
+
+  /** Whether it is in the trash. */
+  async #replace({ name, listing, copies }: Source): Promise<boolean> {
+    const { records, storage } = this.#parts;
+    const { living, epoch, report, trashed } = this.#options;
+    if (!replaceInIndex({ records, living }, listing, copies)) return false;
+    await storage.store.moveToTrash({ epoch, name: layout.closedPack(name.contents, name.packId) });
+    report.packsTrashed += 1;
+    trashed(name);
+    return true;
+  }
+
+  /** Nothing refers to the copies yet. */
+  async #giveUp(): Promise<void> {
+    const writer = this.#writer;
+    this.#writer = null;
+    this.#waiting = [];
+    if (!writer) return;
+    writer.abandon();
+    await this.#parts.storage.staging.remove(layout.openPack(writer.packId)).catch(() => undefined);
+  }
+}

@@ -1,0 +1,71 @@
+/**
+ * What a collection starts from: sealed restore points, also those that a failed seal left behind; open ones with their
+ * ledgers and bases; what restores and transfers hold.
+ */
+import { TidemarkError } from '../../../schema/domain/errors.ts';
+import type { RestorePointId } from '../../../schema/domain/ids.ts';
+import type { Manifest } from '../../../schema/domain/restore-point.ts';
+import { parseManifest } from '../../../schema/repository/documents.ts';
+import type { OpenPoint } from '../restore-point/open-point.ts';
+import type { DiskMap } from '../restore-point/page-reader.ts';
+import { listedManifest, readDocument } from '../storage/documents.ts';
+import { layout } from '../storage/layout.ts';
+import { isLocked } from './flags.ts';
+import type { MaintenanceParts } from './maintenance-parts.ts';
+
+/** `offsets`: of frames in its ledger. */
+type LedgerRoot = { point: OpenPoint; offsets: Float64Array };
+export type Roots = { sealed: Manifest[]; maps: DiskMap[]; ledgers: LedgerRoot[]; pinned: Uint8Array[] };
+
+/**
+ * As they are at this moment. Between two seals, and in one go with the beginning of the watch: what comes later is
+ * touched.
+ */
+export function takeRoots({ points, reliance }: MaintenanceParts): Roots {
+  const open = [...points.open.values()];
+  const bases = open.flatMap(({ head }) =>
+    head.disks.flatMap(({ base, blockSize }) => (base ? [{ ...base, blockSize }] : [])),
+  );
+  return {
+    sealed: [...points.sealed.values()].map(({ manifest }) => manifest),
+    maps: [...bases, ...reliance.held()],
+    ledgers: open.flatMap((point) =>
+      [...point.disks.values()].map(({ frames }) => ({ point, offsets: offsetsOf(frames) })),
+    ),
+    pinned: [...reliance.pinned()],
+  };
+}
+
+/** Windows of which nothing was read share a frame. */
+const offsetsOf = (frames: Float64Array): Float64Array =>
+  frames.filter((offset, window) => offset >= 0 && offset !== frames[window - 1]);
+
+/**
+ * Manifests that lie there and are not known. REPOSITORY_CORRUPT, STORAGE_ERROR: what a damaged manifest or an open
+ * restore point that cannot be read needs, nobody knows.
+ */
+export async function unknownManifests({ storage, vault, points }: MaintenanceParts): Promise<Manifest[]> {
+  const { staging, store } = storage;
+  const unread = points.damaged.find((path) => path.startsWith(`${staging.locate(layout.open)}/`));
+  if (unread !== undefined)
+    throw new TidemarkError('REPOSITORY_CORRUPT', `${unread} cannot be read: what it needs is not known`, {
+      path: unread,
+    });
+  const found: Manifest[] = [];
+  for (const name of await store.list(layout.manifests)) {
+    const id = name.slice(name.lastIndexOf('/') + 1) as RestorePointId;
+    if (points.sealed.has(id)) continue;
+    const text = await readDocument(store, vault, listedManifest(name));
+    // Removed meanwhile.
+    if (text !== null) found.push(parseManifest(text, store.locate(name)).manifest);
+  }
+  return found;
+}
+
+/** Maps of locked restore points, and of the others. `nowMs`: repository time. */
+export function mapsOf({ flags }: MaintenanceParts, manifests: readonly Manifest[], nowMs: number | null) {
+  const maps: { locked: DiskMap[]; others: DiskMap[] } = { locked: [], others: [] };
+  for (const { restorePointId, disks } of manifests)
+    maps[isLocked(flags.of(restorePointId), nowMs) ? 'locked' : 'others'].push(...disks);
+  return maps;
+}

@@ -1,0 +1,71 @@
+/** Packs and manifests in the trash: what they are, and the way back. */
+import type { RestorePointId } from '../../../schema/domain/ids.ts';
+import type { PackContents } from '../../../schema/repository/pack.ts';
+import { recordsOf } from '../index/pack-records.ts';
+import { readClosedPack, readTrashedPack, type PackListing, type PackName } from '../pack/pack-reader.ts';
+import { layout } from '../storage/layout.ts';
+import type { TrashedObject } from '../storage/store.ts';
+import type { MaintenanceParts } from './maintenance-parts.ts';
+
+export type TrashedPack = PackName & { epoch: number };
+export type TrashedManifest = TrashedObject & { restorePointId: RestorePointId };
+export type Trash = { packs: TrashedPack[]; manifests: TrashedManifest[] };
+
+type Parts = Pick<MaintenanceParts, 'storage' | 'file' | 'seams' | 'turns' | 'records'>;
+
+const shelves: readonly PackContents[] = ['blocks', 'pages'];
+const lastPart = (name: string): string => name.slice(name.lastIndexOf('/') + 1);
+
+/** By epoch. */
+export async function listTrash({ storage }: Pick<Parts, 'storage'>): Promise<Trash> {
+  const trash: Trash = { packs: [], manifests: [] };
+  for (const { epoch, name } of await storage.store.listTrash()) {
+    const contents = shelves.find((shelf) => name.startsWith(`${layout.shelfOf(shelf)}/`));
+    if (contents) trash.packs.push({ contents, packId: lastPart(name), epoch });
+    else if (name.startsWith(`${layout.manifests}/`))
+      trash.manifests.push({ epoch, name, restorePointId: lastPart(name) as RestorePointId });
+  }
+  return trash;
+}
+
+export const objectOf = ({ contents, packId, epoch }: TrashedPack): TrashedObject => ({
+  epoch,
+  name: layout.closedPack(contents, packId),
+});
+
+/** Null, and an error in the log, when it cannot be read. */
+export const readTrashed = ({ storage, file, seams }: Parts, pack: TrashedPack): Promise<PackListing | null> =>
+  readTrashedPack(storage, file.uuid, pack, seams.log);
+
+/** Whether it is back, its records found. */
+export function bringPackBack(parts: Parts, pack: TrashedPack): Promise<boolean> {
+  const { storage, file, seams, records, turns } = parts;
+  return turns.take('trash', async () => {
+    await storage.store.restoreFromTrash(objectOf(pack));
+    const listing = await readClosedPack(storage, file.uuid, pack, seams.log);
+    if (!listing) return false;
+    records.returnPack(pack.packId, recordsOf(listing));
+    seams.log.warn('pack brought back from the trash: something needs it', { pack: pack.packId, epoch: pack.epoch });
+    return true;
+  });
+}
+
+/**
+ * Brings back the packs that have records of these ids, the last trashed first. How many; 0 when nothing of them is
+ * there. Reads the footers of all packs in the trash.
+ */
+export async function bringBackFor(parts: Parts, ids: readonly Uint8Array[]): Promise<number> {
+  const missing = new Set(ids.map(keyOf));
+  let count = 0;
+  for (const pack of (await listTrash(parts)).packs.reverse()) {
+    if (missing.size === 0) break;
+    const listing = await readTrashed(parts, pack);
+    if (!listing?.records.some(({ header }) => missing.has(keyOf(header.id)))) continue;
+    if (!(await bringPackBack(parts, pack))) continue;
+    count += 1;
+    for (const { header } of listing.records) missing.delete(keyOf(header.id));
+  }
+  return count;
+}
+
+export const keyOf = (id: Uint8Array): string => Buffer.from(id).toString('latin1');
