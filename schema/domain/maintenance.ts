@@ -40,8 +40,8 @@ export type CollectionReport = {
 };
 
 export type CheckRequest = {
-  /** `quick`: structure, Merkle roots, presence. `full`: every byte. */
-  depth: 'quick' | 'full';
+  /** `quick`: structure, Merkle roots, presence. `sums`: every stored byte, not decoded. `full`: every byte. */
+  depth: 'quick' | 'sums' | 'full';
   /** All when both are null. */
   vmId: string | null;
   restorePointId: RestorePointId | null;
