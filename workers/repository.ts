@@ -6,12 +6,14 @@ import { join } from 'node:path';
 import { createRepositoryActivities } from '../activities/repository/repository-activities.ts';
 import { type HeldRepository, RepositoryHolder } from '../activities/repository/repository-holder.ts';
 import { startMoverTarget } from '../engines/mover/target/mover-target.ts';
+import { openPackThreads } from '../engines/repository/maintenance/pack-threads.ts';
 import { openRepository } from '../engines/repository/open-repository.ts';
 import type { StorageDescription } from '../engines/repository/storage/storage.ts';
 import type { StackLayout } from '../engines/stack/layout.ts';
 import type { RepositoryConfig } from '../schema/domain/configuration.ts';
 import { repositoryCtlQueue } from '../schema/domain/queues.ts';
 import type { Seams } from '../schema/domain/seams.ts';
+import type { PackLaneData } from './lanes/pack-lane.ts';
 import type { RepositoryLaneData } from './lanes/target-lane.ts';
 import { loadMachine, stateLayout } from './runtime/config.ts';
 import { readSecret } from './runtime/repository-secret.ts';
@@ -32,6 +34,12 @@ async function openWithTarget(
     // Read at each try: it may be put where it should be while the process runs.
     secret: encryption ? await readSecret(encryption, { environment: process.env, log: seams.log }) : null,
     indexFolder,
+    packWorker: ({ uuid, keys }) =>
+      openPackThreads({
+        entry: new URL('./lanes/pack-lane.ts', import.meta.url),
+        data: { storage, keys, uuid } satisfies PackLaneData,
+        count: lanes,
+      }),
     seams,
   });
   try {

@@ -209,6 +209,7 @@ class TargetLane {
     return {
       begin: (...args) => calls.call('beginRestore', ...args),
       resolve: (...args) => calls.call('resolve', ...args),
+      damaged: (...args) => calls.call('damaged', ...args),
       end: (...args) => calls.call('end', ...args),
     };
   }

@@ -150,6 +150,7 @@ class Target implements MoverTarget {
         return begun;
       },
       resolve: restoreSource.resolve.bind(restoreSource),
+      damaged: restoreSource.damaged.bind(restoreSource),
       end: (name: string) => endConnection(connections, name),
       rehearse: async (restorePointId: RestorePointId, run: RunKey) => rehearse?.(restorePointId, run),
     };

@@ -46,9 +46,8 @@ export async function markLiving(parts: MaintenanceParts, marking: Marking): Pro
 function createPageSource(parts: MaintenanceParts, { progress }: Marking) {
   let [doneBytes, packsRestored] = [0, 0];
   const read = async (digest: Uint8Array): Promise<Uint8Array> => {
-    const key = Buffer.from(digest).toString('hex');
     try {
-      const page = await readPage(parts.unwatched, parts.source, digest, key);
+      const page = await readPage({ ...parts, index: parts.unwatched }, digest);
       progress((doneBytes += page.byteLength));
       return page;
     } catch (error) {
