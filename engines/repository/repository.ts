@@ -24,12 +24,12 @@ import type { RestoreSource, Seams, TransferRegistrar } from '../../schema/domai
 import type { DeclaredDisk } from '../../schema/repository/documents.ts';
 import type { VaultKeys } from '../../schema/repository/keys.ts';
 import type { Secret } from '../../schema/repository/secrets.ts';
-import type { CheckWork } from './maintenance/check.ts';
 import type { PackWorker } from './maintenance/pack-worker.ts';
+import type { LongWork } from './maintenance/long-work.ts';
 import type { CollectOptions } from './maintenance/collect.ts';
 import type { RemovalOptions } from './maintenance/removal.ts';
 import type { RepairWork } from './maintenance/repair.ts';
-import type { ServerTime } from './maintenance/repository-time.ts';
+import type { ServerTime, TimeReading } from './maintenance/repository-time.ts';
 import type { Storage } from './storage/storage.ts';
 
 export type RepositoryOptions = {
@@ -97,7 +97,7 @@ export type Repository = {
    * One at a time; sessions go on. What is damaged is listed, and marked, and healed by the next session where that is
    * possible. RESTORE_POINT_NOT_FOUND; rejects with the signal's reason. Asked again after a kill it goes on.
    */
-  check(request: CheckRequest, work: CheckWork): Promise<CheckReport>;
+  check(request: CheckRequest, work: LongWork): Promise<CheckReport>;
   /**
    * Salvages what is sound; what it replaces rests in the trash. A dry run changes nothing and reports the same. Neither
    * checks nor collections run meanwhile; sessions go on. REPOSITORY_FULL; rejects with the signal's reason.
@@ -109,6 +109,8 @@ export type Repository = {
   statisticsOf(id: RestorePointId): Promise<PointStatistics>;
   /** Null: nothing was found. */
   markOf(id: RestorePointId): RestorePointMark | null;
+  /** Repository time, and whether it may be later than that. */
+  readTime(): Promise<TimeReading>;
   /** After the mover's target. Keeps the index for the next start and gives the folder free. */
   close(): Promise<void>;
 };

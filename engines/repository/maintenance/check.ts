@@ -5,7 +5,7 @@
  */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
-import type { CheckReport, CheckRequest, MaintenanceProgress } from '../../../schema/domain/maintenance.ts';
+import type { CheckReport, CheckRequest } from '../../../schema/domain/maintenance.ts';
 import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import { recordsOf } from '../index/pack-records.ts';
 import { listClosedPacks, readClosedPack, type PackName } from '../pack/pack-reader.ts';
@@ -15,6 +15,7 @@ import { isMissing, nowhereOf, reportDamages } from './check-report.ts';
 import type { CheckParts } from './check-parts.ts';
 import { judgePoints, type Judgement } from './judge-points.ts';
 import { markPoints } from './mark-points.ts';
+import type { LongWork } from './long-work.ts';
 import { createPackPresence, type PackPresence } from './pack-presence.ts';
 import { packWorkerOf } from './pack-worker.ts';
 import { packsOfPoints } from './packs-of-points.ts';
@@ -23,8 +24,6 @@ import { listTrash } from './trash.ts';
 import { verifyDue, type Verified } from './verify-due.ts';
 
 /** `signal` ends it; it rejects with the signal's reason. */
-export type CheckWork = { signal: AbortSignal; onProgress: (progress: MaintenanceProgress) => void };
-
 type Scope = {
   /** What the check is called in `verified`: says nothing that an encrypted repository hides. */
   name: string;
@@ -33,13 +32,13 @@ type Scope = {
   has(id: RestorePointId, vmFolder: string): boolean;
 };
 
-type Run = { parts: CheckParts; request: CheckRequest; work: CheckWork; scope: Scope; presence: PackPresence };
+type Run = { parts: CheckParts; request: CheckRequest; work: LongWork; scope: Scope; presence: PackPresence };
 
 /**
  * RESTORE_POINT_NOT_FOUND; BAD_REQUEST: packs cannot be read here. STORAGE_ERROR, REPOSITORY_FULL: it goes on when it is
  * asked for again.
  */
-export async function checkRepository(parts: CheckParts, request: CheckRequest, work: CheckWork): Promise<CheckReport> {
+export async function checkRepository(parts: CheckParts, request: CheckRequest, work: LongWork): Promise<CheckReport> {
   const before = new Set(parts.damages.list.lines());
   const scope = scopeOf(parts, request);
   const run = { parts, request, work, scope, presence: createPackPresence(parts) };

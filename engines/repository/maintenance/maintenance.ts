@@ -11,7 +11,10 @@ import type { MaintenanceParts } from './maintenance-parts.ts';
 import { removeRestorePoint, restoreFromTrash } from './removal.ts';
 import { bringBackFor } from './trash.ts';
 
-type Verbs = Pick<Repository, 'collect' | 'removeRestorePoint' | 'restoreFromTrash' | 'setFlags' | 'flagsOf'>;
+type Verbs = Pick<
+  Repository,
+  'collect' | 'removeRestorePoint' | 'restoreFromTrash' | 'setFlags' | 'flagsOf' | 'readTime'
+>;
 
 export function createMaintenance(parts: MaintenanceParts): Verbs {
   const { turns, points, flags, time } = parts;
@@ -33,6 +36,7 @@ export function createMaintenance(parts: MaintenanceParts): Verbs {
       return describe(id, await flags.change(id, set));
     },
     flagsOf: (id) => describe(id, flags.of(id)),
+    readTime: () => time.read(),
   };
 }
 

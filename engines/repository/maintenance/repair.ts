@@ -3,13 +3,14 @@
  * ones, manifests that this process still knows are written again; then restore points are judged anew. Nothing is
  * removed: what was replaced rests in the trash. A dry run reports what would come of it, and changes nothing.
  */
-import type { MaintenanceProgress, RepairReport } from '../../../schema/domain/maintenance.ts';
+import type { RepairReport } from '../../../schema/domain/maintenance.ts';
 import { listClosedPacks, type PackName } from '../pack/pack-reader.ts';
 import { layout } from '../storage/layout.ts';
 import { checkManifests, type BadManifest } from './check-manifests.ts';
 import type { CheckParts } from './check-parts.ts';
 import { isMissing } from './check-report.ts';
 import { judgePoints, type Judgement } from './judge-points.ts';
+import type { LongWork } from './long-work.ts';
 import { markPoints } from './mark-points.ts';
 import { createPackPresence } from './pack-presence.ts';
 import type { PackWorker } from './pack-worker.ts';
@@ -19,11 +20,7 @@ import { isKnown, rewriteManifests } from './rewrite-manifests.ts';
 import { bringPackBack, packsWith } from './trash.ts';
 
 /** `signal` ends it between two packs; it rejects with the signal's reason. */
-export type RepairWork = {
-  signal: AbortSignal;
-  onProgress: (progress: MaintenanceProgress) => void;
-  dryRun: boolean;
-};
+export type RepairWork = LongWork & { dryRun: boolean };
 
 type Run = {
   parts: CheckParts;
