@@ -209,7 +209,7 @@ describe('what steps came to', () => {
     const hit = restorePointId(await recordTestPoint(db, { vmName: 'web', disks: ['d0'] }));
     const why = { code: 'TORN', message: 'a record is torn' };
     const damage = { kind: 'record' as const, name: 'r at 5', pack: 'p', offset: 5, why, restorePoints: [hit] };
-    const looked = { depth: 'full' as const, whole: true, restorePoints: 1, packs: 1, checkedBytes: 1 };
+    const looked = { depth: 'full' as const, whole: true, restorePoints: 1, packs: 1, checkedBytes: 1, openPacks: 0 };
     const report = { ...looked, damages: [damage], marked: [hit], healed: [] };
     await record({ step: 'check', report, damageCount: 1 });
     expect(await listRestorePoints(db)).toMatchObject([{ damaged: true, markReason: 'a record is torn' }]);

@@ -167,7 +167,14 @@ describe('repository check', () => {
     const damage = { kind: 'record' as const, name: 'block 77ab', pack, offset: 4096, why, restorePoints: [hit] };
     repository.played.check = (request, { onProgress }) => {
       onProgress({ step: 'reading packs', doneBytes: 50, totalBytes: 100 });
-      const looked = { depth: request.depth, whole: true, restorePoints: 5, packs: 9, checkedBytes: 1024 };
+      const looked = {
+        depth: request.depth,
+        whole: true,
+        restorePoints: 5,
+        packs: 9,
+        checkedBytes: 1024,
+        openPacks: 0,
+      };
       return Promise.resolve({ ...looked, damages: [damage], marked: [hit], healed: [] });
     };
     const found = await tidemark('repository', 'check', 'main', '--full');
@@ -208,7 +215,7 @@ describe('repository check', () => {
     repository.played.check = async ({ depth }, { onProgress }) => {
       onProgress({ step: 'reading packs', doneBytes: 430, totalBytes: 1000 });
       await new Promise<void>((resolve) => (goOn = resolve));
-      const looked = { depth, whole: false, restorePoints: 5, packs: 9, checkedBytes: 430 };
+      const looked = { depth, whole: false, restorePoints: 5, packs: 9, checkedBytes: 430, openPacks: 0 };
       return { ...looked, damages: [], marked: [], healed: [ids[5] as never] };
     };
     const watched = stack.run('repository', 'check', 'main');

@@ -102,21 +102,17 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
   const reliance = createReliance();
   const index = createDigestIndex(records, vault, reliance.touch);
   const damages = createDamages(damaged, index, seams);
+  const turns = createTurns();
+  const pageStore = createPageStore(openPageSink({ storage, vault, uuid: file.uuid, seams }), index);
   return {
-    ...{ vault, points, source, records },
+    ...{ vault, points, source, records, turns, pageStore },
     ...{ storage, file, seams, index, reliance, state, time, flags, marks, verified, damages, graceMs, lockDays },
     pages: createPageReader({ index, source, damages }),
     unwatched: createDigestIndex(records, vault),
-    pageStore: createPageStore(
-      openPageSink({
-        storage,
-        vault,
-        uuid: file.uuid,
-        seams,
-      }),
-      index,
-    ),
-    turns: createTurns(),
+    closePacks: async () => {
+      await options.closePacks?.();
+      await turns.take('pages', () => pageStore.close());
+    },
     soundMaps: new Map(),
     sealing: createSealingHooks({ storage, vault, seams, points, flags, time, lockDays }),
     stateOf: (id) => marks.of(id)?.state ?? (points.sealed.get(id)?.manifest.suspect ? 'suspect' : 'good'),

@@ -44,6 +44,7 @@ export async function checkRepository(parts: CheckParts, request: CheckRequest, 
   const run = { parts, request, work, scope, presence: createPackPresence(parts) };
   const manifests = await checkManifests(parts, scope.has, work.signal);
   if (scope.points.length === 0 && manifests.length === 0 && request.restorePointId !== null) throw unknown(request);
+  if (request.depth !== 'quick') await parts.closePacks();
   const packs = await packsInScope(run);
   await takeBack(parts, packs);
   await run.presence.lookAtAll(packs, work.signal);
@@ -58,6 +59,7 @@ export async function checkRepository(parts: CheckParts, request: CheckRequest, 
     restorePoints: scope.points.length,
     packs: verified?.packs ?? packs.length,
     checkedBytes: verified?.bytes ?? 0,
+    openPacks: (await parts.storage.staging.list(layout.openPacks)).length,
     damages: reportDamages(parts, { judgement, manifests, packs, isWhole: scope.isWhole, before }),
     ...marks,
   };
