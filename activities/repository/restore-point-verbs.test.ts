@@ -175,7 +175,7 @@ describe('long work', () => {
       damages: Array.from({ length: 300 }, () => damage),
       marked: ids,
       healed: ids,
-    } as never;
+    };
     const request = { depth: 'full', vmId: null, restorePointId: null, maxBytes: null, maxMs: null } as const;
     const answer = await runActivity(activities({ check: () => Promise.resolve(report) }).checkRepository, request)
       .result;

@@ -30,10 +30,23 @@ beforeAll(async () => {
   Object.assign(repository.played, {
     statistics: () =>
       Promise.resolve({
-        ...{ restorePoints: 6, vms: 1, logicalBytes: 6 << 20, deduplicatedBytes: 6 << 20, storedBytes: 3 << 20 },
-        ...{ deadBytes: null, trashBytes: 0, freeBytes: null },
+        restorePoints: 6,
+        vms: 1,
+        logicalBytes: 6 << 20,
+        deduplicatedBytes: 6 << 20,
+        storedBytes: 3 << 20,
+        deadBytes: null,
+        trashBytes: 0,
+        freeBytes: null,
         byVm: [
-          { vmId: 'v', name: 'vm1', restorePoints: 6, logicalBytes: 6 << 20, uniqueBytes: 1, storedBytes: 3 << 20 },
+          {
+            vmId: 'v',
+            name: 'vm1',
+            restorePoints: 6,
+            logicalBytes: 6 << 20,
+            uniqueBytes: 1,
+            storedBytes: 3 << 20,
+          },
         ],
       }),
   });

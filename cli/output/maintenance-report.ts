@@ -99,8 +99,8 @@ function rendered(outcome: Exclude<MaintenanceOutcome, { step: 'retention' }>): 
     case 'repair':
       return renderRepair(outcome.report, outcome.dryRun);
     case 'statistics':
-      return renderStatistics(outcome.statistics, outcome.space);
   }
+  return renderStatistics(outcome.statistics, outcome.space);
 }
 
 /** Blocks of lines; empty for none. What retention told in several parts is one. */

@@ -120,7 +120,7 @@ const pack = ({ place }: Hit, message: string, restorePoints: RestorePointId[] =
   why: whyOf(message),
   restorePoints,
 });
-const pagesPack = async (): Promise<string> => packPath(world, (await placeOfPages())!, 'pages');
+const pagesPack = async (): Promise<string> => packPath(world, await placeOfPages(), 'pages');
 /** Of the first VM. */
 let placeOfPages: () => Promise<string>;
 

@@ -29,7 +29,7 @@ type Scope = {
   name: string;
   isWhole: boolean;
   points: SealOutcome[];
-  has(id: RestorePointId, vmFolder: string): boolean;
+  has: (id: RestorePointId, vmFolder: string) => boolean;
 };
 
 type Run = { parts: CheckParts; request: CheckRequest; work: LongWork; scope: Scope; presence: PackPresence };
@@ -112,7 +112,12 @@ async function verify(
   const tell = createTeller(parts.seams.clock, work)('reading packs', totalBytes);
   try {
     const done = await verifyDue(parts, {
-      ...{ worker, presence, verified, depth, due, tell },
+      worker,
+      presence,
+      verified,
+      depth,
+      due,
+      tell,
       bounds: request,
       signal: work.signal,
     });
