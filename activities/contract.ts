@@ -16,7 +16,17 @@ import type {
   VmSummary,
 } from '../schema/domain/hypervisor.ts';
 import type { GuestScript } from '../schema/domain/configuration.ts';
-import type { DiskKey, HostId, LineageId, ProxyId, RestorePointId, RunKey, SessionId } from '../schema/domain/ids.ts';
+import type {
+  DiskKey,
+  HostId,
+  LineageId,
+  ProxyId,
+  RepositoryId,
+  RestorePointId,
+  RunKey,
+  SessionId,
+  SiteId,
+} from '../schema/domain/ids.ts';
 import type {
   AbortOutcome,
   OpenedRestorePoint,
@@ -39,7 +49,33 @@ import type {
   StartedSession,
   VmBackupResult,
 } from '../schema/domain/sessions.ts';
+import type {
+  ArtifactRuns,
+  ChangedRestorePoint,
+  ImportCounts,
+  LineagePolicy,
+  LineageRetention,
+  MaintenanceOutcome,
+  OpenRestorePointView,
+  PackedRestorePoints,
+  RemovedArtifacts,
+  RepositoryMaintenanceInput,
+  RepositorySpace,
+  RestorePointChange,
+  RestorePointPage,
+  RunJudgement,
+} from '../schema/domain/maintenance-sessions.ts';
+import type {
+  CheckReport,
+  CheckRequest,
+  CollectionReport,
+  RepairReport,
+  RepositoryStatistics,
+} from '../schema/domain/maintenance.ts';
 import type { ConsistencyPolicy, Finding, SessionResult, SessionState, VmStep } from '../schema/domain/states.ts';
+
+/** With how full the repository was just after the seal; null or absent: nobody could say. */
+export type SealAnswer = SealOutcome & { space?: RepositorySpace | null };
 
 /** Queue `control.wait`. */
 export type WaitActivities = {
@@ -86,7 +122,7 @@ export type ControlActivities = {
   /** VMs the session never came to (stopped before): rows say NotProcessed. */
   recordUnprocessed(of: { sessionId: SessionId; vms: VmRef[] }): Promise<void>;
   /** The catalog's index entry of a sealed restore point. */
-  recordRestorePoint(sealed: SealOutcome): Promise<void>;
+  recordRestorePoint(sealed: SealAnswer): Promise<void>;
 
   /** LEASE_LOST when one of them is no longer held. */
   confirmLeases(of: { workflowId: string; leaseIds: number[] }): Promise<void>;
@@ -98,6 +134,47 @@ export type ControlActivities = {
   /** RESTORE_POINT_NOT_FOUND, NOT_FOUND (disk, proxy), TARGET_NOT_ALLOWED (no proxy's configuration has the folder). */
   startRestore(of: { input: RestoreSessionInput; workflowId: string; startedAt: string }): Promise<StartedRestore>;
   recordRestore(of: { sessionId: SessionId; disks: RestoredDisk[]; findings: Finding[] }): Promise<void>;
+
+  /** Makes the session's row. NOT_FOUND (repository); ALREADY_RUNNING while another maintenance of it lives. */
+  startMaintenance(of: {
+    input: RepositoryMaintenanceInput & { sessionId: SessionId };
+    workflowId: string;
+    startedAt: string;
+  }): Promise<void>;
+  /** How many others wait for the repository, with a request that goes before maintenance. */
+  othersWait(of: { repositoryId: RepositoryId; workflowId: string }): Promise<{ waiting: number }>;
+  /** The lineages after that one, as many as go into one answer; `next` null: there are no more. */
+  planRetention(of: {
+    repositoryId: RepositoryId;
+    after: LineageId | null;
+  }): Promise<{ lineages: LineagePolicy[]; next: LineageId | null }>;
+  /**
+   * What a step came to: for people, and in the catalog's rows. `part` from 0, of a step that tells it in several. After
+   * the statistics: how near to its thresholds the repository is.
+   */
+  recordMaintenance(of: {
+    sessionId: SessionId;
+    repositoryId: RepositoryId;
+    part: number;
+    outcome: MaintenanceOutcome;
+  }): Promise<{ alarms: Finding[] }>;
+  /** As events; `about` (at most 40 characters) makes a repeated record the same ones. */
+  recordFindings(of: { sessionId: SessionId; about: string; findings: Finding[] }): Promise<void>;
+  /** The same of a retention that follows a session. */
+  recordRetention(of: { sessionId: SessionId; lineages: LineageRetention[] }): Promise<void>;
+  /** Makes the rows of the page's span the page's; `missing` have to be imported. */
+  reconcileRestorePoints(of: {
+    repositoryId: RepositoryId;
+    page: RestorePointPage;
+  }): Promise<{ missing: RestorePointId[] } & Pick<ImportCounts, 'changed' | 'removed'>>;
+  importRestorePoints(of: PackedRestorePoints): Promise<Pick<ImportCounts, 'sessionsAdded'>>;
+  recordRestorePointChange(changed: ChangedRestorePoint): Promise<void>;
+
+  /** What the janitor goes round. */
+  listSiteParts(): Promise<{ site: SiteId | null; hosts: HostId[]; repositories: RepositoryId[] }>;
+  judgeRuns(of: { runs: RunKey[] }): Promise<RunJudgement>;
+  /** Into the stories of the sessions whose runs they were. */
+  recordJanitor(of: { removed: { run: RunKey; message: string }[] }): Promise<void>;
 };
 
 /** Queues `host.<id>.ctl` and, for the undo verbs, `host.<id>.undo`. */
@@ -111,6 +188,10 @@ export type HostActivities = {
   releaseCheckpoint(of: { run: RunKey }): Promise<Released>;
   commitReferencePoint(of: { lineage: LineageId; keep: ReferencePoint }): Promise<void>;
   discardReferencePoint(of: { run: RunKey }): Promise<void>;
+  /** Of what was made outside on this host, by this site. */
+  listArtifactRuns(): Promise<ArtifactRuns>;
+  /** What there is of these runs, of this site and kind. One that cannot be removed does not keep the others. */
+  removeArtifacts(of: ArtifactRuns): Promise<RemovedArtifacts>;
 };
 
 /** Queue `host.<id>.guest`; `thawGuest` also on `host.<id>.undo`. */
@@ -140,7 +221,7 @@ export type RepositoryActivities = {
     disks: { diskKey: DiskKey; sizeBytes: number; identity: string }[];
   }): Promise<void>;
   assignTransfer(request: TransferRequest): Promise<TransferAssignment>;
-  sealRestorePoint(request: SealRequest): Promise<SealOutcome>;
+  sealRestorePoint(request: SealRequest): Promise<SealAnswer>;
   /** `restorePointId` null: it never became known. */
   abortRestorePoint(of: { restorePointId: RestorePointId | null; run: RunKey }): Promise<AbortOutcome>;
   /** RESTORE_POINT_NOT_FOUND. Where restore clients connect, and the disks as the manifest has them. */
@@ -149,6 +230,26 @@ export type RepositoryActivities = {
     suspect: boolean;
     disks: { diskKey: DiskKey; sizeBytes: number }[];
   }>;
+  /** Decides by repository time, and moves what goes to the trash, unless `dryRun`; that one tells why each stays, too. */
+  applyRetention(of: { lineages: LineagePolicy[]; dryRun: boolean }): Promise<LineageRetention[]>;
+  /** Those with ids above `after`, as many as go into one answer. */
+  listRestorePoints(of: { after: RestorePointId | null }): Promise<RestorePointPage>;
+  /** The first so many of them; those that are no longer there are left out, and counted. */
+  describeRestorePoints(of: { restorePointIds: RestorePointId[] }): Promise<PackedRestorePoints>;
+  /** RESTORE_POINT_NOT_FOUND, RESTORE_POINT_HELD, LAST_RESTORE_POINT. */
+  changeRestorePoint(of: { restorePointId: RestorePointId; change: RestorePointChange }): Promise<ChangedRestorePoint>;
+  listOpenRestorePoints(): Promise<OpenRestorePointView[]>;
+  /** Which of these a sealed restore point names as its own or as its reference point's, or an open one has. */
+  namedRuns(of: { runs: RunKey[] }): Promise<RunKey[]>;
+};
+
+/** Queue `repository.<id>`. All heartbeat a `MaintenanceProgress`, and end when they are cancelled. */
+export type RepositoryWorkActivities = {
+  collectGarbage: () => Promise<CollectionReport>;
+  /** `damageCount`: how many there were; the report may have fewer. */
+  checkRepository: (request: CheckRequest) => Promise<{ report: CheckReport; damageCount: number }>;
+  repairRepository: (of: { dryRun: boolean }) => Promise<RepairReport>;
+  measureRepository: () => Promise<{ statistics: RepositoryStatistics; space: RepositorySpace | null }>;
 };
 
 /** Queue `proxy.<id>.ctl`. */
@@ -178,5 +279,6 @@ export type Activities = WaitActivities &
   HostActivities &
   GuestActivities &
   RepositoryActivities &
+  RepositoryWorkActivities &
   ProxyControlActivities &
   ProxyActivities;

@@ -23,6 +23,8 @@ const badRequests: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'JOB_NOT_FOUND',
   'VM_NOT_FOUND',
   'RESTORE_POINT_NOT_FOUND',
+  'RESTORE_POINT_HELD',
+  'LAST_RESTORE_POINT',
   'TARGET_EXISTS',
   'TARGET_NOT_ALLOWED',
   'STACK_RUNNING',

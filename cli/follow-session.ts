@@ -5,7 +5,15 @@ import type { RestoreSessionSpec } from '../activities/session/restore-session-a
 import type { StackFile } from '../engines/stack/stack-file.ts';
 import type { CatalogDatabase } from '../schema/catalog/connection.ts';
 import { listEvents, type SessionEvent } from '../schema/catalog/events.ts';
-import { loadSession, type Session, type SessionError, type SessionWithRows } from '../schema/catalog/sessions.ts';
+import { listOutcomes } from '../schema/catalog/maintenance-outcomes.ts';
+import {
+  loadSession,
+  type Session,
+  type SessionError,
+  type SessionKind,
+  type SessionWithRows,
+} from '../schema/catalog/sessions.ts';
+import type { MaintenanceOutcome } from '../schema/domain/maintenance-sessions.ts';
 import { type RestoredDisk as RestoredFile, signalNames } from '../schema/domain/sessions.ts';
 import type { SessionResult } from '../schema/domain/states.ts';
 import { catalogError } from './catalog-access.ts';
@@ -27,8 +35,10 @@ export type SessionReport = {
   /** Null when the session failed before the catalog knew of it. */
   session: SessionWithRows | null;
   events: SessionEvent[];
-  /** What a restore has made; empty for a backup. Bytes. */
+  /** What a restore has made; empty for others. Bytes. */
   files: RestoredFile[];
+  /** What the steps of a maintenance came to; empty for others. */
+  outcomes: MaintenanceOutcome[];
   temporalUi: string;
 };
 
@@ -47,7 +57,7 @@ const restoreOf = (session: Session): RestoreSessionSpec | null =>
 /** Of a session of the catalog: what it is called where it is watched. */
 export function targetOf(session: Session): SessionTarget {
   const { sessionId, workflowId } = session;
-  const kind = session.kind === 'restore' ? 'restore' : 'backup';
+  const kind = session.kind as SessionKind;
   return { sessionId, workflowId, kind, name: restoreOf(session)?.started.vmName ?? '' };
 }
 
@@ -69,7 +79,9 @@ export async function reportOn(
   { db, stack }: Pick<Access, 'db' | 'stack'>,
   known: { runId?: string; result: SessionResult; error: SessionError | null },
 ): Promise<SessionReport> {
-  const [session, events] = [await loadSession(db, target.sessionId), await listEvents(db, target.sessionId)];
+  const { sessionId } = target;
+  const [session, events] = [await loadSession(db, sessionId), await listEvents(db, sessionId)];
+  const outcomes = target.kind === 'maintenance' ? await listOutcomes(db, sessionId) : [];
   return {
     sessionId: target.sessionId,
     result: known.result,
@@ -77,12 +89,13 @@ export async function reportOn(
     session,
     events,
     files: restoredFiles(session),
+    outcomes,
     temporalUi: workflowUrl(stack, target.workflowId, known.runId),
   };
 }
 
 export function showReport(report: SessionReport): void {
-  const { session, events, files, error, temporalUi } = report;
+  const { session, events, files, outcomes, error, temporalUi } = report;
   if (session === null) {
     console.log(`session ${report.sessionId}: ${report.result}`);
     if (error !== null) console.log(errorLines(error).join('\n'));
@@ -90,7 +103,7 @@ export function showReport(report: SessionReport): void {
     return;
   }
   console.log(
-    renderReport({ session: { ...session, result: report.result, error }, events, files, uiUrl: temporalUi }),
+    renderReport({ session: { ...session, result: report.result, error }, events, files, outcomes, uiUrl: temporalUi }),
   );
 }
 
@@ -104,25 +117,31 @@ export function showDetached({ sessionId, workflowId }: SessionTarget, stack: St
   console.error(`stop it:  tidemark session stop ${sessionId}`);
 }
 
-/** The exit code: by the session's result, or 130 when who watched went away. */
-export async function followSession(target: SessionTarget, access: Access, json: boolean): Promise<number> {
+/** Shows a session until it ends; null when who watched went away. */
+export async function watchToEnd(target: SessionTarget, access: Access, quiet: boolean): Promise<SessionReport | null> {
   const { db, client, stack, state } = access;
   const view = new SessionView(target, db, client);
   const stop = (how: 'cancel' | 'graceful'): Promise<void> => stopSession(client, target.workflowId, how);
-  const outcome = await watchSession(view, { layout: layoutOf(state), quiet: json, stop });
-  if (outcome.kind === 'detached') {
-    showDetached(target, stack, json);
-    return exitCodes.interrupted;
-  }
+  const outcome = await watchSession(view, { layout: layoutOf(state), quiet, stop });
+  if (outcome.kind === 'detached') return null;
   const { picture, end } = outcome;
   const known = { ...end, ...(picture.runId === null ? {} : { runId: picture.runId }) };
-  const report = await reportOn(target, access, known).catch((error: unknown) => {
+  return await reportOn(target, access, known).catch((error: unknown) => {
     throw catalogError(error, stack.database.socket);
   });
+}
+
+/** The exit code: by the session's result, or 130 when who watched went away. */
+export async function followSession(target: SessionTarget, access: Access, json: boolean): Promise<number> {
+  const report = await watchToEnd(target, access, json);
+  if (report === null) {
+    showDetached(target, access.stack, json);
+    return exitCodes.interrupted;
+  }
   if (json) printJson(report);
   else {
     console.log('');
     showReport(report);
   }
-  return exitCodeOfResult(end.result);
+  return exitCodeOfResult(report.result);
 }

@@ -3,17 +3,19 @@
  * answer. Whatever does not answer is said in the picture, and the last known state stays in it.
  */
 import { ApplicationFailure, type Client, WorkflowFailedError } from '@temporalio/client';
-import { loadSession, type SessionError, type SessionWithRows } from '../schema/catalog/sessions.ts';
+import { loadSession, type SessionError, type SessionKind, type SessionWithRows } from '../schema/catalog/sessions.ts';
 import type { CatalogDatabase } from '../schema/catalog/connection.ts';
 import { errorTable, isErrorCode, messageOf } from '../schema/domain/errors.ts';
+import type { MaintenanceProgressView } from '../schema/domain/maintenance-sessions.ts';
 import { queryNames, type RestoreProgressView, type VmProgress } from '../schema/domain/sessions.ts';
 import type { SessionResult } from '../schema/domain/states.ts';
+import { liveSteps, type MaintenanceSources } from './live-maintenance.ts';
 import { liveRestore, liveVm, type RestoreSources, type VmSources, waitsOf } from './live-session.ts';
 import type { LiveSession, LiveVm } from './output/progress.ts';
 import { describeWorkflow, isUnanswered, soon, type WorkflowPicture } from './temporal-access.ts';
 
 /** `name`: of the VM that comes back; only a restore has it. */
-export type SessionTarget = { sessionId: string; workflowId: string; kind: 'backup' | 'restore'; name: string };
+export type SessionTarget = { sessionId: string; workflowId: string; kind: SessionKind; name: string };
 export type SessionEnd = { result: SessionResult; error: SessionError | null };
 export type SessionPicture = {
   live: LiveSession;
@@ -25,6 +27,14 @@ export type SessionPicture = {
 /** VMs asked for at each refresh: two calls each. The others keep what was known. */
 const VMS_PER_REFRESH = 3;
 const CATALOG_LIMIT_MS = 3000;
+
+/** What the session's own workflow says; a backup's is asked for nothing. */
+type OwnSources = { progress: RestoreProgressView | MaintenanceProgressView | null; picture: WorkflowPicture | null };
+const queries = {
+  backup: null,
+  restore: queryNames.restoreProgress,
+  maintenance: queryNames.maintenanceProgress,
+} as const satisfies Record<SessionKind, string | null>;
 
 type VmRow = SessionWithRows['vms'][number];
 
@@ -42,7 +52,7 @@ export class SessionView {
   readonly #client: Client;
   readonly #vms = new Map<string, VmSources>();
   #rows: SessionWithRows | null = null;
-  #own: RestoreSources = { progress: null, picture: null };
+  #own: OwnSources = { progress: null, picture: null };
   #next = 0;
   #closedSeen = 0;
   #notices = new Set<string>();
@@ -90,8 +100,10 @@ export class SessionView {
   async #describeSession(): Promise<void> {
     const { workflowId, kind } = this.target;
     const picture = (await this.#describe(workflowId)) ?? this.#own.picture;
-    const isAsked = kind === 'restore' && picture?.status === 'RUNNING';
-    const progress = isAsked ? await this.#ask<RestoreProgressView>(workflowId, queryNames.restoreProgress) : null;
+    const query = queries[kind];
+    // How far a maintenance came its last answer tells, also after its end.
+    const isAsked = query !== null && (picture?.status === 'RUNNING' || kind === 'maintenance');
+    const progress = isAsked ? await this.#ask<NonNullable<OwnSources['progress']>>(workflowId, query) : null;
     this.#own = { picture, progress: progress ?? this.#own.progress };
   }
 
@@ -149,16 +161,23 @@ export class SessionView {
       sessionId: this.target.sessionId,
       state: end === null ? (this.#rows?.state ?? 'Starting') : 'Stopped',
       result: end?.result ?? this.#rows?.result ?? 'None',
-      note: end === null && this.target.kind === 'backup' ? waitsOf(this.#own.picture, nowMs) : '',
+      note: end === null && this.target.kind !== 'restore' ? this.#note(nowMs) : '',
       vms: this.#liveVms(nowMs),
       notices: [...this.#notices],
     };
   }
 
+  #note(nowMs: number): string {
+    const said = this.target.kind === 'maintenance' ? (this.#own.progress?.waitsFor ?? '') : '';
+    return said === '' ? waitsOf(this.#own.picture, nowMs) : said;
+  }
+
   #liveVms(nowMs: number): LiveVm[] {
     const rows = this.#rows;
+    if (this.target.kind === 'maintenance') return liveSteps(this.#own as MaintenanceSources);
     if (rows === null) return [];
-    if (this.target.kind === 'restore') return [liveRestore(rows, this.target.name, this.#own, nowMs)];
+    if (this.target.kind === 'restore')
+      return [liveRestore(rows, this.target.name, this.#own as RestoreSources, nowMs)];
     return rows.vms.map((vm) => liveVm(vm, this.#vms.get(vm.vmId) ?? { picture: null, progress: null }, nowMs));
   }
 }

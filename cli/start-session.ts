@@ -1,9 +1,15 @@
 /** Starts sessions: their workflows, with the names and words by which people find them in Temporal's UI. */
 import { randomBytes } from 'node:crypto';
-import type { Client } from '@temporalio/client';
+import type { Client, WorkflowHandle } from '@temporalio/client';
 import { defineSearchAttributeKey, TypedSearchAttributes, type SearchAttributePair } from '@temporalio/common';
 import type { JobConfig } from '../schema/domain/configuration.ts';
 import { type SessionId, sessionId } from '../schema/domain/ids.ts';
+import {
+  type ChangedRestorePoint,
+  maintenanceWorkflowId,
+  type RepositoryMaintenanceInput,
+  type RestorePointChangeInput,
+} from '../schema/domain/maintenance-sessions.ts';
 import { controlQueue } from '../schema/domain/queues.ts';
 import {
   type BackupSessionInput,
@@ -60,6 +66,47 @@ export async function startBackup(client: Client, job: JobConfig): Promise<Start
     }),
   );
   return { sessionId: id, workflowId, runId: handle.firstExecutionRunId };
+}
+
+export type AskedMaintenance = Pick<RepositoryMaintenanceInput, 'repositoryId' | 'steps' | 'check' | 'dryRun'>;
+
+export async function startMaintenance(client: Client, asked: AskedMaintenance): Promise<StartedWorkflow> {
+  const id = newSessionId();
+  const { repositoryId, steps, dryRun } = asked;
+  const workflowId = maintenanceWorkflowId(repositoryId, id);
+  const input: RepositoryMaintenanceInput = { version: 1, sessionId: id, startedBy: 'manual', ...asked };
+  const handle = await soon(client, () =>
+    client.workflow.start(workflowTypes.repositoryMaintenance, {
+      args: [input],
+      workflowId,
+      taskQueue: controlQueue,
+      workflowIdReusePolicy: 'REJECT_DUPLICATE',
+      staticSummary: `Maintenance of repository ${repositoryId}, session ${id}`,
+      staticDetails: `Started by hand. Steps: ${steps.join(', ')}${dryRun ? ', as a dry run' : ''}.`,
+      typedSearchAttributes: attributes({ state: 'Starting', repository: repositoryId }),
+    }),
+  );
+  return { sessionId: id, workflowId, runId: handle.firstExecutionRunId };
+}
+
+/** One small change of a restore point; its workflow says what came of it. */
+export async function startChange(
+  client: Client,
+  input: RestorePointChangeInput,
+): Promise<WorkflowHandle<(of: RestorePointChangeInput) => Promise<ChangedRestorePoint>>> {
+  const { repositoryId, restorePointId, change } = input;
+  return await soon(client, () =>
+    client.workflow.start<(of: RestorePointChangeInput) => Promise<ChangedRestorePoint>>(
+      workflowTypes.restorePointChange,
+      {
+        args: [input],
+        workflowId: `restore-point/${restorePointId}/${change.kind}-${newSessionId()}`,
+        taskQueue: controlQueue,
+        staticSummary: `${change.kind} of restore point ${restorePointId} in repository ${repositoryId}`,
+        typedSearchAttributes: attributes({ repository: repositoryId }),
+      },
+    ),
+  );
 }
 
 /** `plan`: what the input comes to, for the words in the UI; the session plans for itself. */

@@ -2,16 +2,20 @@
 import { Client } from '@temporalio/client';
 import type { NativeConnection } from '@temporalio/worker';
 import { ClosedOwners } from '../activities/resources/closed-owners.ts';
+import { createJanitorActivities } from '../activities/resources/janitor-activities.ts';
 import { storeReachability } from '../activities/resources/reachability.ts';
 import { createGrantLoop, createResourceActivities } from '../activities/resources/resource-activities.ts';
 import { WorkerWatch } from '../activities/resources/worker-watch.ts';
+import { createMaintenanceActivities } from '../activities/session/maintenance-activities.ts';
 import { createRestoreSessionActivities } from '../activities/session/restore-session-activities.ts';
 import { createSessionActivities } from '../activities/session/session-activities.ts';
 import { type CatalogDatabase, connectCatalog } from '../schema/catalog/connection.ts';
+import { listResources } from '../schema/catalog/resources.ts';
 import { controlQueue, controlWaitQueue } from '../schema/domain/queues.ts';
 import { stateLayout, temporalAddress } from './runtime/config.ts';
 import { catalogConnection } from './runtime/database.ts';
 import { periodically } from './runtime/periodically.ts';
+import { ScheduleKeeper } from './runtime/schedules.ts';
 import { createQueueView, createWorkflowView, listWorkerSigns } from './runtime/temporal-views.ts';
 import { type RoleContext, runWorkerProcess, type ServedQueue } from './runtime/worker-process.ts';
 import { loadWorkflowBundle } from './runtime/workflow-bundle.ts';
@@ -22,6 +26,8 @@ const MOST_CACHED_WORKFLOWS = 150;
 const MOST_WAITERS = 2000;
 const LOOK_AT_WORKERS_MS = 3000;
 const SWEEP_MS = 15_000;
+/** A new site is in force so soon. */
+const KEEP_SCHEDULES_MS = 5000;
 
 type Parts = { db: CatalogDatabase; client: Client; context: RoleContext };
 
@@ -36,7 +42,10 @@ function createControl({ db, client, context }: Parts) {
     ...createResourceActivities({ db, queues, clock, log }, grants),
     ...createSessionActivities({ db, workflows, clock }),
     ...createRestoreSessionActivities({ db, clock }),
+    ...createMaintenanceActivities({ db, workflows, clock }),
+    ...createJanitorActivities({ db, workflows, clock, log }),
   };
+  const schedules = new ScheduleKeeper(client);
   const owners = new ClosedOwners({ db, workflows, clock, log, onFreed: kick });
   const lookAtWorkers = async (): Promise<void> => {
     try {
@@ -51,6 +60,9 @@ function createControl({ db, client, context }: Parts) {
     periodically({ what, intervalMs, ...context }, work);
   const background = Promise.all([
     every('looking at the workers', LOOK_AT_WORKERS_MS, lookAtWorkers),
+    every('keeping the schedules', KEEP_SCHEDULES_MS, async () =>
+      schedules.keep(await listResources(db, 'repository')),
+    ),
     every('the sweep of closed workflows', SWEEP_MS, () => owners.sweep()),
   ]);
   return { activities, background };

@@ -36,7 +36,7 @@ async function openHost(host: HostConfig, { machine, layout, keeper, seams }: Pa
   const guests = quiesce === 'agent' ? keeper : null;
   const verbs = {
     ...createInventoryActivities({ provider }),
-    ...createCheckpointActivities({ provider, freezer: keeper.freezer }),
+    ...createCheckpointActivities({ site: machine.site, provider, freezer: keeper.freezer }),
   };
   const scripts = createGuestActivities({ guests, quiesce, clock: seams.clock });
   const common = { slots: slotsFor(host.slots), graceMs: GRACE_MS };

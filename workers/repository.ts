@@ -5,37 +5,59 @@
 import { join } from 'node:path';
 import { createRepositoryActivities } from '../activities/repository/repository-activities.ts';
 import { type HeldRepository, RepositoryHolder } from '../activities/repository/repository-holder.ts';
-import { startMoverTarget } from '../engines/mover/target/mover-target.ts';
+import { createRepositoryWork } from '../activities/repository/repository-work.ts';
+import { ServerClock } from '../activities/repository/server-clock.ts';
+import { type MoverTarget, startMoverTarget } from '../engines/mover/target/mover-target.ts';
+import { openPackThreads } from '../engines/repository/maintenance/pack-threads.ts';
 import { openRepository } from '../engines/repository/open-repository.ts';
 import type { StorageDescription } from '../engines/repository/storage/storage.ts';
 import type { StackLayout } from '../engines/stack/layout.ts';
 import type { RepositoryConfig } from '../schema/domain/configuration.ts';
-import { repositoryCtlQueue } from '../schema/domain/queues.ts';
+import type { RepositorySpace } from '../schema/domain/maintenance-sessions.ts';
+import { repositoryCtlQueue, repositoryQueue } from '../schema/domain/queues.ts';
 import type { Seams } from '../schema/domain/seams.ts';
+import type { PackLaneData } from './lanes/pack-lane.ts';
 import type { RepositoryLaneData } from './lanes/target-lane.ts';
 import { loadMachine, stateLayout } from './runtime/config.ts';
 import { readSecret } from './runtime/repository-secret.ts';
+import { repositorySpace } from './runtime/repository-space.ts';
 import { openRepositoryStorage } from './runtime/repository-storage.ts';
 import { slotsFor } from './runtime/slots.ts';
 import { runWorkerProcess, type ServedQueue } from './runtime/worker-process.ts';
 
+/** The leases of maintenance let through fewer. */
+const MOST_LONG_WORK = 8;
+/** People look at its progress. */
+const PROGRESS_AGE_MS = 2000;
+
 async function openWithTarget(
-  { repositoryId, folder, lanes, encryption }: RepositoryConfig,
+  { repositoryId, folder, lanes, encryption, lockDays }: RepositoryConfig,
   layout: StackLayout,
   seams: Seams,
+  serverClock: ServerClock,
 ): Promise<HeldRepository> {
   const indexFolder = layout.repositoryIndexFolder(repositoryId);
   const storage: StorageDescription = { kind: 'folder', folder };
+  let target: MoverTarget | null = null;
   const repository = await openRepository({
     storage: openRepositoryStorage(storage, seams),
     repositoryId,
     // Read at each try: it may be put where it should be while the process runs.
     secret: encryption ? await readSecret(encryption, { environment: process.env, log: seams.log }) : null,
     indexFolder,
+    packWorker: ({ uuid, keys }) =>
+      openPackThreads({
+        entry: new URL('./lanes/pack-lane.ts', import.meta.url),
+        data: { storage, keys, uuid } satisfies PackLaneData,
+        count: lanes,
+      }),
+    closePacks: async () => target?.closePacks(),
     seams,
+    serverTime: () => serverClock.now(),
+    ...(lockDays === undefined ? {} : { lockDays }),
   });
   try {
-    const target = await startMoverTarget({
+    const mover = await startMoverTarget({
       listen: { unix: join(layout.runFolder, `target.${repositoryId}.sock`) },
       laneCount: lanes,
       laneEntry: new URL('./lanes/target-lane.ts', import.meta.url),
@@ -46,10 +68,12 @@ async function openWithTarget(
       seams,
     });
     const close = async (): Promise<void> => {
-      await target.close();
+      await mover.close();
       await repository.close();
     };
-    return { repository, endpoint: target.endpoint, close };
+    target = mover;
+    const space = (): Promise<RepositorySpace | null> => repositorySpace(storage, seams.clock);
+    return { repository, endpoint: mover.endpoint, space, close };
   } catch (error) {
     await repository.close();
     throw error;
@@ -62,22 +86,29 @@ await runWorkerProcess({
     const layout = stateLayout();
     const machine = await loadMachine(layout);
     if (!machine?.repositories.length) return null;
+    const serverClock = new ServerClock(seams.clock);
     const repositories = machine.repositories.map((config) => {
       const { repositoryId } = config;
-      const open = (): Promise<HeldRepository> => openWithTarget(config, layout, seams);
+      const open = (): Promise<HeldRepository> => openWithTarget(config, layout, seams, serverClock);
       const holder = new RepositoryHolder({ repositoryId, open, clock: seams.clock, log: seams.log });
-      const queue: ServedQueue = {
+      const verbs: ServedQueue = {
         queue: repositoryCtlQueue(repositoryId),
-        activities: createRepositoryActivities({ open: () => holder.open() }),
+        activities: createRepositoryActivities({ open: () => holder.open(), clock: seams.clock, serverClock }),
         slots: slotsFor(config.slots),
         graceMs: 10_000,
       };
-      return { holder, queue };
+      const work: ServedQueue = {
+        queue: repositoryQueue(repositoryId),
+        activities: createRepositoryWork({ open: () => holder.open(), serverClock }),
+        slots: MOST_LONG_WORK,
+        heartbeatThrottleMs: PROGRESS_AGE_MS,
+      };
+      return { holder, queues: [verbs, work] };
     });
     // One that cannot be opened is in nobody else's way: its verbs say why.
     await Promise.allSettled(repositories.map(({ holder }) => holder.open()));
     return {
-      queues: () => repositories.map(({ queue }) => queue),
+      queues: () => repositories.flatMap(({ queues }) => queues),
       close: async () => void (await Promise.all(repositories.map(({ holder }) => holder.close()))),
     };
   },

@@ -29,6 +29,8 @@ const control: Bounds = { attempt: '15 s', toClose: '30 min' };
 const record: Bounds = { attempt: '15 s', toClose: '24 h' };
 /** Idempotent, short, on a machine that nobody can stand in for. */
 const onMachine: Bounds = { toStart: 'machine', attempt: '60 s', attempts: 5 };
+/** Work on all that a repository keeps. */
+const longWork: Bounds = { toStart: 'machine', attempt: '48 h', heartbeat: '60 s', attempts: 5 };
 /** Removing verbs: tried for 10 min, then left behind with a warning. */
 const undo: Bounds = { attempt: '2 min', heartbeat: '30 s', toClose: '10 min', attempts: 10, never: ['NOT_OURS'] };
 /** A script is named by its run: asked for again, the guest keeper gives the result it has. The heartbeat lets it be stopped. */
@@ -55,6 +57,22 @@ export const activityBounds = {
     never: ['RESTORE_POINT_NOT_FOUND', 'NOT_FOUND', 'TARGET_NOT_ALLOWED', 'RESOURCE_REMOVED'],
   },
   recordRestore: record,
+  startMaintenance: { ...control, never: ['NOT_FOUND', 'ALREADY_RUNNING'] },
+  /** Only decides who goes first. */
+  othersWait: { attempt: '10 s', attempts: 2 },
+  planRetention: control,
+  recordMaintenance: record,
+  recordFindings: record,
+  /** The night's maintenance finds what this one could not say. */
+  recordRetention: control,
+  /** A thousand rows, each perhaps with a statement of its own. */
+  reconcileRestorePoints: { attempt: '2 min', toClose: '1 h' },
+  importRestorePoints: { attempt: '2 min', toClose: '1 h' },
+  recordRestorePointChange: record,
+  /** The janitor comes again in five minutes. */
+  listSiteParts: { attempt: '15 s', attempts: 3 },
+  judgeRuns: { attempt: '2 min', attempts: 2 },
+  recordJanitor: control,
 
   /** Reads only. */
   inspectVm: { ...onMachine, never: ['VM_NOT_FOUND'] },
@@ -71,6 +89,9 @@ export const activityBounds = {
   releaseCheckpoint: { ...undo, never: ['NOT_OURS', 'CHECKPOINT_LOST', 'SCRATCH_FULL'] },
   commitReferencePoint: undo,
   discardReferencePoint: undo,
+  /** Of a host that is silent nothing is removed, and the others are not kept waiting. */
+  listArtifactRuns: { toStart: '20 s', attempt: '2 min', heartbeat: '30 s', attempts: 1 },
+  removeArtifacts: { toStart: '20 s', attempt: '2 min', heartbeat: '30 s', attempts: 1 },
 
   prepareGuest: script,
   thawGuest: script,
@@ -83,6 +104,25 @@ export const activityBounds = {
   sealRestorePoint: { toStart: 'machine', attempt: '10 min', heartbeat: '30 s', attempts: 10, never: sealed },
   abortRestorePoint: { attempt: '2 min', heartbeat: '30 s', toClose: '10 min', attempts: 10 },
   openRestore: { ...onMachine, attempt: '30 s', never: ['RESTORE_POINT_NOT_FOUND'] },
+  /** After a session, too, which is not to wait for it for long: what it does not do the night does. */
+  applyRetention: { toStart: '5 min', attempt: '10 min', heartbeat: '30 s', attempts: 3 },
+  listRestorePoints: onMachine,
+  describeRestorePoints: onMachine,
+  /** A person waits for it. */
+  changeRestorePoint: {
+    toStart: '30 s',
+    attempt: '60 s',
+    attempts: 3,
+    never: ['RESTORE_POINT_NOT_FOUND', 'RESTORE_POINT_HELD', 'LAST_RESTORE_POINT'],
+  },
+  /** The janitor's. */
+  listOpenRestorePoints: { toStart: '20 s', attempt: '30 s', attempts: 2 },
+  namedRuns: { toStart: '20 s', attempt: '30 s', attempts: 2 },
+  /** Each begins anew, or goes on where it was. */
+  collectGarbage: longWork,
+  checkRepository: longWork,
+  repairRepository: longWork,
+  measureRepository: { ...longWork, attempt: '1 h' },
 
   /** 2.5 min in all: the repository's movers may be about to come back. */
   connectMovers: { toStart: 'machine', attempt: '30 s', attempts: 10 },

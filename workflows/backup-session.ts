@@ -22,6 +22,7 @@ import { say } from './say.ts';
 import { asStartFailure, errorView, failureOf, viewOf } from './failures.ts';
 import { stopSignal } from './messages.ts';
 import { jobAttributes, resultAttributes } from './search-attributes.ts';
+import { retainAfter } from './session-retention.ts';
 import { SessionRun } from './session-run.ts';
 import { runVms } from './session-vms.ts';
 
@@ -112,6 +113,7 @@ async function conclude(run: SessionRun, error: SessionErrorView | null): Promis
   const { sessionId } = run.input;
   const unprocessed = run.vms.filter((vm) => !run.results.has(vm.vm.vmId)).map(({ vm }) => vm);
   if (unprocessed.length > 0) await say('recordUnprocessed', { queue: controlQueue })({ sessionId, vms: unprocessed });
+  await retainAfter(run);
   const failure = error ?? whyFailed(run, unprocessed.length);
   const result = failure ? 'Failed' : resultOf(run);
   run.end(result, failure);

@@ -3,7 +3,7 @@ import { defineSearchAttributeKey, type SearchAttributePair } from '@temporalio/
 import type { JobConfig } from '../schema/domain/configuration.ts';
 import type { VmBackupInput } from '../schema/domain/sessions.ts';
 import { searchAttributeNames } from '../schema/domain/sessions.ts';
-import type { RunKey } from '../schema/domain/ids.ts';
+import type { RepositoryId, RunKey } from '../schema/domain/ids.ts';
 import type { SessionResult, SessionState } from '../schema/domain/states.ts';
 
 const key = (name: keyof typeof searchAttributeNames) =>
@@ -23,6 +23,11 @@ export const resultAttributes = (result: SessionResult): SearchAttributePair[] =
 export const jobAttributes = ({ jobId, repositoryId }: JobConfig): SearchAttributePair[] => [
   pair('job', jobId),
   pair('repository', repositoryId),
+];
+
+export const maintenanceAttributes = (repository: RepositoryId): SearchAttributePair[] => [
+  pair('repository', repository),
+  pair('state', 'Starting'),
 ];
 
 export const vmAttributes = ({ job, vm }: VmBackupInput, run: RunKey): SearchAttributePair[] => [

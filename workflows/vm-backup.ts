@@ -74,6 +74,7 @@ function requestOf(run: VmRun): ResourceRequest {
       excludedProxies: [],
       repositoryId: job.repositoryId,
       pairs: Math.max(1, vm.diskCount ?? 1),
+      ...(vm.expectedBytes == null ? {} : { expectedBytes: vm.expectedBytes }),
     },
   };
 }

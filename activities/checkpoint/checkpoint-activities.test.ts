@@ -10,7 +10,7 @@ import { diskKey, hostId, lineageId, proxyId, runKey, siteId, vmId } from '../..
 import { runActivity } from '../../tests/fixtures/activity.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { createInventoryActivities } from '../inventory/inventory-activities.ts';
-import { createCheckpointActivities } from './checkpoint-activities.ts';
+import { type CheckpointDependencies, createCheckpointActivities } from './checkpoint-activities.ts';
 
 const vm = { vmId: vmId('11111111-0000-4000-8000-000000000001'), hostId: hostId('sim1') };
 const disk = { diskKey: diskKey('d0'), sizeBytes: 1024 * 1024, seed: 1 };
@@ -24,6 +24,7 @@ const spec: CheckpointSpec = {
   consistency: 'none',
 };
 let folder: string;
+let parts: CheckpointDependencies;
 let activities: ReturnType<typeof createInventoryActivities> & ReturnType<typeof createCheckpointActivities>;
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'td-ca-'));
@@ -38,8 +39,8 @@ beforeEach(async () => {
     stateFolder: folder,
     seams: testSeams(),
   });
-  const freezer = createFakeFreezer();
-  activities = { ...createInventoryActivities({ provider }), ...createCheckpointActivities({ provider, freezer }) };
+  parts = { site: siteId('s1'), provider, freezer: createFakeFreezer() };
+  activities = { ...createInventoryActivities({ provider }), ...createCheckpointActivities(parts) };
 });
 afterEach(() => rm(folder, { recursive: true }));
 
@@ -61,6 +62,39 @@ it('says the verbs of a backup, from inventory to commit, each as often as it is
   await tell(activities.commitReferencePoint, { lineage: spec.lineage, keep: referencePoint! });
   const again = await runActivity(activities.inspectVm, { vm, base: referencePoint }).result;
   expect(again.verdicts).toMatchObject([{ use: 'changes' }]);
+});
+
+it('tells whose artifacts there are, and removes those of the runs named, of its own site', async () => {
+  await runActivity(activities.createCheckpoint, spec).result;
+  const other = runKey('bbbbbbbbbbbb');
+  await runActivity(activities.createCheckpoint, { ...spec, run: other }).result;
+  const both = { temporary: [run, other], referencePoints: [run, other] };
+  const list = () => runActivity(activities.listArtifactRuns, undefined).result;
+  expect(await list()).toEqual(both);
+  const foreign = createCheckpointActivities({ ...parts, site: siteId('s2') });
+  expect(await runActivity(foreign.listArtifactRuns, undefined).result).toEqual({ temporary: [], referencePoints: [] });
+  expect(await runActivity(foreign.removeArtifacts, both).result).toEqual({ removed: [], failed: [] });
+  const of = { temporary: [run], referencePoints: [run] };
+  const { removed, failed } = await runActivity(activities.removeArtifacts, of).result;
+  expect(removed.map(({ what }) => what)).toEqual([
+    `checkpoint of run ${run} on simulated VM vm1`,
+    `reference point of run ${run} on simulated VM vm1`,
+  ]);
+  expect(failed).toEqual([]);
+  expect(await list()).toEqual({ temporary: [other], referencePoints: [other] });
+  const fault = {
+    kind: 'fault',
+    verb: 'removeArtifact',
+    times: 1,
+    code: 'PLATFORM_BUSY',
+    message: 'it migrates',
+  } as const;
+  await actOnSimulated(folder, vm.vmId, fault);
+  const rest = { temporary: [other], referencePoints: [other] };
+  expect(await runActivity(activities.removeArtifacts, rest).result).toMatchObject({
+    removed: [{ what: expect.stringContaining('reference point') }],
+    failed: [{ run: other, why: 'it migrates' }],
+  });
 });
 
 it('heartbeats while a verb takes long, translates its error, and does not leave it half done when cancelled', async () => {

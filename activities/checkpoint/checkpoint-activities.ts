@@ -3,14 +3,16 @@
  * half a checkpoint is worse than one that the undo list takes back.
  */
 import type { Freezer, HypervisorProvider } from '../../engines/hypervisors/provider.ts';
+import type { SiteId } from '../../schema/domain/ids.ts';
 import { beating } from '../beating.ts';
 import type { HostActivities } from '../contract.ts';
 import { translating } from '../failures.ts';
+import { listArtifactRuns, removeArtifacts } from './artifacts.ts';
 
-export type CheckpointDependencies = { provider: HypervisorProvider; freezer: Freezer };
+export type CheckpointDependencies = { site: SiteId; provider: HypervisorProvider; freezer: Freezer };
 type CheckpointActivities = Omit<HostActivities, 'listInventory' | 'inspectVm'>;
 
-export function createCheckpointActivities({ provider, freezer }: CheckpointDependencies): CheckpointActivities {
+export function createCheckpointActivities({ site, provider, freezer }: CheckpointDependencies): CheckpointActivities {
   return translating({
     createCheckpoint: (spec) => beating(() => provider.createCheckpoint(spec, freezer)),
     openAccess: ({ run, diskKey, reader }) => beating(() => provider.openAccess(run, diskKey, reader)),
@@ -18,5 +20,7 @@ export function createCheckpointActivities({ provider, freezer }: CheckpointDepe
     releaseCheckpoint: ({ run }) => beating(() => provider.releaseCheckpoint(run)),
     commitReferencePoint: ({ lineage, keep }) => beating(() => provider.commitReferencePoint(lineage, keep)),
     discardReferencePoint: ({ run }) => beating(() => provider.discardReferencePoint(run)),
+    listArtifactRuns: () => beating(() => listArtifactRuns(provider, site)),
+    removeArtifacts: (of) => beating(() => removeArtifacts(provider, site, of)),
   } satisfies CheckpointActivities);
 }

@@ -16,7 +16,8 @@ function holderOf(results: (Error | null)[]) {
     await Promise.resolve();
     if (failure) throw failure;
     const close = async (): Promise<void> => void (told.closed += 1);
-    return { repository: {} as HeldRepository['repository'], endpoint: { unix: '/target' }, close };
+    const repository = {} as HeldRepository['repository'];
+    return { repository, endpoint: { unix: '/target' }, space: () => Promise.resolve(null), close };
   };
   return { told, holder: new RepositoryHolder({ repositoryId: 'main', open, clock, log }) };
 }

@@ -10,6 +10,7 @@ import { messageOf } from '../../schema/domain/errors.ts';
 import type { Clock, Log } from '../../schema/domain/seams.ts';
 import { abandonedError } from '../session/abandoned.ts';
 import type { WorkflowState, WorkflowView } from '../temporal-views.ts';
+import { askStates } from './workflow-states.ts';
 
 export type ClosedOwnersOptions = {
   db: CatalogDatabase;
@@ -22,7 +23,6 @@ export type ClosedOwnersOptions = {
 
 const SEEN_APART_MS = 30_000;
 const MOST_SESSIONS = 1000;
-const ASKED_AT_ONCE = 8;
 /** More unknown workflows than this at once, and it is rather Temporal that lost its memory. */
 const mostUnknown = (owners: number): number => Math.max(3, owners / 10);
 
@@ -70,25 +70,11 @@ export class ClosedOwners {
   }
 
   async #closedOf(owners: string[]): Promise<Map<string, Closed>> {
-    const closed = new Map<string, Closed>();
-    const next = owners[Symbol.iterator]();
-    const asker = async (): Promise<void> => {
-      for (const workflowId of next) {
-        const state = await this.#stateOf(workflowId);
-        if (state.is !== 'open') closed.set(workflowId, state);
-      }
-    };
-    await Promise.all(Array.from({ length: ASKED_AT_ONCE }, asker));
-    return closed;
-  }
-
-  async #stateOf(workflowId: string): Promise<WorkflowState> {
-    try {
-      return await this.#options.workflows.stateOf(workflowId);
-    } catch (error) {
-      this.#options.log.debug('a workflow is taken for open', { workflowId, why: messageOf(error) });
-      return { is: 'open' };
-    }
+    const { workflows, log } = this.#options;
+    const states = await askStates(owners, workflows, (workflowId, error) =>
+      log.debug('a workflow is taken for open', { workflowId, why: messageOf(error) }),
+    );
+    return new Map([...states].filter((entry): entry is [string, Closed] => entry[1].is !== 'open'));
   }
 
   #withoutLoss(closed: Map<string, Closed>, owners: number): Map<string, Closed> {

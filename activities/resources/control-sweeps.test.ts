@@ -1,15 +1,20 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { CatalogDatabase } from '../../schema/catalog/connection.ts';
+import { listEvents } from '../../schema/catalog/events.ts';
 import { enqueueRequest, listLeases, listRequests } from '../../schema/catalog/leases.ts';
 import { listResources, setReachable } from '../../schema/catalog/resources.ts';
-import { loadSession } from '../../schema/catalog/sessions.ts';
-import { hostId, runKeyOf, sessionId } from '../../schema/domain/ids.ts';
+import { recordRunOwner } from '../../schema/catalog/run-owners.ts';
+import { createSession, loadSession, updateSession } from '../../schema/catalog/sessions.ts';
+import { applySite } from '../../schema/catalog/site.ts';
+import { hostId, type RunKey, runKey, runKeyOf, sessionId } from '../../schema/domain/ids.ts';
 import { requestOrders } from '../../schema/domain/scheduling.ts';
 import type { Clock } from '../../schema/domain/seams.ts';
-import { job, startTestCatalog, type TestCatalog, Workflows } from '../../tests/fixtures/control.ts';
+import { job, site, startTestCatalog, type TestCatalog, Workflows } from '../../tests/fixtures/control.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { createSessionActivities } from '../session/session-activities.ts';
 import { ClosedOwners } from './closed-owners.ts';
+import type { WorkflowState } from '../temporal-views.ts';
+import { createJanitorActivities } from './janitor-activities.ts';
 import { storeReachability } from './reachability.ts';
 import { WorkerWatch } from './worker-watch.ts';
 
@@ -159,4 +164,54 @@ it('who answers and who does not is kept in the catalog', async () => {
   watch.observe([{ instance: 'r', queue: 'repository.main.ctl', sign: '2' }], clock.monotonic());
   expect(await store()).toBe(true);
   expect(await seen()).toEqual({ h1: true, p1: true, main: true });
+});
+
+describe('what sessions left behind', () => {
+  const janitor = () => createJanitorActivities({ db, workflows, clock, log });
+  async function owned(name: string, state: WorkflowState | Error, hasEnded: boolean): Promise<RunKey> {
+    const run = runKey(name.padEnd(12, '0'));
+    const session = { sessionId: `s-${name}`, kind: 'backup', jobId: 'nightly', workflowId: `p-${name}` } as const;
+    await createSession(db, { ...session, startedBy: 'manual', nominalTime: startedAt, startedAt });
+    if (hasEnded) await updateSession(db, `s-${name}`, { state: 'Stopped', result: 'Failed' });
+    await recordRunOwner(db, { run, workflowId: `w-${name}`, sessionId: `s-${name}`, vmId: 'a' }, new Date(startedAt));
+    workflows.states.set(`w-${name}`, state);
+    return run;
+  }
+
+  describe('runs', () => {
+    it('are over when their workflow is; in doubt they live', async () => {
+      const closed = await owned('terminated', { is: 'closed', how: 'terminated' }, false);
+      const forgotten = await owned('forgotten', { is: 'not-found' }, true);
+      const alive = [
+        await owned('open', { is: 'open' }, false),
+        // Begun anew by a reset.
+        await owned('reset', { is: 'open' }, true),
+        await owned('silent', new Error('no answer'), true),
+        // Temporal may have lost its memory: its session is still open.
+        await owned('lost', { is: 'not-found' }, false),
+      ];
+      const unknown = runKey('nobody000000');
+      const runs = [closed, forgotten, ...alive, unknown];
+      expect(await janitor().judgeRuns({ runs })).toEqual({ closed: [closed, forgotten], unknown: [unknown] });
+      expect(await janitor().judgeRuns({ runs: [] })).toEqual({ closed: [], unknown: [] });
+    });
+
+    it('have what was taken away told in their sessions', async () => {
+      const run = await owned('x', { is: 'closed', how: 'terminated' }, true);
+      const removed = [
+        { run, message: 'checkpoint c (host h1)' },
+        { run: runKey('nobody000000'), message: 'another' },
+      ];
+      await janitor().recordJanitor({ removed });
+      expect(await listEvents(db, 's-x')).toMatchObject([
+        { code: 'TAKEN_AWAY', vmId: 'a', message: 'checkpoint c (host h1)' },
+      ]);
+    });
+  });
+
+  it('the site is what the janitor goes round', async () => {
+    expect(await janitor().listSiteParts()).toEqual({ site: 'lab', hosts: ['h1'], repositories: ['main'] });
+    await applySite(db, { ...site, machines: [{ ...site.machines[0]!, hosts: [] }], jobs: [] });
+    expect(await janitor().listSiteParts()).toMatchObject({ hosts: [], repositories: ['main'] });
+  });
 });

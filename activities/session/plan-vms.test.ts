@@ -1,9 +1,10 @@
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { InventoryVm } from '../../schema/catalog/resources.ts';
 import type { JobConfig } from '../../schema/domain/configuration.ts';
 import type { VmSummary } from '../../schema/domain/hypervisor.ts';
 import { diskKey, hostId, jobId, repositoryId, vmId } from '../../schema/domain/ids.ts';
-import { planVms } from './plan-vms.ts';
+import { expectedBytes } from './expected-bytes.ts';
+import { type Known, planVms as plan } from './plan-vms.ts';
 
 const job = (...vms: [host: string, name: string, excluded?: string[]][]): JobConfig => ({
   jobId: jobId('nightly'),
@@ -35,6 +36,8 @@ const remembered = (host: string, name: string, inspectedAt: string | null): Inv
   inspectedAt,
   summary: inspectedAt === null ? null : summary(host, name),
 });
+/** Of restore points nothing is known. */
+const planVms = (of: JobConfig, known: Omit<Known, 'stored'>) => plan(of, { stored: [], ...known });
 const answered = (host: string, ...vms: VmSummary[]) => ({ hostId: hostId(host), vms });
 
 it('plans the VMs of the job in its order, with what their hosts say', () => {
@@ -47,8 +50,9 @@ it('plans the VMs of the job in its order, with what their hosts say', () => {
         excludeDisks: ['d1'],
         position: 0,
         diskCount: 1,
+        expectedBytes: 1,
       },
-      { vm: { vmId: 'b', hostId: 'h1' }, name: 'b', excludeDisks: [], position: 1, diskCount: 2 },
+      { vm: { vmId: 'b', hostId: 'h1' }, name: 'b', excludeDisks: [], position: 1, diskCount: 2, expectedBytes: 1 },
     ],
     warnings: [],
   });
@@ -56,21 +60,21 @@ it('plans the VMs of the job in its order, with what their hosts say', () => {
 
 it('tries again only what the job still has, and never calls nothing a success', () => {
   const known = { inventories: [answered('h1', summary('h1', 'a'))], remembered: [] };
-  const plan = planVms(job(['h1', 'a']), { ...known, only: new Set([vmId('a'), vmId('gone')]) });
-  expect(plan.vms).toHaveLength(1);
-  expect(plan.warnings).toMatchObject([{ level: 'warning', message: expect.stringContaining('gone') }]);
+  const planned = planVms(job(['h1', 'a']), { ...known, only: new Set([vmId('a'), vmId('gone')]) });
+  expect(planned.vms).toHaveLength(1);
+  expect(planned.warnings).toMatchObject([{ level: 'warning', message: expect.stringContaining('gone') }]);
   expect(() => planVms(job(['h1', 'a']), { ...known, only: new Set([vmId('gone')]) })).toThrow(/gone/);
 });
 
 it('follows a VM to another host, and warns of a disk that is left out but not there', () => {
   const known = { inventories: [answered('h1'), answered('h2', summary('h2', 'a'))], remembered: [], only: null };
-  const plan = planVms(job(['h1', 'a', ['d7']]), known);
-  expect(plan.vms[0]!.vm.hostId).toBe('h2');
-  expect(plan.warnings.map(({ level, code }) => `${level} ${code}`)).toEqual(['info VM_MOVED', 'warning NOT_FOUND']);
+  const planned = planVms(job(['h1', 'a', ['d7']]), known);
+  expect(planned.vms[0]!.vm.hostId).toBe('h2');
+  expect(planned.warnings.map(({ level, code }) => `${level} ${code}`)).toEqual(['info VM_MOVED', 'warning NOT_FOUND']);
 });
 
 it('takes the last inventory of a host that is silent, and says how old it is, once per host', () => {
-  const plan = planVms(job(['h1', 'a'], ['h1', 'b'], ['h2', 'c']), {
+  const planned = planVms(job(['h1', 'a'], ['h1', 'b'], ['h2', 'c']), {
     inventories: [],
     remembered: [
       remembered('h1', 'a', '2026-11-02T00:00:00.000Z'),
@@ -79,8 +83,8 @@ it('takes the last inventory of a host that is silent, and says how old it is, o
     ],
     only: null,
   });
-  expect(plan.vms.map(({ diskCount }) => diskCount)).toEqual([2, 2, null]);
-  expect(plan.warnings.map(({ message }) => message)).toEqual([
+  expect(planned.vms.map(({ diskCount }) => diskCount)).toEqual([2, 2, null]);
+  expect(planned.warnings.map(({ message }) => message)).toEqual([
     'host h1 does not answer; of its VMs the last inventory is used (seen 2026-11-01T00:00:00.000Z)',
     'host h2 does not answer; of its VMs the last inventory is used (never seen)',
   ]);
@@ -92,12 +96,12 @@ it('a VM that is nowhere is planned with a warning; when all are, the plan fails
     remembered: [remembered('h1', 'gone', '2026-11-01T00:00:00.000Z')],
     only: null,
   };
-  const plan = planVms(job(['h1', 'a'], ['h1', 'gone']), known);
-  expect(plan.vms.map(({ name, diskCount }) => [name, diskCount])).toEqual([
+  const planned = planVms(job(['h1', 'a'], ['h1', 'gone']), known);
+  expect(planned.vms.map(({ name, diskCount }) => [name, diskCount])).toEqual([
     ['a', 2],
     ['gone', null],
   ]);
-  expect(plan.warnings).toMatchObject([{ code: 'VM_NOT_FOUND', message: expect.stringContaining('gone') }]);
+  expect(planned.warnings).toMatchObject([{ code: 'VM_NOT_FOUND', message: expect.stringContaining('gone') }]);
   expect(() => planVms(job(['h1', 'gone']), known)).toThrow('job nightly: no such VM: gone on host h1');
 });
 
@@ -110,4 +114,28 @@ it('takes only the VMs named', () => {
   expect(planVms(job(['h1', 'a'], ['h1', 'b']), known).vms.map(({ name, position }) => [name, position])).toEqual([
     ['b', 0],
   ]);
+});
+
+describe('what a restore point is expected to take', () => {
+  const increment = (storedBytes: number) => ({ storedBytes, isIncrement: true });
+  const full = (storedBytes: number) => ({ storedBytes, isIncrement: false });
+  it.each([
+    ['of a VM never seen: nobody knows', [], null, null],
+    ['of a VM never read: half of its disks', [], 1000, 500],
+    ['of one read in full: a quarter of that', [full(400)], 1000, 100],
+    ['of increments: the largest of the last five, and a margin', [10, 20, 40, 8, 4, 9999].map(increment), 1000, 50],
+    ['of increments that stored nothing: nothing', [increment(0), full(400)], 1000, 0],
+  ])('%s', (_what, before, sizeBytes, expected) => {
+    expect(expectedBytes(before, sizeBytes)).toBe(expected);
+  });
+
+  it('is that of the VM itself', () => {
+    const known = { inventories: [answered('h1', summary('h1', 'a'), summary('h1', 'b'))], remembered: [], only: null };
+    const stored = [
+      { vmId: 'b', ...increment(80) },
+      { vmId: 'a', ...increment(8) },
+    ];
+    const planned = plan(job(['h1', 'a'], ['h1', 'b']), { ...known, stored });
+    expect(planned.vms.map((vm) => vm.expectedBytes)).toEqual([10, 100]);
+  });
 });

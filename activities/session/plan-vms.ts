@@ -6,6 +6,7 @@ import type { VmSummary } from '../../schema/domain/hypervisor.ts';
 import type { HostId, VmId } from '../../schema/domain/ids.ts';
 import type { PlannedVm, SessionPlan } from '../../schema/domain/sessions.ts';
 import type { Finding } from '../../schema/domain/states.ts';
+import { expectedBytes, type StoredBefore } from './expected-bytes.ts';
 
 type JobVm = JobConfig['vms'][number];
 export type Known = {
@@ -15,6 +16,8 @@ export type Known = {
   remembered: readonly InventoryVm[];
   /** Only these VMs of the job; null: all. */
   only: ReadonlySet<VmId> | null;
+  /** What restore points of the job have taken in its repository, newest first. */
+  stored: readonly (StoredBefore & { vmId: string })[];
 };
 type Found = { summary: VmSummary | null; from: 'host' | 'memory' | 'nowhere'; seenAt: string | null };
 
@@ -31,7 +34,7 @@ export function planVms(job: JobConfig, known: Known): SessionPlan {
   const missing = found.filter((each) => each.found.from === 'nowhere').map(({ vm }) => vm);
   if (missing.length > 0 && missing.length === wanted.length) throw notFound(job, missing);
   return {
-    vms: found.map((each, position) => plannedVm(each.vm, each.found.summary, position)),
+    vms: found.map((each, position) => plannedVm(each.vm, each.found.summary, position, known.stored)),
     warnings: [
       ...staleWarnings(found.filter((each) => each.found.from === 'memory')),
       ...missing.map(missingWarning),
@@ -55,14 +58,19 @@ function find({ vmId, hostId }: JobVm, { inventories, remembered }: Known): Foun
   return { summary: memory.summary, from: 'memory', seenAt: memory.inspectedAt };
 }
 
-function plannedVm(vm: JobVm, summary: VmSummary | null, position: number): PlannedVm {
+function plannedVm(vm: JobVm, summary: VmSummary | null, position: number, stored: Known['stored']): PlannedVm {
   const excluded = new Set(vm.excludeDisks);
+  const disks = summary?.disks.filter(({ diskKey }) => !excluded.has(diskKey)) ?? null;
   return {
     vm: { vmId: vm.vmId, hostId: summary?.vm.hostId ?? vm.hostId },
     name: summary?.name ?? vm.name,
     excludeDisks: vm.excludeDisks,
     position,
-    diskCount: summary ? summary.disks.filter(({ diskKey }) => !excluded.has(diskKey)).length : null,
+    diskCount: disks?.length ?? null,
+    expectedBytes: expectedBytes(
+      stored.filter(({ vmId }) => vmId === vm.vmId),
+      disks?.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) ?? null,
+    ),
   };
 }
 

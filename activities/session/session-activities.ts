@@ -3,16 +3,10 @@ import { recordEvents, type SessionEvent } from '../../schema/catalog/events.ts'
 import type { CatalogDatabase } from '../../schema/catalog/connection.ts';
 import { loadJob } from '../../schema/catalog/jobs.ts';
 import { loadInventory, storeInventory } from '../../schema/catalog/resources.ts';
-import { recordRestorePoint } from '../../schema/catalog/restore-points.ts';
-import {
-  beginSession,
-  closeAbandonedSession,
-  loadSession,
-  planSessionVms,
-  updateSession,
-  updateSessionVm,
-  type NewSession,
-} from '../../schema/catalog/sessions.ts';
+import { recordSpace } from '../../schema/catalog/repository-figures.ts';
+import { listStoredBytes, recordRestorePoint } from '../../schema/catalog/restore-points.ts';
+import { loadSession, planSessionVms, updateSession, updateSessionVm } from '../../schema/catalog/sessions.ts';
+import { recordRunOwner } from '../../schema/catalog/run-owners.ts';
 import { loadSite } from '../../schema/catalog/site.ts';
 import type { JobConfig } from '../../schema/domain/configuration.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
@@ -24,8 +18,9 @@ import { withCatalogErrors } from '../catalog-errors.ts';
 import type { ControlActivities } from '../contract.ts';
 import { translating } from '../failures.ts';
 import type { WorkflowView } from '../temporal-views.ts';
-import { abandonedError } from './abandoned.ts';
+import { beginAlone } from './begin-alone.ts';
 import { planVms } from './plan-vms.ts';
+import { repositoryAlarms } from './repository-alarms.ts';
 import { recordVmRows } from './record-vm.ts';
 
 export type SessionDependencies = { db: CatalogDatabase; workflows: WorkflowView; clock: Clock };
@@ -49,13 +44,17 @@ export function createSessionActivities(dependencies: SessionDependencies): Sess
       startVm: async ({ sessionId, vm, attempt, run, workflowId, startedAt }) => {
         const begun = { hostId: vm.hostId, attempt, runKey: run, workflowId, startedAt };
         const nothingYet = { step: 'waiting', result: 'None', error: null, waitsFor: null, endedAt: null } as const;
+        await recordRunOwner(db, { run, workflowId, sessionId, vmId: vm.vmId }, new Date(startedAt));
         await updateSessionVm(db, sessionId, vm.vmId, { ...begun, ...nothingYet });
       },
       recordVm: (of) => recordVmRows(db, of),
       recordUnprocessed: async ({ sessionId, vms }) => {
         for (const vm of vms) await updateSessionVm(db, sessionId, vm.vmId, { result: 'NotProcessed', waitsFor: null });
       },
-      recordRestorePoint: (sealed) => recordRestorePoint(db, sealed),
+      recordRestorePoint: async ({ space, ...sealed }) => {
+        await recordRestorePoint(db, sealed);
+        if (space) await recordSpace(db, sealed.manifest.repository, space);
+      },
     } satisfies SessionActivities),
   );
 }
@@ -76,25 +75,6 @@ async function startSession(
   return { site: site.site, job };
 }
 
-/** Sessions whose workflow is closed are closed too, and stand in nobody's way. */
-async function beginAlone(
-  session: NewSession & { jobId: string },
-  { db, workflows, endedAt }: { db: CatalogDatabase; workflows: WorkflowView; endedAt: string },
-): Promise<void> {
-  for (let others = await beginSession(db, session); others.length > 0; others = await beginSession(db, session)) {
-    for (const other of others) {
-      const error = abandonedError(other.workflowId, await workflows.stateOf(other.workflowId));
-      if (error) await closeAbandonedSession(db, other.sessionId, { endedAt, error });
-      else
-        throw new TidemarkError(
-          'ALREADY_RUNNING',
-          `session ${other.sessionId} of job ${session.jobId} is ${other.state} since ${other.startedAt}`,
-          { sessionId: other.sessionId, jobId: session.jobId },
-        );
-    }
-  }
-}
-
 async function planSession(
   { sessionId, inventories }: Of<'planSession'>,
   db: CatalogDatabase,
@@ -105,7 +85,10 @@ async function planSession(
   const { input, job } = session.spec as BackupSessionSpec;
   for (const { vms } of inventories) await storeInventory(db, vms, new Date(at));
   const only = input.retryOf === null ? null : await failedVms(db, input.retryOf);
-  const plan = planVms(job, { inventories, remembered: await loadInventory(db), only });
+  const { jobId, repositoryId, vms } = job;
+  const stored = await listStoredBytes(db, { jobId, repositoryId, limit: vms.length * RESTORE_POINTS_PER_VM });
+  const known = planVms(job, { inventories, remembered: await loadInventory(db), only, stored });
+  const plan = { ...known, warnings: [...known.warnings, ...(await repositoryAlarms(db, repositoryId))] };
   await planSessionVms(
     db,
     sessionId,
@@ -114,6 +97,9 @@ async function planSession(
   await recordEvents(db, eventsOf(sessionId, 'plan', plan.warnings, at));
   return plan;
 }
+
+/** For an estimate of the next one. */
+const RESTORE_POINTS_PER_VM = 10;
 
 async function failedVms(db: CatalogDatabase, sessionId: SessionId): Promise<Set<VmId>> {
   const before = await loadSession(db, sessionId);

@@ -19,6 +19,7 @@ await startMoverTarget({
   restoreSource: {
     begin: () => Promise.reject(new Error('nothing is kept')),
     resolve: () => Promise.reject(new Error('nothing is kept')),
+    damaged: () => Promise.reject(new Error('nothing is kept')),
     end: async () => undefined,
   },
   seams: createSeams('bench-target'),

@@ -3,28 +3,25 @@ import { open } from 'node:fs/promises';
 import { addKey, describeKeys, removeKey, rotateKey, type KeyWork } from '../../engines/repository/change-keys.ts';
 import { openStorage } from '../../engines/repository/storage/storage.ts';
 import { didYouMean } from '../../engines/site/nearest-name.ts';
-import type { EncryptionConfig, RepositoryConfig } from '../../schema/domain/configuration.ts';
+import type { RepositoryConfig } from '../../schema/domain/configuration.ts';
 import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
 import { formatBytes } from '../../schema/domain/figures.ts';
-import type { Log, Seams } from '../../schema/domain/seams.ts';
 import type { DataKey, KeySlot } from '../../schema/repository/key-shapes.ts';
 import { newKeyFile } from '../../schema/repository/secrets.ts';
 import { loadMachine } from '../../workers/runtime/config.ts';
 import { readSecret } from '../../workers/runtime/repository-secret.ts';
-import { noMeter, systemClock, systemRandom } from '../../workers/runtime/seams.ts';
+import { commandSeams } from '../command-seams.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { type Column, formatTime, renderTable } from '../output/table.ts';
 import { printJson } from '../run-command.ts';
+import { type SecretOptions, secretPlace } from '../secret-options.ts';
 import { layoutOf } from '../stack-access.ts';
 
 export type KeyOptions = { state?: string; json?: boolean };
-export type AddKeyOptions = KeyOptions & { passphraseFile?: string; keyFile?: string; passphraseEnvironment?: string };
+export type AddKeyOptions = KeyOptions & SecretOptions;
 
-const quiet = (): void => undefined;
-const say = (message: string, fields: Record<string, unknown> = {}): void =>
-  console.error(`warning: ${[message, ...Object.values(fields).map(String)].join(', ')}`);
-const log: Log = { debug: quiet, info: quiet, warn: say, error: say, child: () => log };
-const seams: Seams = { clock: systemClock, random: systemRandom, meter: noMeter, log };
+const seams = commandSeams;
+const { log } = seams;
 
 /** NOT_FOUND: this machine has no such repository. */
 async function findRepository(name: string, { state }: KeyOptions): Promise<RepositoryConfig> {
@@ -85,20 +82,10 @@ export async function listKeys(name: string, options: KeyOptions): Promise<numbe
   return print(options, { repository: name, keySlots, dataKeys }, text);
 }
 
-/** BAD_REQUEST unless exactly one of the three is given. */
-function newSecretOf({ passphraseFile, keyFile, passphraseEnvironment }: AddKeyOptions): EncryptionConfig {
-  const given = [
-    ...(passphraseFile === undefined ? [] : [{ passphraseFile }]),
-    ...(keyFile === undefined ? [] : [{ keyFile }]),
-    ...(passphraseEnvironment === undefined ? [] : [{ passphraseEnvironment }]),
-  ];
-  const [only, second] = given;
-  if (only !== undefined && second === undefined) return only;
-  throw new TidemarkError('BAD_REQUEST', 'give one of --passphrase-file, --key-file, --passphrase-environment');
-}
-
 export async function addKeyTo(name: string, options: AddKeyOptions): Promise<number> {
-  const encryption = newSecretOf(options);
+  const encryption = secretPlace(options);
+  if (encryption === null)
+    throw new TidemarkError('BAD_REQUEST', 'give one of --passphrase-file, --key-file, --passphrase-environment');
   const work = await workOn(name, options);
   const secret = await readSecret(encryption, { environment: process.env, log });
   const slot = shownSlot(await addKey(work, secret));
@@ -121,7 +108,7 @@ export async function makeKeyFile(file: string, options: { json?: boolean }): Pr
   try {
     const handle = await open(file, 'wx', 0o600);
     try {
-      await handle.writeFile(newKeyFile(systemRandom));
+      await handle.writeFile(newKeyFile(seams.random));
       await handle.sync();
     } finally {
       await handle.close();

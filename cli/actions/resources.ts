@@ -6,7 +6,9 @@ import type { HostConfig, ProxyConfig, RepositoryConfig } from '../../schema/dom
 import { withCatalog } from '../catalog-access.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { formatBytes } from '../../schema/domain/figures.ts';
+import { percentOf } from '../output/statistics-report.ts';
 import { type Column, formatTime, renderTable } from '../output/table.ts';
+import { figuresOf } from '../repository-figures.ts';
 import { printJson } from '../run-command.ts';
 import type { ReadOptions } from './job.ts';
 
@@ -80,23 +82,44 @@ export function listProxies(options: ResourceOptions): Promise<number> {
 /** More are not counted. */
 const MAX_COUNTED = 100_000;
 
+type ListedRepository = Resource<RepositoryConfig> & { restorePoints: number; storedBytes: number } & Pick<
+    Awaited<ReturnType<typeof figuresOf>>,
+    'space' | 'daysUntilFull' | 'alarms'
+  >;
+
+async function loadRepositories(db: CatalogDatabase, all: boolean): Promise<ListedRepository[]> {
+  const points = await listRestorePoints(db, { limit: MAX_COUNTED });
+  const repositories: ListedRepository[] = [];
+  for (const row of await load<RepositoryConfig>(db, 'repository', all)) {
+    const own = points.filter((point) => point.repositoryId === row.id);
+    const storedBytes = own.reduce((sum, point) => sum + point.storedBytes, 0);
+    const { space, daysUntilFull, alarms } = await figuresOf(db, row);
+    repositories.push({ ...row, restorePoints: own.length, storedBytes, space, daysUntilFull, alarms });
+  }
+  return repositories;
+}
+
+const repositoryColumns: Column<ListedRepository>[] = [
+  ...head<RepositoryConfig>('REPOSITORY'),
+  { title: 'RESTORE POINTS', of: (row) => String(row.restorePoints), right: true },
+  { title: 'STORED', of: (row) => formatBytes(row.storedBytes), right: true },
+  {
+    title: 'FREE',
+    of: ({ space }) =>
+      space === null ? '-' : `${formatBytes(space.freeBytes)} (${percentOf(space.freeBytes, space.totalBytes)})`,
+    right: true,
+  },
+  { title: 'FULL IN', of: ({ daysUntilFull: days }) => (days === null ? '-' : `${days} days`), right: true },
+  { title: 'FOLDER', of: (row) => row.config.folder },
+];
+
+/** Those that fill up are warned of, behind the table. */
 export function listRepositories(options: ResourceOptions): Promise<number> {
   return withCatalog(options.state, async (db) => {
-    const points = await listRestorePoints(db, { limit: MAX_COUNTED });
-    const found = await load<RepositoryConfig>(db, 'repository', options.all === true);
-    const repositories = found.map((row) => {
-      const own = points.filter((point) => point.repositoryId === row.id);
-      const storedBytes = own.reduce((sum, point) => sum + point.storedBytes, 0);
-      return { ...row, restorePoints: own.length, storedBytes };
-    });
-    const columns: Column<(typeof repositories)[number]>[] = [
-      ...head<RepositoryConfig>('REPOSITORY'),
-      { title: 'RESTORE POINTS', of: (row) => String(row.restorePoints), right: true },
-      { title: 'STORED', of: (row) => formatBytes(row.storedBytes), right: true },
-      { title: 'FOLDER', of: (row) => row.config.folder },
-    ];
+    const repositories = await loadRepositories(db, options.all === true);
     if (options.json) printJson({ repositories });
-    else print(repositories, columns, 'no repositories');
+    else print(repositories, repositoryColumns, 'no repositories');
+    for (const alarm of repositories.flatMap(({ alarms }) => alarms)) console.error(`warning: ${alarm}`);
     return exitCodes.ok;
   });
 }

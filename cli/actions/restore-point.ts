@@ -10,27 +10,48 @@ import { formatTime, renderTable } from '../output/table.ts';
 import { printJson } from '../run-command.ts';
 import type { ReadOptions } from './job.ts';
 
-export type ListOptions = ReadOptions & { vm?: string; job?: string; limit: number };
+export type ListOptions = ReadOptions & {
+  vm?: string;
+  job?: string;
+  repository?: string;
+  removed?: boolean;
+  limit: number;
+};
+
+/** What keeps it whatever retention says, and what was found of it. */
+const signsOf = ({ suspect, damaged, keep, hold, lockedUntil }: RestorePointSummary): string =>
+  [
+    ...(suspect ? ['SUSPECT'] : []),
+    ...(damaged ? ['DAMAGED'] : []),
+    ...(keep ? ['kept'] : []),
+    ...(hold === null ? [] : [`held: ${hold}`]),
+    ...(lockedUntil === null ? [] : [`locked until ${formatTime(lockedUntil)}`]),
+  ].join(', ');
 
 export function list(options: ListOptions): Promise<number> {
   return withCatalog(options.state, async (db) => {
-    const { vm, job, limit } = options;
-    const filter = { limit, ...(vm === undefined ? {} : { vmName: vm }), ...(job === undefined ? {} : { jobId: job }) };
+    const { vm, job, repository, removed = false, limit } = options;
+    const filter = {
+      limit,
+      removed,
+      ...(vm === undefined ? {} : { vmName: vm }),
+      ...(job === undefined ? {} : { jobId: job }),
+      ...(repository === undefined ? {} : { repositoryId: repository }),
+    };
     const restorePoints = await listRestorePoints(db, filter);
     const columns = [
       { title: 'RESTORE POINT', of: (point: RestorePointSummary) => shortId(point.restorePointId) },
       { title: 'VM', of: (point: RestorePointSummary) => point.vmName },
       { title: 'TAKEN', of: (point: RestorePointSummary) => formatTime(point.takenAt) },
-      {
-        title: 'CONSISTENT',
-        of: (point: RestorePointSummary) =>
-          [point.consistency, ...(point.suspect ? ['SUSPECT'] : []), ...(point.damaged ? ['DAMAGED'] : [])].join(', '),
-      },
+      { title: 'CONSISTENT', of: (point: RestorePointSummary) => point.consistency },
       { title: 'SIZE', of: (point: RestorePointSummary) => formatBytes(point.sizeBytes), right: true },
       { title: 'READ', of: (point: RestorePointSummary) => formatBytes(point.readBytes), right: true },
       { title: 'STORED', of: (point: RestorePointSummary) => formatBytes(point.storedBytes), right: true },
       { title: 'JOB', of: (point: RestorePointSummary) => point.jobId },
       { title: 'REPOSITORY', of: (point: RestorePointSummary) => point.repositoryId },
+      removed
+        ? { title: 'IN THE TRASH UNTIL', of: (point: RestorePointSummary) => formatTime(point.trashedUntil) }
+        : { title: 'SIGNS', of: signsOf },
     ];
     if (options.json) printJson({ restorePoints });
     else console.log(restorePoints.length === 0 ? 'no restore points' : renderTable(restorePoints, columns));
@@ -55,13 +76,26 @@ function headLines(manifest: Manifest): string[][] {
     ['job', `${manifest.jobId}, session ${manifest.sessionId}`],
     ['repository', manifest.repository],
     ['built on', manifest.baseRestorePointId ?? 'nothing: it was read in full'],
-    ['suspect', manifest.suspect ? 'YES: an audit found a block that change tracking had missed' : 'no'],
   ];
 }
 
-function showPoint({ restorePointId, manifest }: SealOutcome): void {
+function signLines(point: RestorePointSummary): string[][] {
+  const { suspect, damaged, markReason, keep, hold, lockedUntil } = point;
+  const why = markReason === null ? '' : `: ${markReason}`;
+  const audit = 'an audit found a block that change tracking had missed';
+  return [
+    ['suspect', suspect ? `YES: ${markReason ?? audit}` : 'no'],
+    ['damaged', damaged ? `YES${why}` : 'no'],
+    ...(keep ? [['kept', 'yes: retention never removes it']] : []),
+    ...(hold === null ? [] : [['held', hold]]),
+    ...(lockedUntil === null ? [] : [['locked', `until ${formatTime(lockedUntil)}`]]),
+  ];
+}
+
+function showPoint({ restorePointId, manifest }: SealOutcome, point: RestorePointSummary): void {
   console.log(`restore point ${restorePointId}`);
-  for (const [name, value] of headLines(manifest)) console.log(`  ${`${name}:`.padEnd(13)}${value}`);
+  for (const [name, value] of [...headLines(manifest), ...signLines(point)])
+    console.log(`  ${`${name}:`.padEnd(13)}${value}`);
   const bytes = (title: string, of: (disk: ManifestDisk) => number) => ({
     title,
     of: (disk: ManifestDisk) => formatBytes(of(disk)),
@@ -86,9 +120,11 @@ function showPoint({ restorePointId, manifest }: SealOutcome): void {
 
 export function show(name: string, options: ReadOptions): Promise<number> {
   return withCatalog(options.state, async (db) => {
-    const point = await loadNamed(db, name);
-    if (options.json) printJson(point);
-    else showPoint(point);
+    const point = await findRestorePoint(db, name);
+    const sealed = (await loadRestorePoint(db, point.restorePointId))!;
+    const { suspect, damaged, markReason, keep, hold, lockedUntil } = point;
+    if (options.json) printJson({ ...sealed, suspect, damaged, markReason, keep, hold, lockedUntil });
+    else showPoint(sealed, point);
     return exitCodes.ok;
   });
 }

@@ -24,7 +24,7 @@ export function list(options: ListOptions): Promise<number> {
     const columns = [
       { title: 'SESSION', of: (session: Session) => session.sessionId },
       { title: 'KIND', of: (session: Session) => session.kind },
-      { title: 'JOB', of: (session: Session) => session.jobId ?? '-' },
+      { title: 'OF', of: (session: Session) => session.jobId ?? session.repositoryId ?? '-' },
       { title: 'STATE', of: (session: Session) => session.state },
       { title: 'RESULT', of: (session: Session) => (session.result === 'None' ? '-' : session.result) },
       { title: 'STARTED', of: (session: Session) => formatTime(session.startedAt) },

@@ -27,7 +27,8 @@ export type LiveVm = {
 };
 
 export type LiveSession = {
-  kind: 'backup' | 'restore';
+  /** The "VMs" of a maintenance are its steps. */
+  kind: 'backup' | 'restore' | 'maintenance';
   sessionId: string;
   state: string;
   result: string;
@@ -46,16 +47,18 @@ function bar(percent: number, width = 20): string {
   return `[${'#'.repeat(filled)}${'.'.repeat(width - filled)}]`;
 }
 
-const flowWords = { backup: ['read', 'sent'], restore: ['received', 'written'] } as const;
+const flowWords = { backup: ['read', 'sent'], restore: ['received', 'written'], maintenance: null } as const;
 
 function diskLine(disk: LiveDisk, kind: LiveSession['kind']): string {
-  const [came, went] = flowWords[kind];
+  const words = flowWords[kind];
   const percent = percentOf(disk);
   const done = `${formatBytes(disk.bytesDone)} of ${formatBytes(disk.bytesTotal)}`;
-  const figures = `${came} ${formatBytes(disk.readBytes)}, ${went} ${formatBytes(disk.sentBytes)}`;
+  const figures = words
+    ? `, ${words[0]} ${formatBytes(disk.readBytes)}, ${words[1]} ${formatBytes(disk.sentBytes)}`
+    : '';
   const waits = disk.waitsFor === '' ? '' : `, waits for ${disk.waitsFor}`;
   const rate = disk.readRateBytesPerSecond === 0 ? '' : `, ${formatRate(disk.readRateBytesPerSecond)}`;
-  return `${disk.diskKey} ${bar(percent)} ${String(percent).padStart(3)} %  ${done}, ${figures}${rate}${waits}`;
+  return `${disk.diskKey} ${bar(percent)} ${String(percent).padStart(3)} %  ${done}${figures}${rate}${waits}`;
 }
 
 const withNote = (text: string, note: string): string => (note === '' ? text : `${text} (${note})`);

@@ -4,6 +4,8 @@ import type { Session, SessionDisk, SessionError, SessionVm, SessionWithRows } f
 import type { Conservation } from '../../schema/domain/restore-point.ts';
 import type { RestoredDisk } from '../../schema/domain/sessions.ts';
 import { formatBytes } from '../../schema/domain/figures.ts';
+import type { MaintenanceOutcome } from '../../schema/domain/maintenance-sessions.ts';
+import { renderOutcomes } from './maintenance-report.ts';
 import { type Column, formatDuration, formatTime, renderTable } from './table.ts';
 
 const SHORT_ID = 12;
@@ -61,8 +63,13 @@ const conservationColumns: Column<DiskRow>[] = [
   })),
 ];
 
+function whatOf({ kind, jobId, repositoryId }: Session): string {
+  if (repositoryId !== null) return `${kind} of repository ${repositoryId}`;
+  return jobId === null ? kind : `${kind} of job ${jobId}`;
+}
+
 export function sessionHead(session: Session): string[] {
-  const what = session.jobId === null ? session.kind : `${session.kind} of job ${session.jobId}`;
+  const what = whatOf(session);
   const result = session.result === 'None' ? '' : `, ${session.result}`;
   return [
     `session ${session.sessionId}: ${what}`,
@@ -96,11 +103,13 @@ export type ReportInput = {
   events: readonly SessionEvent[];
   /** What a restore has made. */
   files: readonly RestoredDisk[];
+  /** What the steps of a maintenance came to. */
+  outcomes: readonly MaintenanceOutcome[];
   uiUrl: string;
 };
 
 /** Blocks of lines, an empty line between them. */
-export function renderReport({ session, events, files, uiUrl }: ReportInput): string {
+export function renderReport({ session, events, files, outcomes, uiUrl }: ReportInput): string {
   const disks = session.vms.flatMap((vm) => vm.disks.map((disk) => ({ ...disk, vm: vm.name })));
   const names = new Map(session.vms.map((vm) => [vm.vmId, vm.name]));
   const failed = session.vms.filter((vm) => vm.error !== null);
@@ -114,6 +123,7 @@ export function renderReport({ session, events, files, uiUrl }: ReportInput): st
     disks.length > 0 && isBackup ? renderTable(disks, transferColumns) : '',
     disks.length > 0 && isBackup ? renderTable(disks, conservationColumns) : '',
     files.length > 0 ? renderTable(files, fileColumns) : '',
+    renderOutcomes(outcomes),
     told.map((event) => eventLine(event, names)).join('\n'),
     failed.flatMap((vm) => errorLines({ ...vm.error!, message: `${vm.name}: ${vm.error!.message}` })).join('\n'),
     session.error === null || isTold(session.error, failed) ? '' : errorLines(session.error).join('\n'),

@@ -340,7 +340,7 @@ describe('lanes', () => {
       import { testSeams } from '${new URL('../../tests/fixtures/seams.ts', import.meta.url).href}';
       await startMoverTarget({ listen: { host: '127.0.0.1', port: ${taken.port} }, laneCount: 2,
         laneEntry: new URL('${fixture('target-lane').href}'), laneData: { folder: '${folder}' }, registrar: { commit() {}, commitUntouched() {} },
-        restoreSource: { resolve() {} }, seams: testSeams() }).catch((error) => console.log(error.code));`;
+        restoreSource: { resolve() {}, damaged() {} }, seams: testSeams() }).catch((error) => console.log(error.code));`;
     const entry = path.join(folder, 'start.mjs');
     await writeFile(entry, script);
     const child = spawn(process.execPath, [entry], { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -366,6 +366,7 @@ describe('lanes', () => {
         return { sizeBytes: MIB, blockSize: MIB };
       },
       resolve: () => Promise.reject(new Error('not asked')),
+      damaged: () => Promise.reject(new Error('not asked')),
       end: async () => void order.push('ended'),
     };
     await start({ restoreSource: source });

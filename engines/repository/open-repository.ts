@@ -1,22 +1,28 @@
 /** Opens a repository: lock, packs a dead process left, index, restore points; then it serves. */
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { SealOutcome } from '../../schema/domain/restore-point.ts';
+import type { Seams } from '../../schema/domain/seams.ts';
 import type { RepositoryFile } from '../../schema/repository/documents.ts';
 import type { VaultKeys } from '../../schema/repository/keys.ts';
 import { openVault } from '../../schema/repository/vault.ts';
 import { loadIndex } from './index/load-index.ts';
+import { openDamageList, type DamageList } from './pack/damage-list.ts';
 import { recoverOpenPacks } from './pack/pack-reader.ts';
 import { openPageSink } from './pack/record-sink.ts';
 import { openRecordSource } from './pack/record-source.ts';
 import { loadFlags } from './maintenance/flags.ts';
 import { createSealingHooks } from './maintenance/locks.ts';
-import { createMaintenance, sourceWithTrash, withTrash } from './maintenance/maintenance.ts';
-import type { MaintenanceParts } from './maintenance/maintenance-parts.ts';
+import type { CheckParts } from './maintenance/check-parts.ts';
+import { createChecking } from './maintenance/checking.ts';
+import { bringBack, createMaintenance, withTrash } from './maintenance/maintenance.ts';
+import { loadMarks } from './maintenance/marks.ts';
+import { openVerifiedPacks } from './maintenance/verified-packs.ts';
 import { loadState } from './maintenance/repository-state.ts';
 import { createRepositoryTime, DAY_MS } from './maintenance/repository-time.ts';
 import type { Repository, RepositoryOptions } from './repository.ts';
 import { abortRestorePoint } from './restore-point/abort.ts';
 import { assignTransfer } from './restore-point/assign-transfer.ts';
+import { createDamages } from './restore-point/damages.ts';
 import { createDigestIndex } from './restore-point/digest-index.ts';
 import { declareDisks, openRestorePoint } from './restore-point/opening.ts';
 import { createPageReader } from './restore-point/page-reader.ts';
@@ -48,7 +54,8 @@ async function serve(options: RepositoryOptions, { file, keys, release }: Claime
   const laneKeys = keys?.vault ?? null;
   const vault = openVault(laneKeys, seams.random);
   const left = await recoverOpenPacks(storage, file.uuid, seams.log);
-  const records = await loadIndex({ storage, file, indexFolder, seams }, left);
+  const damaged = await openDamageList({ staging: storage.staging, log: seams.log });
+  const records = await loadIndex({ storage, file, indexFolder, seams }, left, placesOf(damaged));
   const points = await loadPoints({
     storage,
     vault,
@@ -57,29 +64,53 @@ async function serve(options: RepositoryOptions, { file, keys, release }: Claime
     index: createDigestIndex(records, vault),
   });
   const source = openRecordSource({ storage, vault });
-  const parts = await assemble(options, file, { vault, points, source, records });
+  const parts = await assemble(options, file, { vault, points, source, records, damaged, laneKeys });
   return facade(parts, laneKeys, async () => {
     await parts.turns.idle();
+    await parts.verified.close();
     for (const point of points.open.values()) await point.ledger.close();
     await parts.pageStore.close();
     await source.close();
+    await closeList(damaged, seams);
     await records.close();
     release();
   });
 }
 
-type Loaded = Pick<MaintenanceParts, 'vault' | 'points' | 'source' | 'records'>;
+function* placesOf(damaged: DamageList): Iterable<{ pack: string; offset: number }> {
+  for (const { pack, offset } of damaged.lines()) if (offset !== null) yield { pack, offset };
+}
 
-async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded: Loaded): Promise<MaintenanceParts> {
-  const { storage, seams, serverTime = async () => null, graceMs = DAY_MS, lockDays = 0 } = options;
-  const { vault, points, source, records } = loaded;
+/** What could not be written down is found again. */
+async function closeList(damaged: DamageList, { log }: Seams): Promise<void> {
+  await damaged.close().catch((error: unknown) => log.warn('damage was not written down', { error: String(error) }));
+}
+
+type Loaded = Pick<CheckParts, 'vault' | 'points' | 'source' | 'records'> & {
+  damaged: DamageList;
+  laneKeys: VaultKeys | null;
+};
+
+async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded: Loaded): Promise<CheckParts> {
+  const { storage, seams, serverTime = async () => null, graceMs = DAY_MS, lockDays = 0, packWorker } = options;
+  const { vault, points, source, records, damaged, laneKeys: keys } = loaded;
   const state = await loadState({ storage, vault }, seams.log);
   const time = createRepositoryTime(state.keptTimeMs(), { clock: seams.clock, log: seams.log, serverTime });
   const flags = await loadFlags({ storage, vault }, seams.log);
+  const marks = await loadMarks({ storage, vault }, seams.log);
+  const verified = await openVerifiedPacks({ staging: storage.staging, log: seams.log, clock: seams.clock });
   const reliance = createReliance();
   const index = createDigestIndex(records, vault, (id) => reliance.touch(id));
+  const damages = createDamages(damaged, index, seams);
+  const turns = createTurns();
+  const pageStore = createPageStore(openPageSink({ storage, vault, uuid: file.uuid, seams }), index);
   return {
-    ...loaded,
+    vault,
+    points,
+    source,
+    records,
+    turns,
+    pageStore,
     storage,
     file,
     seams,
@@ -88,20 +119,21 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
     state,
     time,
     flags,
+    marks,
+    verified,
+    damages,
     graceMs,
     lockDays,
-    pages: createPageReader(index, source),
-    unwatched: createDigestIndex(records, vault),
-    pageStore: createPageStore(
-      openPageSink({
-        storage,
-        vault,
-        uuid: file.uuid,
-        seams,
-      }),
+    pages: createPageReader({
       index,
-    ),
-    turns: createTurns(),
+      source,
+      damages,
+    }),
+    unwatched: createDigestIndex(records, vault),
+    closePacks: async () => {
+      await options.closePacks?.();
+      await turns.take('pages', () => pageStore.close());
+    },
     soundMaps: new Map(),
     sealing: createSealingHooks({
       storage,
@@ -112,7 +144,14 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
       time,
       lockDays,
     }),
-    stateOf: (id) => (points.sealed.get(id)?.manifest.suspect ? 'suspect' : 'good'),
+    stateOf: (id) => marks.of(id)?.state ?? (points.sealed.get(id)?.manifest.suspect ? 'suspect' : 'good'),
+    openPackWorker: packWorker
+      ? () =>
+          packWorker({
+            uuid: file.uuid,
+            keys,
+          })
+      : null,
   };
 }
 
@@ -122,19 +161,32 @@ function byTime(a: SealOutcome, b: SealOutcome): number {
   return first < second ? -1 : Number(first > second);
 }
 
-function facade(parts: MaintenanceParts, laneKeys: VaultKeys | null, shut: () => Promise<void>): Repository {
+function facade(parts: CheckParts, laneKeys: VaultKeys | null, shut: () => Promise<void>): Repository {
   const { points } = parts;
-  const verbs = createMaintenance(parts);
+  let deadBytes: number | null = null;
+  const { statistics, ...verbs } = { ...createMaintenance(parts), ...createChecking(parts, () => deadBytes) };
   const closing = new AbortController();
   let closed: Promise<void> | null = null;
   const unlessClosing = <T>(work: () => Promise<T>): Promise<T> =>
     closing.signal.aborted ? Promise.reject(closing.signal.reason as TidemarkError) : work();
   const inTurn = <T>(run: string, work: () => Promise<T>): Promise<T> =>
     unlessClosing(() => parts.turns.take(`run ${run}`, work));
+  const untilClosing = <W extends { signal: AbortSignal }>(work: W): W => ({
+    ...work,
+    signal: AbortSignal.any([work.signal, closing.signal]),
+  });
   return {
     ...verbs,
     collect: (options) =>
-      unlessClosing(() => verbs.collect({ ...options, signal: AbortSignal.any([options.signal, closing.signal]) })),
+      unlessClosing(async () => {
+        const report = await verbs.collect(untilClosing(options));
+        if (report.stopped === null) deadBytes = report.deadBytesLeft;
+        return report;
+      }),
+    check: (request, work) => unlessClosing(() => verbs.check(request, untilClosing(work))),
+    statistics: () => unlessClosing(() => statistics.ofRepository(closing.signal)),
+    statisticsOf: (id) => unlessClosing(() => statistics.ofPoint(id, closing.signal)),
+    repair: (work) => unlessClosing(() => verbs.repair(untilClosing(work))),
     removeRestorePoint: (id, options) => unlessClosing(() => verbs.removeRestorePoint(id, options)),
     restoreFromTrash: (id) => unlessClosing(() => verbs.restoreFromTrash(id)),
     setFlags: (id, flags) => unlessClosing(() => verbs.setFlags(id, flags)),
@@ -146,13 +198,14 @@ function facade(parts: MaintenanceParts, laneKeys: VaultKeys | null, shut: () =>
     seal: (request) => inTurn(request.run, () => withTrash(parts, () => sealRestorePoint(parts, request))),
     abort: (of) => inTurn(of.run, () => abortRestorePoint(parts, of)),
     registrar: createRegistrar({ ...parts, clock: parts.seams.clock }),
-    restoreSource: sourceWithTrash(parts, createRestoreSource(parts)),
+    restoreSource: createRestoreSource(parts, (digest) => bringBack(parts, digest)),
     rehearse: (restorePointId, run) => void requireOpen(points, restorePointId, run),
     describeSealed: (restorePointId) => requireSealed(points, restorePointId),
     listSealed: () =>
       [...points.sealed.values()].sort(byTime).map((sealed) => ({
         ...sealed,
         flags: verbs.flagsOf(sealed.restorePointId),
+        mark: verbs.markOf(sealed.restorePointId),
       })),
     listOpen: () =>
       [...points.open.values()].map(({ head, disks, lastWriteAt }) => ({

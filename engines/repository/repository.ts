@@ -9,14 +9,27 @@ import type {
   TransferAssignment,
   TransferRequest,
 } from '../../schema/domain/restore-point.ts';
-import type { CollectionReport, RemovalOutcome, RestorePointFlags } from '../../schema/domain/maintenance.ts';
+import type {
+  CheckReport,
+  CheckRequest,
+  CollectionReport,
+  PointStatistics,
+  RemovalOutcome,
+  RepairReport,
+  RepositoryStatistics,
+  RestorePointFlags,
+  RestorePointMark,
+} from '../../schema/domain/maintenance.ts';
 import type { RestoreSource, Seams, TransferRegistrar } from '../../schema/domain/seams.ts';
 import type { DeclaredDisk } from '../../schema/repository/documents.ts';
 import type { VaultKeys } from '../../schema/repository/keys.ts';
 import type { Secret } from '../../schema/repository/secrets.ts';
+import type { PackWorker } from './maintenance/pack-worker.ts';
+import type { LongWork } from './maintenance/long-work.ts';
 import type { CollectOptions } from './maintenance/collect.ts';
 import type { RemovalOptions } from './maintenance/removal.ts';
-import type { ServerTime } from './maintenance/repository-time.ts';
+import type { RepairWork } from './maintenance/repair.ts';
+import type { ServerTime, TimeReading } from './maintenance/repository-time.ts';
 import type { Storage } from './storage/storage.ts';
 
 export type RepositoryOptions = {
@@ -28,16 +41,20 @@ export type RepositoryOptions = {
   /** For the index, a cache: may be lost at any time. */
   indexFolder: string;
   seams: Seams;
+  /** The lanes' packs become closed ones: only those are checked and collected. */
+  closePacks?: () => Promise<void>;
   /** A clock that is not this host's: without one time does not go on, and nothing is removed for good. */
   serverTime?: ServerTime;
   /** How long the trash is kept at least, by repository time; 24 hours by default. */
   graceMs?: number;
   /** From its seal a restore point can not be removed for so many days; 0, the default: it can. */
   lockDays?: number;
+  /** Who reads packs for a check, made anew for each; without, there are quick checks only. */
+  packWorker?: (of: { uuid: string; keys: VaultKeys | null }) => PackWorker;
 };
 
-/** A sealed restore point with what was said of it since. */
-export type SealedRestorePoint = SealOutcome & { flags: RestorePointFlags };
+/** A sealed restore point with what was said, and found, of it since. */
+export type SealedRestorePoint = SealOutcome & { flags: RestorePointFlags; mark: RestorePointMark | null };
 
 export type Repository = {
   readonly repositoryId: RepositoryId;
@@ -78,6 +95,24 @@ export type Repository = {
   setFlags(id: RestorePointId, flags: { keep?: boolean; hold?: string | null }): Promise<RestorePointFlags>;
   /** RESTORE_POINT_NOT_FOUND. */
   flagsOf(id: RestorePointId): RestorePointFlags;
+  /**
+   * One at a time; sessions go on. What is damaged is listed, and marked, and healed by the next session where that is
+   * possible. RESTORE_POINT_NOT_FOUND; rejects with the signal's reason. Asked again after a kill it goes on.
+   */
+  check(request: CheckRequest, work: LongWork): Promise<CheckReport>;
+  /**
+   * Salvages what is sound; what it replaces rests in the trash. A dry run changes nothing and reports the same. Neither
+   * checks nor collections run meanwhile; sessions go on. REPOSITORY_FULL; rejects with the signal's reason.
+   */
+  repair(work: RepairWork): Promise<RepairReport>;
+  /** Walks the maps once for as long as no restore point comes or goes. HOST_DRAINING. */
+  statistics(): Promise<RepositoryStatistics>;
+  /** RESTORE_POINT_NOT_FOUND. */
+  statisticsOf(id: RestorePointId): Promise<PointStatistics>;
+  /** Null: nothing was found. */
+  markOf(id: RestorePointId): RestorePointMark | null;
+  /** Repository time, and whether it may be later than that. */
+  readTime(): Promise<TimeReading>;
   /** After the mover's target. Keeps the index for the next start and gives the folder free. */
   close(): Promise<void>;
 };

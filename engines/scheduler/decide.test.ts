@@ -246,3 +246,41 @@ function checkWhole(grant: ResourceDecision['grants'][number], requests: Resourc
   for (const lease of of('proxy')) expect(wants.excludedProxies).not.toContain(lease.id);
   for (const lease of of('repository')) expect(lease.id).toBe(wants.repositoryId);
 }
+
+describe('room in a repository', () => {
+  const GIB = 2 ** 30;
+  const withFree = (freeBytes: number, reservedBytes: number): ResourceState[] => [
+    resource('host', 'h1', 9),
+    resource('proxy', 'p1', 9),
+    resource('repository', 'main', 9, { freeBytes, reservedBytes }),
+  ];
+  const wanting = (name: string, expectedBytes: number, arrivedAt = 0): ResourceRequest =>
+    request(name, { expectedBytes }, { arrivedAt });
+
+  it('is reserved when it is granted: those behind see what is left, and say so', () => {
+    const decision = run(withFree(10 * GIB, 0), [
+      wanting('a', 6 * GIB, 1),
+      wanting('b', 5 * GIB, 2),
+      wanting('c', 1, 3),
+    ]);
+    expect(winners(decision)).toEqual(['a']);
+    expect(decision.reasons[0]!.reason).toEqual({
+      code: 'no-space',
+      message:
+        'position 1: repository main has 10.0 GiB free, 6.0 GiB are reserved for sessions in work, and this one may need 5.0 GiB',
+    });
+    // What the first who waits lacks, nobody behind it takes away.
+    expect(decision.reasons[1]!.reason.code).toBe('no-space');
+  });
+
+  it('counts what was reserved before, and lets through what fits beside it', () => {
+    expect(winners(run(withFree(10 * GIB, 8 * GIB), [wanting('a', 2 * GIB)]))).toEqual(['a']);
+    expect(winners(run(withFree(10 * GIB, 8 * GIB), [wanting('a', 2 * GIB + 1)]))).toEqual([]);
+  });
+
+  it('never keeps a session that has the repository to itself, nor one that asks for none', () => {
+    expect(winners(run(withFree(0, 0), [wanting('a', 100 * GIB)]))).toEqual(['a']);
+    expect(winners(run(withFree(0, 5), [request('restore', {})]))).toEqual(['restore']);
+    expect(winners(run(site(), [wanting('a', 100 * GIB), wanting('b', 100 * GIB)]))).toEqual(['a', 'b']);
+  });
+});

@@ -76,12 +76,16 @@ function tryMinimum(room: Room, request: ResourceRequest): Outcome {
   const pair = choosePair(room, wants, 0);
   if ('lacks' in pair) lacks.push(...pair.lacks);
   else leases.push(...pair.leases);
+  const { repositoryId, expectedBytes = 0 } = wants;
+  const space = repositoryId === null ? null : room.lackOfSpace(repositoryId, expectedBytes);
+  if (space) lacks.push(space);
   const worst = lacks.find((lack) => !lack.onlySlots) ?? lacks[0];
   if (worst || 'lacks' in pair) {
     const waits = worst?.reason ?? { code: 'no-capacity', message: 'no slot is free' };
     return { waits, onlySlots: lacks.every((lack) => lack.onlySlots) };
   }
   for (const lease of leases) room.take(lease);
+  if (repositoryId !== null) room.reserveSpace(repositoryId, expectedBytes);
   return { leases, reason: pair.reason };
 }
 
@@ -89,7 +93,10 @@ function tryMinimum(room: Room, request: ResourceRequest): Outcome {
 function reserve(room: Room, request: ResourceRequest): void {
   const { wants } = request;
   if (wants.hostId !== null) room.hold({ kind: 'host', id: wants.hostId });
-  if (wants.repositoryId !== null) room.hold({ kind: 'repository', id: wants.repositoryId });
+  if (wants.repositoryId !== null) {
+    room.hold({ kind: 'repository', id: wants.repositoryId });
+    if (room.lackOfSpace(wants.repositoryId, wants.expectedBytes ?? 0)) room.holdSpace(wants.repositoryId);
+  }
   const pair = choosePair(room, { ...wants, repositoryId: null }, 0);
   if ('leases' in pair) for (const lease of pair.leases) room.hold(lease);
 }

@@ -1,8 +1,9 @@
-/** The free slots during one pass. */
+/** The free slots, and the free room of repositories, during one pass. */
+import { formatBytes } from '../../schema/domain/figures.ts';
 import type { Reason } from '../../schema/domain/hypervisor.ts';
 import type { ResourceRef, ResourceState } from '../../schema/domain/scheduling.ts';
 
-/** Why a resource gives no slot now. `onlySlots`: it will when somebody gives one back. */
+/** Why a resource gives no slot or room now. `onlySlots`: it will when somebody gives some back. */
 export type Lack = { reason: Reason; onlySlots: boolean };
 export type Room = {
   stateOf(ref: ResourceRef): ResourceState | undefined;
@@ -13,6 +14,14 @@ export type Room = {
   take(ref: ResourceRef): void;
   /** Sets a free slot aside for the rest of the pass, if there is one. */
   hold(ref: ResourceRef): void;
+  /**
+   * Whether so many bytes fit beside what is reserved. Estimates only put sessions one after another: a session that has
+   * the repository to itself always fits, and the repository says what does not.
+   */
+  lackOfSpace(repositoryId: string, bytes: number): Lack | null;
+  reserveSpace(repositoryId: string, bytes: number): void;
+  /** Nobody else gets any for the rest of the pass. */
+  holdSpace(repositoryId: string): void;
 };
 
 const keyOf = (ref: ResourceRef): string => `${ref.kind} ${ref.id}`;
@@ -43,9 +52,28 @@ export function createRoom(resources: readonly ResourceState[]): Room {
     return { reason: { code: 'no-slot', message }, onlySlots: true };
   }
 
+  const heldSpace = new Set<string>();
+  const repository = (id: string): ResourceState | undefined => stateOf({ kind: 'repository', id });
+
+  function lackOfSpace(id: string, bytes: number): Lack | null {
+    const { freeBytes, reservedBytes = 0 } = repository(id) ?? {};
+    if (bytes <= 0 || freeBytes === undefined) return null;
+    if (!heldSpace.has(id) && (reservedBytes === 0 || freeBytes - reservedBytes >= bytes)) return null;
+    const message =
+      `repository ${id} has ${formatBytes(freeBytes)} free, ${formatBytes(reservedBytes)} are reserved for sessions ` +
+      `in work, and this one may need ${formatBytes(bytes)}`;
+    return { reason: { code: 'no-space', message }, onlySlots: true };
+  }
+
   return {
     stateOf,
     lack,
+    lackOfSpace,
+    holdSpace: (id) => void heldSpace.add(id),
+    reserveSpace(id, bytes) {
+      const state = repository(id);
+      if (state) state.reservedBytes = (state.reservedBytes ?? 0) + bytes;
+    },
     all: (kind) => [...states.values()].filter((state) => state.kind === kind).sort((a, b) => (a.id < b.id ? -1 : 1)),
     take(ref) {
       const state = stateOf(ref);

@@ -72,7 +72,19 @@ describe('the example of the page', () => {
     expect(machine!.proxies).toEqual([{ proxyId: 'proxy-1', slots: 2, lanes: 2, restoreFolders: ['/restores'] }]);
     const encryption = { passphraseFile: '/etc/tidemark/main.passphrase' };
     expect(machine!.repositories).toEqual([
-      { repositoryId: 'main', folder: '/backups/main', slots: 4, lanes: 2, encryption },
+      {
+        repositoryId: 'main',
+        folder: '/backups/main',
+        slots: 4,
+        lanes: 2,
+        lockDays: 30,
+        encryption,
+        maintenance: {
+          when: { at: '03:30', timeZone: 'Europe/Berlin' },
+          verify: { maxBytes: null, maxMs: 3_600_000 },
+        },
+        alarms: { freePercent: 5, daysUntilFull: 14 },
+      },
     ]);
     expect(jobs[0]).toEqual({
       jobId: 'nightly',
@@ -109,12 +121,22 @@ describe('the example of the page', () => {
 
   it('gives the defaults it names: without those keys it is the same site', () => {
     const defaults =
-      /^ *(?:slots: 4|slots: 2|lanes: 2|proxies: \[proxy-1\]|codec: zstd|blockSize: 1MiB|maxParallelVms: 4|hostWait: 15m|consistency: prefer) .*\n(?: +#.*\n)?/gm;
+      /^ *(?:slots: 4|slots: 2|lanes: 2|proxies: \[proxy-1\]|codec: zstd|blockSize: 1MiB|maxParallelVms: 4|hostWait: 15m|consistency: prefer|maintenance:|at: "03:30"|verify: \{ maxTime: 1h \}|alarms: \{ freePercent: 5, daysUntilFull: 14 \}) .*\n(?: +#.*\n)?/gm;
     const shorter = example.replace(defaults, '');
     expect(shorter.length).toBeLessThan(example.length - 600);
     const changes = diffSites(parseSite(example, 'a'), parseSite(shorter, 'b'));
     // Which proxies may be used is told apart from "any".
     expect(changes).toEqual([{ kind: 'job', id: 'nightly', change: 'changed' }]);
+  });
+});
+
+test('maintenance may be left out, and be asked for at intervals', () => {
+  const repositoryOf = (part: string) =>
+    parseSite(edited('folder: /backups }', `folder: /backups, ${part} }`), 'site.yaml').machines[0]!.repositories[0];
+  expect(repositoryOf('maintenance: false')).not.toHaveProperty('maintenance');
+  expect(repositoryOf('maintenance: { every: 12h, verify: { maxBytes: 1GiB } }')!.maintenance).toEqual({
+    when: { everyMs: 12 * 3_600_000 },
+    verify: { maxBytes: 2 ** 30, maxMs: null },
   });
 });
 
@@ -181,6 +203,37 @@ describe('one mistake', () => {
   ];
   it.each(cases)('%s', (_what, line, said) => {
     expect(refusal(edited('proxies: [{ name: p1 }]', line)).message).toBe(`site.yaml:${said}`);
+  });
+
+  const repositoryCases: [string, string, string][] = [
+    [
+      'a time of day that is none',
+      'maintenance: { at: "3:30" }',
+      '9:67: repositories[0].maintenance.at: expected a time of day from "00:00" to "23:59", found "3:30"',
+    ],
+    [
+      'a time and an interval',
+      'maintenance: { at: 03:30, every: 2h }',
+      '9:61: repositories[0].maintenance: expected either at or every, not both, found a mapping',
+    ],
+    [
+      'a check without bounds',
+      'maintenance: { verify: {} }',
+      '9:71: repositories[0].maintenance.verify: expected maxTime, maxBytes or both, found a mapping',
+    ],
+    [
+      'nothing behind the key',
+      'maintenance: ',
+      '9:62: repositories[0].maintenance: expected a mapping with at or every, and verify; or false, found nothing',
+    ],
+    [
+      'too many percent',
+      'alarms: { freePercent: 100 }',
+      '9:71: repositories[0].alarms.freePercent: expected a whole number from 0 to 99, found the number 100',
+    ],
+  ];
+  it.each(repositoryCases)('%s', (_what, part, said) => {
+    expect(refusal(edited('folder: /backups }', `folder: /backups, ${part} }`)).message).toBe(`site.yaml:${said}`);
   });
 
   const jobCases: [string, string, string][] = [

@@ -5,6 +5,7 @@ import type {
   GuestScript,
   HostConfig,
   JobConfig,
+  MaintenanceConfig,
   RepositoryConfig,
   SiteConfig,
 } from '../../schema/domain/configuration.ts';
@@ -23,6 +24,7 @@ import {
   type VmId,
 } from '../../schema/domain/ids.ts';
 import { DEFAULT_DAYS, type RetentionPolicy } from '../../schema/domain/retention.ts';
+import { DEFAULT_MAINTENANCE_TIME, type MaintenanceText } from './maintenance-shape.ts';
 import { didYouMean } from './nearest-name.ts';
 import {
   badAlias,
@@ -126,17 +128,28 @@ function siteOf(site: SiteText, machineName: string): SiteConfig {
         machineId: machineId(site.machine ?? machineName),
         hosts,
         proxies: site.proxies.map(({ name, ...rest }) => ({ proxyId: proxyId(name), ...rest })),
-        repositories: site.repositories.map(repositoryOf),
+        repositories: site.repositories.map((each) => repositoryOf(each, site.timeZone)),
       },
     ],
     jobs: site.jobs.map((job) => jobOf(job, hosts, site.timeZone)),
   };
 }
 
-function repositoryOf({ name, encryption, ...rest }: RepositoryText): RepositoryConfig {
-  const head = { repositoryId: repositoryId(name), ...rest };
-  return encryption === undefined ? head : { ...head, encryption: encryptionOf(encryption) };
+function repositoryOf(repository: RepositoryText, timeZone: string): RepositoryConfig {
+  const { name, maintenance, encryption, lockDays, ...rest } = repository;
+  return {
+    repositoryId: repositoryId(name),
+    ...rest,
+    ...(lockDays === undefined ? {} : { lockDays }),
+    ...(maintenance === null ? {} : { maintenance: maintenanceOf(maintenance, timeZone) }),
+    ...(encryption === undefined ? {} : { encryption: encryptionOf(encryption) }),
+  };
 }
+
+const maintenanceOf = ({ at, every, verify }: MaintenanceText, timeZone: string): MaintenanceConfig => ({
+  when: every === undefined ? { at: at ?? DEFAULT_MAINTENANCE_TIME, timeZone } : { everyMs: every },
+  verify: { maxBytes: verify.maxBytes ?? null, maxMs: verify.maxTime ?? null },
+});
 
 /** The shape has seen to it that exactly one is there. */
 function encryptionOf(places: NonNullable<RepositoryText['encryption']>): EncryptionConfig {

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { isShortName, isSiteId } from '../../schema/domain/ids.ts';
 import { blockSizes, codecs, DEFAULT_BLOCK_SIZE } from '../../schema/domain/states.ts';
 import { parseSize } from './measures.ts';
+import { alarms, maintenance } from './maintenance-shape.ts';
 import { retention } from './retention-shape.ts';
 import { duration, leaf, listOf, oneOf, size, strict, textWhere, whole } from './shape-leaves.ts';
 
@@ -120,7 +121,10 @@ const repository = strict('a repository: name, folder and more', {
   folder: absolutePath,
   slots: whole(1, 256).prefault(4),
   lanes: whole(1, 64).prefault(2),
+  maintenance,
+  alarms,
   encryption: encryption.optional(),
+  lockDays: whole(1, 36_500).optional(),
 });
 
 const script = strict('a script: path and more', {

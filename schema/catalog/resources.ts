@@ -3,7 +3,7 @@ import type { Kysely } from 'kysely';
 import type { VmSummary } from '../domain/hypervisor.ts';
 import { diskKey, hostId, vmId } from '../domain/ids.ts';
 import type { VmId } from '../domain/ids.ts';
-import type { ResourceKind, ResourceState } from '../domain/scheduling.ts';
+import type { ResourceKind, ResourceState, ResourceWants } from '../domain/scheduling.ts';
 import type { CatalogDatabase } from './connection.ts';
 import { fromJson, isoOrNull, toJson } from './json.ts';
 import type { CatalogTables, ResourceRowState } from './tables.ts';
@@ -53,6 +53,7 @@ export async function loadResourceStates(db: Kysely<CatalogTables>): Promise<Res
     .groupBy(['kind', 'resource_id'])
     .execute();
   const usedOf = new Map(used.map((row) => [`${row.kind} ${row.resource_id}`, Number(row.units)]));
+  const space = await loadSpace(db);
   const states: ResourceState[] = [];
   for (const kind of ['host', 'proxy', 'repository'] as const)
     for (const row of await listResources(db, kind))
@@ -63,6 +64,7 @@ export async function loadResourceStates(db: Kysely<CatalogTables>): Promise<Res
         used: usedOf.get(`${kind} ${row.id}`) ?? 0,
         reachable: row.reachable,
         machineId: row.machineId,
+        ...(kind === 'repository' ? space.get(row.id) : {}),
       });
   for (const row of used)
     if (row.kind === 'vm')
@@ -75,6 +77,25 @@ export async function loadResourceStates(db: Kysely<CatalogTables>): Promise<Res
         machineId: null,
       });
   return states;
+}
+
+type Space = Pick<ResourceState, 'freeBytes' | 'reservedBytes'>;
+
+/** Of each repository: free when it was last looked at, and what granted requests are expected to store by then. */
+async function loadSpace(db: Kysely<CatalogTables>): Promise<Map<string, Space>> {
+  const rows = await db.selectFrom('repositories').select(['repository_id', 'free_bytes']).execute();
+  const granted = await db.selectFrom('resource_requests').select('wants').where('state', '=', 'granted').execute();
+  const reserved = new Map<string, number>();
+  for (const { wants } of granted) {
+    const { repositoryId, expectedBytes = 0 } = fromJson<ResourceWants>(wants);
+    if (repositoryId !== null) reserved.set(repositoryId, (reserved.get(repositoryId) ?? 0) + expectedBytes);
+  }
+  return new Map(
+    rows.map(({ repository_id, free_bytes }) => [
+      repository_id,
+      { ...(free_bytes === null ? {} : { freeBytes: free_bytes }), reservedBytes: reserved.get(repository_id) ?? 0 },
+    ]),
+  );
 }
 
 /** Whether its workers answer; `at` is when they were last seen (only stored when reachable). */

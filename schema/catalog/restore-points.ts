@@ -1,10 +1,7 @@
 /** Index of the repositories' restore points: rebuilt from manifests at will (invariant 9). */
-import { TidemarkError } from '../domain/errors.ts';
-import { type LineageId, restorePointId, type RestorePointId } from '../domain/ids.ts';
 import type { Manifest, SealOutcome } from '../domain/restore-point.ts';
-import type { RetentionPoint } from '../domain/retention.ts';
 import type { CatalogDatabase } from './connection.ts';
-import { fromJson, prefixPattern, toJson } from './json.ts';
+import { fromJson, isoOrNull, prefixPattern, toJson } from './json.ts';
 
 /** The same restore point again replaces its row, but not what a person or a check said of it since. */
 export async function recordRestorePoint(db: CatalogDatabase, sealed: SealOutcome): Promise<void> {
@@ -39,56 +36,23 @@ export async function recordRestorePoint(db: CatalogDatabase, sealed: SealOutcom
     .execute();
 }
 
-/** What is left out stays as it is. `hold`: the reason, at most 1024 characters; null releases it. */
-export type RestorePointFlagChange = { suspect?: boolean; damaged?: boolean; keep?: boolean; hold?: string | null };
-
-/** RESTORE_POINT_NOT_FOUND; BAD_REQUEST for a reason that is too long. */
-export async function flagRestorePoint(
+/** Stored bytes of a job's newest restore points in a repository, newest first; at most `limit` of all its VMs. */
+export async function listStoredBytes(
   db: CatalogDatabase,
-  id: RestorePointId,
-  flags: RestorePointFlagChange,
-): Promise<void> {
-  const { suspect, damaged, keep, hold } = flags;
-  if ((hold?.length ?? 0) > MAX_HOLD_LENGTH)
-    throw new TidemarkError('BAD_REQUEST', `the reason to hold ${id} has over ${MAX_HOLD_LENGTH} characters`);
-  const done = await db
-    .updateTable('restore_points')
-    .set({
-      // Its own value: a set of nothing would be no statement.
-      restore_point_id: id,
-      ...(suspect === undefined ? {} : { suspect: suspect ? 1 : 0 }),
-      ...(damaged === undefined ? {} : { damaged: damaged ? 1 : 0 }),
-      ...(keep === undefined ? {} : { keep_always: keep ? 1 : 0 }),
-      ...(hold === undefined ? {} : { hold_reason: hold }),
-    })
-    .where('restore_point_id', '=', id)
-    .executeTakeFirst();
-  if (done.numUpdatedRows === 0n)
-    throw new TidemarkError('RESTORE_POINT_NOT_FOUND', `there is no restore point ${id}`, { restorePointId: id });
-}
-
-const MAX_HOLD_LENGTH = 1024;
-
-/** All of a lineage, for `decideRetention`; locks are the repository's to add. */
-export async function loadRetentionPoints(
-  db: CatalogDatabase,
-  lineage: LineageId,
-): Promise<Omit<RetentionPoint, 'lockedUntil'>[]> {
+  { jobId, repositoryId, limit }: { jobId: string; repositoryId: string; limit: number },
+): Promise<{ vmId: string; storedBytes: number; isIncrement: boolean }[]> {
   const rows = await db
     .selectFrom('restore_points')
-    .select(['restore_point_id', 'taken_at', 'nominal_time', 'sealed_at'])
-    .select(['suspect', 'damaged', 'keep_always', 'hold_reason'])
-    .where('lineage', '=', lineage)
+    .select(['vm_id', 'stored_bytes', 'base_restore_point_id'])
+    .where('job_id', '=', jobId)
+    .where('repository_id', '=', repositoryId)
     .orderBy('taken_at', 'desc')
+    .limit(limit)
     .execute();
   return rows.map((row) => ({
-    restorePointId: restorePointId(row.restore_point_id),
-    takenAt: row.taken_at.toISOString(),
-    nominalTime: row.nominal_time.toISOString(),
-    sealedAt: row.sealed_at.toISOString(),
-    state: row.damaged !== 0 ? 'damaged' : row.suspect !== 0 ? 'suspect' : 'good',
-    keep: row.keep_always !== 0,
-    hold: row.hold_reason,
+    vmId: row.vm_id,
+    storedBytes: row.stored_bytes,
+    isIncrement: row.base_restore_point_id !== null,
   }));
 }
 
@@ -107,6 +71,13 @@ export type RestorePointSummary = {
   keep: boolean;
   /** Why it is held; null: it is not. */
   hold: string | null;
+  lockedUntil: string | null;
+  /** What the audit or the check found; null: nothing, or not why. */
+  markReason: string | null;
+  /** Since when it lies in the trash; null: it does not. */
+  removedAt: string | null;
+  /** Until then it can be brought back; null: nobody said. */
+  trashedUntil: string | null;
   sizeBytes: number;
   readBytes: number;
   sentBytes: number;
@@ -117,6 +88,9 @@ export type RestorePointFilter = {
   vmName?: string;
   jobId?: string;
   sessionId?: string;
+  repositoryId?: string;
+  /** Those in the trash instead of those that can be restored. */
+  removed?: boolean;
   limit?: number;
   /** First characters of the restore point's id. */
   idPrefix?: string;
@@ -130,14 +104,16 @@ export async function listRestorePoints(
   let query = db
     .selectFrom('restore_points')
     .select(['restore_point_id', 'repository_id', 'job_id', 'session_id', 'vm_id', 'vm_name', 'taken_at', 'sealed_at'])
-    .select(['consistency', 'suspect', 'damaged', 'keep_always', 'hold_reason'])
-    .select(['size_bytes', 'read_bytes', 'sent_bytes', 'stored_bytes'])
+    .select(['consistency', 'suspect', 'damaged', 'keep_always', 'hold_reason', 'mark_reason', 'locked_until'])
+    .select(['removed_at', 'trashed_until', 'size_bytes', 'read_bytes', 'sent_bytes', 'stored_bytes'])
+    .where('removed_at', filter.removed === true ? 'is not' : 'is', null)
     .orderBy('taken_at', 'desc')
     .limit(filter.limit ?? 1000);
   if (filter.vmId !== undefined) query = query.where('vm_id', '=', filter.vmId);
   if (filter.vmName !== undefined) query = query.where('vm_name', '=', filter.vmName);
   if (filter.jobId !== undefined) query = query.where('job_id', '=', filter.jobId);
   if (filter.sessionId !== undefined) query = query.where('session_id', '=', filter.sessionId);
+  if (filter.repositoryId !== undefined) query = query.where('repository_id', '=', filter.repositoryId);
   if (filter.idPrefix !== undefined) query = query.where('restore_point_id', 'like', prefixPattern(filter.idPrefix));
   return (await query.execute()).map((row) => ({
     restorePointId: row.restore_point_id,
@@ -153,6 +129,10 @@ export async function listRestorePoints(
     damaged: row.damaged !== 0,
     keep: row.keep_always !== 0,
     hold: row.hold_reason,
+    lockedUntil: isoOrNull(row.locked_until),
+    markReason: row.mark_reason,
+    removedAt: isoOrNull(row.removed_at),
+    trashedUntil: isoOrNull(row.trashed_until),
     sizeBytes: row.size_bytes,
     readBytes: row.read_bytes,
     sentBytes: row.sent_bytes,
@@ -160,12 +140,13 @@ export async function listRestorePoints(
   }));
 }
 
-/** The manifest and where it lies; null when the catalog does not know it. */
+/** The manifest and where it lies; null when the catalog does not know it, or as one in the trash. */
 export async function loadRestorePoint(db: CatalogDatabase, restorePointId: string): Promise<SealOutcome | null> {
   const row = await db
     .selectFrom('restore_points')
     .select(['restore_point_id', 'manifest_digest', 'manifest'])
     .where('restore_point_id', '=', restorePointId)
+    .where('removed_at', 'is', null)
     .executeTakeFirst();
   if (!row) return null;
   const manifest = fromJson<Manifest>(row.manifest);

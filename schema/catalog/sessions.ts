@@ -7,12 +7,16 @@ import type { CatalogDatabase } from './connection.ts';
 import { fromJson, isoOrNull, prefixPattern, toJson } from './json.ts';
 import { underSchedulerLock } from './leases.ts';
 
+export type SessionKind = 'backup' | 'restore' | 'maintenance';
 export type NewSession = {
   sessionId: string;
-  kind: 'backup' | 'restore';
+  kind: SessionKind;
   jobId: string | null;
+  /** Of a maintenance; absent: none. */
+  repositoryId?: string;
   workflowId: string;
-  startedBy: 'schedule' | 'manual';
+  /** `import`: known from the manifests of its restore points alone. */
+  startedBy: 'schedule' | 'manual' | 'import';
   /** ISO 8601, UTC. */
   nominalTime: string;
   startedAt: string;
@@ -29,6 +33,7 @@ export type Session = {
   sessionId: string;
   kind: string;
   jobId: string | null;
+  repositoryId: string | null;
   workflowId: string;
   startedBy: string;
   state: SessionState;
@@ -40,13 +45,18 @@ export type Session = {
   spec: unknown;
 };
 
+/** What only one session at a time may work on. */
+export type ExclusiveOn = { jobId: string } | { repositoryId: string };
+
 /**
- * Makes the session unless another one of its job is not Stopped: then those are returned, and nothing was made. Two
- * starts of one job see each other (scheduler lock).
+ * Makes the session unless another one of the same job (or maintenance of the same repository) is not Stopped: then those
+ * are returned, and nothing was made. Two starts see each other (scheduler lock).
  */
-export async function beginSession(db: CatalogDatabase, session: NewSession & { jobId: string }): Promise<Session[]> {
+export async function beginSession(db: CatalogDatabase, session: NewSession & ExclusiveOn): Promise<Session[]> {
+  const { jobId, repositoryId } = session;
+  const same = jobId === null ? { repositoryId: repositoryId! } : { jobId };
   return underSchedulerLock(db, async (transaction) => {
-    const open = await listSessions(transaction, { jobId: session.jobId, open: true, limit: 1000 });
+    const open = await listSessions(transaction, { ...same, open: true, limit: 1000 });
     const others = open.filter(({ sessionId }) => sessionId !== session.sessionId);
     if (others.length === 0) await createSession(transaction, session);
     return others;
@@ -94,6 +104,7 @@ export async function createSession(db: CatalogDatabase, session: NewSession): P
       session_id: session.sessionId,
       kind: session.kind,
       job_id: session.jobId,
+      repository_id: session.repositoryId ?? null,
       workflow_id: session.workflowId,
       started_by: session.startedBy,
       state: 'Starting',
@@ -264,7 +275,9 @@ export async function updateSessionDisk(
 
 export type SessionFilter = {
   jobId?: string;
-  kind?: 'backup' | 'restore';
+  /** Maintenance of this repository. */
+  repositoryId?: string;
+  kind?: SessionKind;
   open?: boolean;
   limit?: number;
   /** First characters of the session's id. */
@@ -279,6 +292,7 @@ export async function listSessions(db: CatalogDatabase, filter: SessionFilter = 
     .orderBy('started_at', 'desc')
     .limit(filter.limit ?? 100);
   if (filter.jobId !== undefined) query = query.where('job_id', '=', filter.jobId);
+  if (filter.repositoryId !== undefined) query = query.where('repository_id', '=', filter.repositoryId);
   if (filter.kind !== undefined) query = query.where('kind', '=', filter.kind);
   if (filter.open) query = query.where('state', '!=', 'Stopped');
   if (filter.idPrefix !== undefined) query = query.where('session_id', 'like', prefixPattern(filter.idPrefix));
@@ -289,6 +303,7 @@ type SessionRow = {
   session_id: string;
   kind: string;
   job_id: string | null;
+  repository_id: string | null;
   workflow_id: string;
   started_by: string;
   state: string;
@@ -305,6 +320,7 @@ const sessionOf = (row: SessionRow): Session => ({
   sessionId: row.session_id,
   kind: row.kind,
   jobId: row.job_id,
+  repositoryId: row.repository_id,
   workflowId: row.workflow_id,
   startedBy: row.started_by,
   state: row.state as SessionState,

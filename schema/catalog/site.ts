@@ -5,6 +5,7 @@ import type { JobConfig, MachineConfig, SiteChange, SiteConfig } from '../domain
 import { machineId, siteId } from '../domain/ids.ts';
 import { diffSites } from '../domain/site-changes.ts';
 import type { CatalogDatabase } from './connection.ts';
+import { noteAbsences } from './absent-vms.ts';
 import { fromJson, toJson } from './json.ts';
 import type { CatalogTables, ResourceRowState } from './tables.ts';
 
@@ -130,6 +131,12 @@ async function storeJob(db: Write, job: JobConfig, at: Date): Promise<void> {
     .values({ job_id: job.jobId, ...row })
     .onDuplicateKeyUpdate(row)
     .execute();
+  await noteAbsences(
+    db,
+    job.jobId,
+    job.vms.map((vm) => vm.vmId),
+    at,
+  );
   await db.deleteFrom('job_vms').where('job_id', '=', job.jobId).execute();
   if (job.vms.length === 0) return;
   await db

@@ -28,6 +28,23 @@ export type ProxiesTable = ResourceColumns & { proxy_id: string };
 export type RepositoriesTable = ResourceColumns & {
   repository_id: string;
   free_bytes: Nullable<number>;
+  total_bytes: Nullable<number>;
+  space_at: Nullable<Date>;
+  statistics: Nullable<Json>;
+  statistics_at: Nullable<Date>;
+};
+/** One row a day (UTC, "2026-11-25"), the day's last figures. */
+export type RepositoryDaysTable = {
+  repository_id: string;
+  day: string;
+  free_bytes: number;
+  total_bytes: number;
+  restore_points: Nullable<number>;
+  logical_bytes: Nullable<number>;
+  deduplicated_bytes: Nullable<number>;
+  stored_bytes: Nullable<number>;
+  dead_bytes: Nullable<number>;
+  trash_bytes: Nullable<number>;
 };
 export type JobsTable = {
   job_id: string;
@@ -59,6 +76,8 @@ export type SessionsTable = {
   session_id: string;
   kind: string;
   job_id: Nullable<string>;
+  /** Of a maintenance. */
+  repository_id: Nullable<string>;
   workflow_id: string;
   started_by: string;
   state: string;
@@ -136,6 +155,11 @@ export type RestorePointsTable = {
   damaged: Flag;
   keep_always: Flag;
   hold_reason: Nullable<string>;
+  mark_reason: Nullable<string>;
+  locked_until: Nullable<Date>;
+  /** Not null: it lies in the repository's trash, and no list shows it. */
+  removed_at: Nullable<Date>;
+  trashed_until: Nullable<Date>;
 };
 /** `exclusive_key` is unique where it is not null: one lease per VM, whatever the scheduler says. */
 export type LeasesTable = {
@@ -176,6 +200,18 @@ export type SessionEventsTable = {
   vm_id: Nullable<string>;
   disk_key: Nullable<string>;
 };
+/** What the steps of a maintenance came to; a step may tell it in several parts. */
+export type MaintenanceOutcomesTable = { session_id: string; step: string; part: number; at: Date; outcome: Json };
+/** Whose a run key is: it is made from the workflow's id, and leads back to nothing. */
+export type RunOwnersTable = {
+  run_key: string;
+  workflow_id: string;
+  session_id: string;
+  vm_id: string;
+  started_at: Date;
+};
+/** VMs a job once had. */
+export type AbsentVmsTable = { job_id: string; vm_id: string; since: Date };
 /** One row: what grant passes of all processes lock. */
 export type SchedulerTable = { scheduler_id: number; passes: number };
 
@@ -195,4 +231,8 @@ export type CatalogTables = {
   resource_requests: ResourceRequestsTable;
   session_events: SessionEventsTable;
   scheduler: SchedulerTable;
+  repository_days: RepositoryDaysTable;
+  maintenance_outcomes: MaintenanceOutcomesTable;
+  run_owners: RunOwnersTable;
+  absent_vms: AbsentVmsTable;
 };

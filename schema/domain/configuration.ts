@@ -37,15 +37,30 @@ export type HostConfig = { hostId: HostId; slots: number } & (
 );
 
 export type ProxyConfig = { proxyId: ProxyId; slots: number; lanes: number; restoreFolders: string[] };
+/** What is done to a repository again and again. */
+export type MaintenanceConfig = {
+  /** Each day at "HH:MM" in an IANA time zone, or each so often. */
+  when: { at: string; timeZone: string } | { everyMs: number };
+  /** Bounds of one check of every byte, which goes on where the one before it ended; null: no bound. */
+  verify: { maxBytes: number | null; maxMs: number | null };
+};
+/** Below these, sessions end with a warning; 0: never. */
+export type AlarmConfig = { freePercent: number; daysUntilFull: number };
 /** Where the secret of an encrypted repository lies, never the secret. Files are absolute. */
 export type EncryptionConfig = { passphraseFile: string } | { keyFile: string } | { passphraseEnvironment: string };
-/** `encryption` absent: the repository is plain. */
 export type RepositoryConfig = {
   repositoryId: RepositoryId;
   folder: string;
   slots: number;
   lanes: number;
+  /** Absent: none by itself. */
+  maintenance?: MaintenanceConfig;
+  /** Absent: no alarms. */
+  alarms?: AlarmConfig;
+  /** Absent: it is plain. */
   encryption?: EncryptionConfig;
+  /** From its seal a restore point cannot be removed for so many days; absent: it can. */
+  lockDays?: number;
 };
 
 /** What one machine runs; the worker processes read it from their machine's file, never from the catalog. */

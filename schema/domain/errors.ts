@@ -112,6 +112,10 @@ export const errorTable = {
     'operator',
     'It is the newest good restore point of its VM and job; make a newer one first, or say `--last` if the VM is not needed any more.',
   ),
+  DAMAGE_FOUND: row(
+    'damage',
+    'The report names what is damaged and which restore points it hits: run their jobs, which store again what the VMs still have, then `tidemark repository repair`.',
+  ),
   NOT_CONSERVED: row(
     'bug',
     'Source and target disagree on what was transferred, so nothing was sealed; report this with the session log.',

@@ -40,8 +40,8 @@ export type CollectionReport = {
 };
 
 export type CheckRequest = {
-  /** `quick`: structure, Merkle roots, presence. `full`: every byte. */
-  depth: 'quick' | 'full';
+  /** `quick`: structure, Merkle roots, presence. `sums`: every stored byte, not decoded. `full`: every byte. */
+  depth: 'quick' | 'sums' | 'full';
   /** All when both are null. */
   vmId: string | null;
   restorePointId: RestorePointId | null;
@@ -68,6 +68,8 @@ export type CheckReport = {
   restorePoints: number;
   packs: number;
   checkedBytes: number;
+  /** Sessions write to them: they are read by the next check. */
+  openPacks: number;
   damages: Damage[];
   /** Restore points that are marked damaged by now, and those whose mark was taken away because they are whole again. */
   marked: RestorePointId[];
@@ -85,7 +87,11 @@ export type RepairReport = {
   whole: number;
 };
 
-/** Bytes of restore points as such. Unique: of records nobody else needs. */
+/**
+ * Bytes of restore points as such. Logical: of blocks that are not zero. Unique, stored: of records, as they lie in packs;
+ * unique of those that nobody else needs, so what a removal gives back. What a restore point stores counts each place of a
+ * block, what a VM stores each block once.
+ */
 export type PointStatistics = { logicalBytes: number; uniqueBytes: number; storedBytes: number };
 export type RepositoryStatistics = {
   restorePoints: number;
@@ -95,7 +101,7 @@ export type RepositoryStatistics = {
   /** Of distinct blocks, before and after compression. */
   deduplicatedBytes: number;
   storedBytes: number;
-  /** As the last collection knew it; null: none has run. */
+  /** As the last whole collection left it; null: none has run since the repository was opened. */
   deadBytes: number | null;
   trashBytes: number;
   freeBytes: number | null;

@@ -13,6 +13,7 @@ export const hostGuestQueue = (id: HostId): string => `host.${id}.guest`;
 export const hostCtlQueue = (id: HostId): string => `host.${id}.ctl`;
 /** Undo verbs. */
 export const hostUndoQueue = (id: HostId): string => `host.${id}.undo`;
+/** Long work on what is kept: never in the way of the verbs of sessions. */
 export const repositoryQueue = (id: RepositoryId): string => `repository.${id}`;
 export const repositoryCtlQueue = (id: RepositoryId): string => `repository.${id}.ctl`;
 

@@ -22,6 +22,10 @@ export type ResourceState = ResourceRef & {
   reachable: boolean;
   /** Machine it runs on; null for a VM lock. */
   machineId: string | null;
+  /** Of a repository, when it was last looked at; absent: not known. */
+  freeBytes?: number;
+  /** Of a repository: what requests granted and not given back are expected to store. */
+  reservedBytes?: number;
 };
 
 /** All or nothing: VM lock, host slot and one proxy + repository slot pair; up to `pairs` pairs when they are free. */
@@ -35,6 +39,8 @@ export type ResourceWants = {
   excludedProxies: ProxyId[];
   /** null: no repository slot. */
   repositoryId: RepositoryId | null;
+  /** What is expected to be stored in the repository; absent: nothing is reserved. */
+  expectedBytes?: number;
   /** At most so many pairs, at least 1. */
   pairs: number;
   /** Host whose machine is preferred for the proxy when `hostId` is null (further pairs). */

@@ -3,6 +3,7 @@
  * in lane threads, from ones that post to the parent. Types only: nothing here runs.
  */
 import type { AllocatedExtent, Extent } from './extents.ts';
+import type { ErrorCode } from './errors.ts';
 import type { DiskKey, RestorePointId, RunKey } from './ids.ts';
 import type { Codec } from './states.ts';
 
@@ -121,18 +122,32 @@ export type RecordSink = {
    * is lost (its pack is never synced again): every user has to be stopped in the same turn.
    */
   sync(): Promise<void>;
-  /** Writes the footer and closes; called when idle and at shutdown. */
+  /** Writes the footer and closes its pack: at shutdown, and for whoever reads closed packs only. Fails as `sync`. */
   close(): Promise<void>;
 };
 
 /** Restore: a disk of a sealed restore point, resolved window by window. */
 export type RestoreHello = { purpose: 'restore'; restorePointId: RestorePointId; diskKey: DiskKey };
 
+/** An error as plain data: classes do not cross threads. */
+export type ReadFailure = { code: ErrorCode; message: string; details: Record<string, unknown> };
+
 export type RestoreSource = {
   /** Pins the restore point for as long as the connection lives. */
   begin(connection: string, hello: RestoreHello): Promise<{ sizeBytes: number; blockSize: number }>;
   /** Entry per block of the window: 32 zero bytes = zero block, and where the others lie (null for zero). */
   resolve(connection: string, windowIndex: number): Promise<{ digests: Uint8Array; places: (RecordPlace | null)[] }>;
+  /**
+   * Block `block` of the window could not be read at its place, as `failure` says: it is not looked for there any more.
+   * Another place to try; else DAMAGED_BLOCK naming disk, block and pack, and the nearest restore points that are whole.
+   */
+  damaged(
+    connection: string,
+    windowIndex: number,
+    block: number,
+    place: RecordPlace,
+    failure: ReadFailure,
+  ): Promise<RecordPlace>;
   end(connection: string): Promise<void>;
 };
 

@@ -32,6 +32,8 @@ export type PlannedVm = {
   excludeDisks: DiskKey[];
   position: number;
   diskCount: number | null;
+  /** What its restore point is expected to take in the repository; absent or null: nothing is known. Bytes. */
+  expectedBytes?: number | null;
 };
 export type SessionPlan = { vms: PlannedVm[]; warnings: Finding[] };
 
@@ -161,8 +163,15 @@ export const workflowTypes = {
   backupSession: 'backupSession',
   vmBackup: 'vmBackup',
   restoreSession: 'restoreSession',
+  repositoryMaintenance: 'repositoryMaintenance',
+  restorePointChange: 'restorePointChange',
+  janitor: 'janitor',
 } as const;
-export const queryNames = { vmProgress: 'vmProgress', restoreProgress: 'restoreProgress' } as const;
+export const queryNames = {
+  vmProgress: 'vmProgress',
+  restoreProgress: 'restoreProgress',
+  maintenanceProgress: 'maintenanceProgress',
+} as const;
 
 /** To a `backupSession`, without argument: graceful stop, VMs in work finish. An immediate stop is a cancellation. */
 export const signalNames = { stop: 'stop' } as const;

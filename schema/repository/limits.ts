@@ -29,6 +29,8 @@ export const MAX_DOCUMENT_BYTES = 4 * 1024 * 1024;
 /** Of a document in its envelope: base64 and four short lines. */
 export const MAX_SEALED_DOCUMENT_BYTES = Math.ceil((MAX_DOCUMENT_BYTES + TAG_BYTES) / 3) * 4 + 256;
 export const MAX_REPOSITORY_FILE_BYTES = 64 * 1024;
+/** Of a line of `damaged` or `verified`, its line feed included. */
+export const MAX_LINE_BYTES = 4096;
 /** Of repository.json, levels. */
 export const MAX_NESTING = 16;
 export const MAX_DISKS = 1024;

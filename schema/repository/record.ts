@@ -96,10 +96,20 @@ export function decodeRecordHeader(source: Uint8Array): RecordHeader | null {
   return isSoundShape(header, encryption !== null) ? header : null;
 }
 
+/** Whether two headers are of the same bytes. */
+export function isSameRecord(a: RecordHeader, b: RecordHeader): boolean {
+  const ofPayload = (one: RecordHeader) => [one.kind, one.codec, one.rawLength, one.storedLength, one.restorePointId];
+  return (
+    Buffer.compare(a.id, b.id) === 0 &&
+    Buffer.compare(a.payloadSum, b.payloadSum) === 0 &&
+    ofPayload(a).join() === ofPayload(b).join()
+  );
+}
+
 /** `pack`: 32 hex digits; `offset` of the header in it. */
 export type RecordAt = { pack: string; offset: number };
 
-/** DAMAGED_BLOCK, or TAMPERED, naming the record and where it lies. */
+/** DAMAGED_BLOCK, or TAMPERED, naming the record and where it lies; `why`, in the details too, follows a colon. */
 export function recordError(
   code: Extract<ErrorCode, 'DAMAGED_BLOCK' | 'TAMPERED'>,
   id: Uint8Array,
@@ -107,5 +117,5 @@ export function recordError(
   why: string,
 ): TidemarkError {
   const hex = asBuffer(id).toString('hex');
-  return new TidemarkError(code, `block ${hex} in pack ${pack} at ${offset}: ${why}`, { id: hex, pack, offset });
+  return new TidemarkError(code, `block ${hex} in pack ${pack} at ${offset}: ${why}`, { id: hex, pack, offset, why });
 }

@@ -7,7 +7,7 @@ import { FORMAT_VERSION, MAX_DOCUMENT_BYTES, MAX_SEALED_DOCUMENT_BYTES } from '.
 import { open, ownSalt, seal } from './sealing.ts';
 
 /** What a document is, and which one: `<vmKey>/<restore point>` of a manifest, `<restore point>` of others, `state`. */
-export type DocumentName = { role: 'manifest' | 'head' | 'tombstone' | 'flags' | 'state'; name: string };
+export type DocumentName = { role: 'manifest' | 'head' | 'tombstone' | 'flags' | 'mark' | 'state'; name: string };
 
 export type TextVault = {
   /** The text of the file. The same document under the same name gives the same text. */

@@ -172,7 +172,7 @@ describe('records', () => {
     expect(() => vault.openRecord(header, Buffer.alloc(49), place)).toThrow(
       expect.objectContaining({
         message: `block ${id} in pack ${place.pack} at 64: its payload is damaged`,
-        details: { id, ...place },
+        details: { id, ...place, why: 'its payload is damaged' },
       }),
     );
   });

@@ -15,12 +15,13 @@ const placeIn = (pack: string): RecordPlace => ({
   codec: 'none',
 });
 
-/** `packs`: where the block is said to be, from one question to the next. */
+/** `packs`: where the block is said to be, from one question to the next; then it is nowhere. */
 function sessionOf(packs: string[], packsThere: string[]) {
   const asked: string[] = [];
   let end: (value: unknown) => void = () => undefined;
   const ended = new Promise<unknown>((resolve) => (end = resolve));
   const sent: string[] = [];
+  const told: unknown[] = [];
   const wire = {
     send: ({ type }: Message) => {
       sent.push(type);
@@ -35,13 +36,19 @@ function sessionOf(packs: string[], packsThere: string[]) {
     source: {
       begin: async () => ({ sizeBytes: BLOCK, blockSize: BLOCK }),
       resolve: async () => ({ digests: Buffer.alloc(32, 1), places: [placeIn(packs.shift()!)] }),
+      damaged: async (_connection, _window, block, place, failure) => {
+        told.push({ block, pack: place.pack, ...failure });
+        const next = packs.shift();
+        if (next) return placeIn(next);
+        throw new TidemarkError('DAMAGED_BLOCK', 'it is nowhere');
+      },
       end: async () => undefined,
     },
     records: {
       read: async ({ pack }) => {
         asked.push(pack);
         if (packsThere.includes(pack)) return Buffer.from('data');
-        throw new TidemarkError('DAMAGED_BLOCK', `pack ${pack} is missing`);
+        throw new TidemarkError('DAMAGED_BLOCK', `pack ${pack} is missing`, { why: 'its pack is missing' });
       },
       close: async () => undefined,
     },
@@ -49,20 +56,28 @@ function sessionOf(packs: string[], packsThere: string[]) {
     creditBytes: 100,
   });
   session.receive({ type: 'get', window: 0 });
-  return { ended, asked };
+  return { ended, asked, told };
 }
 
-test('is asked for again, once, and read where it is now', async () => {
-  const { ended, asked } = sessionOf(['old', 'new'], ['new']);
+test.each([
+  ['once', ['old', 'new'], ['new']],
+  ['and again', ['old', 'new', 'newer'], ['newer']],
+])('is asked for again, %s, and read where it is now', async (_, packs, packsThere) => {
+  const places = [...packs];
+  const { ended, asked, told } = sessionOf(packs, packsThere);
   expect(await ended).toEqual(['entries', 'data', 'windowDone']);
-  expect(asked).toEqual(['old', 'new']);
+  expect(asked).toEqual(places);
+  expect(told[0]).toEqual({
+    block: 0,
+    pack: 'old',
+    code: 'DAMAGED_BLOCK',
+    message: 'pack old is missing',
+    details: { why: 'its pack is missing' },
+  });
 });
 
-test.each([
-  ['is where it was', ['old', 'old', 'new'], ['old']],
-  ['is gone again', ['old', 'new', 'newer'], ['old', 'new']],
-])('is damaged when it %s', async (_, packs, places) => {
-  const { ended, asked } = sessionOf(packs, ['newer']);
-  expect(await ended).toMatchObject({ code: 'DAMAGED_BLOCK' });
-  expect(asked).toEqual(places);
+test('is damaged when it is nowhere', async () => {
+  const { ended, asked } = sessionOf(['old', 'new'], []);
+  expect(await ended).toMatchObject({ code: 'DAMAGED_BLOCK', message: 'it is nowhere' });
+  expect(asked).toEqual(['old', 'new']);
 });

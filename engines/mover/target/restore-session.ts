@@ -1,5 +1,5 @@
 /** The target's side of one restore connection: windows in the order asked, stored payloads as they lie. */
-import { errorCodeOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { windowCountOf, windowExtent } from '../../../schema/domain/extents.ts';
 import type { RecordPlace, RecordSource, RestoreSource } from '../../../schema/domain/seams.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
@@ -11,6 +11,11 @@ import type { Wire } from '../wire-session/wire.ts';
 const MAX_WANTS_PER_BLOCK = 3;
 /** Reads begun ahead of the socket. */
 const READS_AHEAD = 4;
+/** Of one record, of which most have one; it may be moved meanwhile. */
+const MOST_PLACES = 8;
+
+const isDamage = (error: unknown): error is TidemarkError =>
+  error instanceof TidemarkError && error.disposition === 'damage';
 
 export type RestoreSessionOptions = {
   connection: string;
@@ -85,24 +90,28 @@ export class RestoreSession {
   }
 
   #read(resolved: Resolved, block: number): Promise<Uint8Array> {
-    const reading = this.#readWhereItIs(resolved, block);
+    const reading = this.#readSound(resolved, block);
     reading.catch(() => undefined);
     return reading;
   }
 
-  async #readWhereItIs(resolved: Resolved, block: number): Promise<Uint8Array> {
-    const { records, source, connection } = this.#options;
+  /** Elsewhere if its pack was rewritten since it was asked for; of several copies any sound one. */
+  async #readSound(resolved: Resolved, block: number): Promise<Uint8Array> {
+    const { source, connection, records } = this.#options;
     const digest = resolved.digests.subarray(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES);
-    const place = resolved.places[block]!;
-    try {
-      return await records.read(place, digest);
-    } catch (error) {
-      if (errorCodeOf(error) !== 'DAMAGED_BLOCK') throw error;
-      // Its pack may have been rewritten since it was asked for.
-      const now = (await source.resolve(connection, resolved.window)).places[block];
-      if (!now || (now.pack === place.pack && now.offset === place.offset)) throw error;
-      resolved.places[block] = now;
-      return records.read(now, digest);
+    for (let tries = 1; ; tries += 1) {
+      const place = resolved.places[block]!;
+      try {
+        return await records.read(place, digest);
+      } catch (error) {
+        if (!isDamage(error) || tries >= MOST_PLACES) throw error;
+        const { code, message, details } = error;
+        resolved.places[block] = await source.damaged(connection, resolved.window, block, place, {
+          code,
+          message,
+          details,
+        });
+      }
     }
   }
 

@@ -220,10 +220,12 @@ describe('backup', () => {
     expect((await world.restore(point)).equals(disk)).toBe(true);
   });
 
-  test('a collection waits with its beginning for a seal that is under way', async () => {
+  test('a collection waits with its beginning for a seal that is under way, and takes nothing of it', async () => {
     const disk = diskOf(5);
+    // Its blocks and pages are found in closed packs, where nothing else needs them, and before anybody watches.
+    await removed(disk);
     const { point, given } = await assigned(1, disk);
-    await send({ assignment: given, disk });
+    expect(await send({ assignment: given, disk })).toMatchObject({ answers: { have: 5 } });
     let collecting: Promise<unknown> = Promise.resolve();
     let hasBegun = false;
     world.before(

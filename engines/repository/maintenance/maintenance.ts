@@ -1,7 +1,7 @@
 /** The verbs of maintenance, and what sessions need of it. */
-import { errorCodeOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
-import type { RestoreSource } from '../../../schema/domain/seams.ts';
+import { digestOfMissing } from '../restore-point/damages.ts';
 import { requireSealed } from '../restore-point/points.ts';
 import type { Repository } from '../repository.ts';
 import { collect } from './collect.ts';
@@ -11,7 +11,10 @@ import type { MaintenanceParts } from './maintenance-parts.ts';
 import { removeRestorePoint, restoreFromTrash } from './removal.ts';
 import { bringBackFor } from './trash.ts';
 
-type Verbs = Pick<Repository, 'collect' | 'removeRestorePoint' | 'restoreFromTrash' | 'setFlags' | 'flagsOf'>;
+type Verbs = Pick<
+  Repository,
+  'collect' | 'removeRestorePoint' | 'restoreFromTrash' | 'setFlags' | 'flagsOf' | 'readTime'
+>;
 
 export function createMaintenance(parts: MaintenanceParts): Verbs {
   const { turns, points, flags, time } = parts;
@@ -33,6 +36,7 @@ export function createMaintenance(parts: MaintenanceParts): Verbs {
       return describe(id, await flags.change(id, set));
     },
     flagsOf: (id) => describe(id, flags.of(id)),
+    readTime: () => time.read(),
   };
 }
 
@@ -43,17 +47,11 @@ export async function withTrash<T>(parts: MaintenanceParts, work: () => Promise<
       return await work();
     } catch (error) {
       const digest = digestOfMissing(error);
-      if (digest === null || (await bringBackFor(parts, [parts.vault.idOf(digest)])) === 0) throw error;
+      if (digest === null || !(await bringBack(parts, digest))) throw error;
     }
   }
 }
 
-function digestOfMissing(error: unknown): Uint8Array | null {
-  const digest = errorCodeOf(error) === 'DAMAGED_BLOCK' && (error as TidemarkError).details['digest'];
-  return typeof digest === 'string' ? Buffer.from(digest, 'hex') : null;
-}
-
-export const sourceWithTrash = (parts: MaintenanceParts, source: RestoreSource): RestoreSource => ({
-  ...source,
-  resolve: (connection, windowIndex) => withTrash(parts, () => source.resolve(connection, windowIndex)),
-});
+/** Whether the trash had it. */
+export const bringBack = async (parts: MaintenanceParts, digest: Uint8Array): Promise<boolean> =>
+  (await bringBackFor(parts, [parts.vault.idOf(digest)])) > 0;

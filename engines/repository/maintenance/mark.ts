@@ -3,7 +3,7 @@ import { errorCodeOf } from '../../../schema/domain/errors.ts';
 import { readPage, type DiskMap } from '../restore-point/page-reader.ts';
 import type { Living } from './living.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
-import { mapsOf, unknownManifests, type Roots } from './roots.ts';
+import { mapsOf, otherManifests, type Roots } from './roots.ts';
 import { bringBackFor } from './trash.ts';
 import { newSeenPages, walkMap } from './walk-map.ts';
 
@@ -24,7 +24,7 @@ export async function markLiving(parts: MaintenanceParts, marking: Marking): Pro
   const { living, roots, nowMs, signal } = marking;
   const idOf = (digest: Uint8Array): Uint8Array => parts.vault.idOf(digest);
   for (const digest of roots.pinned) living.touch(idOf(digest));
-  const { locked, others } = mapsOf(parts, [...roots.sealed, ...(await unknownManifests(parts))], nowMs);
+  const { locked, others } = mapsOf(parts, [...roots.sealed, ...(await otherManifests(parts, roots))], nowMs);
   const pages = createPageSource(parts, marking);
   const seen = newSeenPages();
   const walk = async (maps: readonly DiskMap[], mark: (id: Uint8Array) => void): Promise<void> => {
@@ -46,9 +46,8 @@ export async function markLiving(parts: MaintenanceParts, marking: Marking): Pro
 function createPageSource(parts: MaintenanceParts, { progress }: Marking) {
   let [doneBytes, packsRestored] = [0, 0];
   const read = async (digest: Uint8Array): Promise<Uint8Array> => {
-    const key = Buffer.from(digest).toString('hex');
     try {
-      const page = await readPage(parts.unwatched, parts.source, digest, key);
+      const page = await readPage({ ...parts, index: parts.unwatched }, digest);
       progress((doneBytes += page.byteLength));
       return page;
     } catch (error) {

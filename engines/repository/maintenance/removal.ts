@@ -124,7 +124,7 @@ async function readTrashedManifest(
 }
 
 async function bringBackMap(parts: MaintenanceParts, id: RestorePointId, map: DiskMap): Promise<void> {
-  const { records, unwatched, source, vault } = parts;
+  const { records, vault } = parts;
   const missing = new Map<string, Uint8Array>();
   const fetch = async (): Promise<void> => {
     const ids = [...missing.values()];
@@ -140,7 +140,7 @@ async function bringBackMap(parts: MaintenanceParts, id: RestorePointId, map: Di
   };
   await walkMap(map, {
     seen: newSeenPages(),
-    read: (digest) => readPage(unwatched, source, digest, Buffer.from(digest).toString('hex')),
+    read: (digest) => readPage({ ...parts, index: parts.unwatched }, digest),
     meet: (digest) => {
       const one = vault.idOf(digest);
       if (records.lookup(one) === null) missing.set(keyOf(one), Uint8Array.from(one));

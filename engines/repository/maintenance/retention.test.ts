@@ -242,7 +242,9 @@ describe('what a person or a lock said', () => {
   test('a job without retention keeps everything', () => {
     const decisions = decideRetention({ points: daily('2026-11-24', 99), policy: null, now: NOW, vmGoneSince: NOW });
     expect(decisions).toHaveLength(99);
-    expect(new Set(decisions.map(describeDecision))).toEqual(new Set(['stays: the job has no retention']));
+    expect(new Set(decisions.map(describeDecision))).toEqual(
+      new Set(['stays: no job of the site says how long it stays']),
+    );
   });
 });
 

@@ -48,7 +48,7 @@ export function decideRetention(question: RetentionQuestion): RetentionDecision[
 export const describeDecision = ({ stays, reasons }: RetentionDecision): string =>
   `${stays ? 'stays' : 'goes'}: ${reasons.join('; ')}`;
 
-const NO_POLICY = 'the job has no retention';
+const NO_POLICY = 'no job of the site says how long it stays';
 const minimumOf = ({ minimum }: RetentionPolicy): number => Math.max(1, minimum);
 
 function doubtOf({ points, now, vmGoneSince }: RetentionQuestion): string | null {

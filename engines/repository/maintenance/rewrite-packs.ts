@@ -1,5 +1,5 @@
 /** Packs that died go to the trash; of those that died in part the living records are copied to new ones before. */
-import { errorCodeOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { CollectionReport } from '../../../schema/domain/maintenance.ts';
 import { DATA_PACK_TARGET_BYTES, MAX_PACK_RECORDS, PAGE_PACK_TARGET_BYTES } from '../../../schema/repository/limits.ts';
 import type { PackContents, PackRecord } from '../../../schema/repository/pack.ts';
@@ -7,7 +7,7 @@ import type { NewRecord } from '../index/record-index.ts';
 import { readClosedPack, type PackListing, type PackName } from '../pack/pack-reader.ts';
 import { createPackWriter, type PackWriter } from '../pack/pack-writer.ts';
 import { layout } from '../storage/layout.ts';
-import type { DamagedPlace } from '../index/packs.ts';
+import { damageOf } from '../restore-point/damages.ts';
 import { copyRecords } from './copy-records.ts';
 import type { Living } from './living.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
@@ -94,7 +94,7 @@ export class PackRewriter {
 
   /** Null when one of them is damaged: then the pack stays as it is, for whoever repairs. */
   async #copyRecords(name: PackName, needed: readonly PackRecord[]): Promise<Map<number, NewRecord> | null> {
-    const { storage, file, seams, records } = this.#parts;
+    const { storage, file, seams, damages } = this.#parts;
     const from = await storage.store.open(layout.closedPack(name.contents, name.packId));
     if (!from) return null;
     const newId = (): string => Buffer.from(seams.random.bytes(16)).toString('hex');
@@ -103,10 +103,11 @@ export class PackRewriter {
     try {
       return await copyRecords({ pack: name.packId, file: from }, needed, writer);
     } catch (error) {
-      if (errorCodeOf(error) !== 'DAMAGED_BLOCK') throw error;
-      seams.log.error('damage found while a pack was rewritten', { error: String(error) });
-      const { pack, offset } = (error as TidemarkError).details as DamagedPlace;
-      records.forget({ pack, offset });
+      const found = damageOf(error);
+      if (!found) throw error;
+      const { id, pack, offset } = (error as TidemarkError).details as { id: string; pack: string; offset: number };
+      const kind = name.contents === 'pages' ? 'page' : 'record';
+      damages.report({ id: Buffer.from(id, 'hex'), kind, place: { pack, offset } }, found.why);
       return null;
     } finally {
       this.#options.report.rewrittenBytes += writer.lengthBytes() - before;

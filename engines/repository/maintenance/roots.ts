@@ -41,20 +41,26 @@ const offsetsOf = (frames: Float64Array): Float64Array =>
   frames.filter((offset, window) => offset >= 0 && offset !== frames[window - 1]);
 
 /**
- * Manifests that lie there and are not known. REPOSITORY_CORRUPT, STORAGE_ERROR: what a damaged manifest or an open
- * restore point that cannot be read needs, nobody knows.
+ * Manifests that lie there and are not among the roots: of a seal that failed at its last sync, or that ended just
+ * before the roots were taken. REPOSITORY_CORRUPT, STORAGE_ERROR: what a damaged manifest or an open restore point that
+ * cannot be read needs, nobody knows.
  */
-export async function unknownManifests({ storage, vault, points }: MaintenanceParts): Promise<Manifest[]> {
+export async function otherManifests(
+  { storage, vault, points }: MaintenanceParts,
+  { sealed }: Pick<Roots, 'sealed'>,
+): Promise<Manifest[]> {
   const { staging, store } = storage;
   const unread = points.damaged.find((path) => path.startsWith(`${staging.locate(layout.open)}/`));
   if (unread !== undefined)
     throw new TidemarkError('REPOSITORY_CORRUPT', `${unread} cannot be read: what it needs is not known`, {
       path: unread,
     });
+  // Not those known by now: one sealed since the roots were taken is known, and was never walked.
+  const roots = new Set(sealed.map(({ restorePointId }) => restorePointId));
   const found: Manifest[] = [];
   for (const name of await store.list(layout.manifests)) {
     const id = name.slice(name.lastIndexOf('/') + 1) as RestorePointId;
-    if (points.sealed.has(id)) continue;
+    if (roots.has(id)) continue;
     const text = await readDocument(store, vault, listedManifest(name));
     // Removed meanwhile.
     if (text !== null) found.push(parseManifest(text, store.locate(name)).manifest);

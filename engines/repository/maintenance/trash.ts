@@ -50,21 +50,31 @@ export function bringPackBack(parts: Parts, pack: TrashedPack): Promise<boolean>
   });
 }
 
-/**
- * Brings back the packs that have records of these ids, the last trashed first. How many; 0 when nothing of them is
- * there. Reads the footers of all packs in the trash.
- */
-export async function bringBackFor(parts: Parts, ids: readonly Uint8Array[]): Promise<number> {
+/** The packs that have sound records of these ids, the last trashed first. Reads the footers of all packs in the trash. */
+export async function* packsWith(
+  parts: Parts & Pick<MaintenanceParts, 'damages'>,
+  ids: readonly Uint8Array[],
+): AsyncGenerator<{ pack: TrashedPack; listing: PackListing }, void> {
   const missing = new Set(ids.map(keyOf));
-  let count = 0;
   for (const pack of (await listTrash(parts)).packs.toReversed()) {
-    if (missing.size === 0) break;
+    if (missing.size === 0) return;
     const listing = await readTrashed(parts, pack);
-    if (!listing?.records.some(({ header }) => missing.has(keyOf(header.id)))) continue;
-    if (!(await bringPackBack(parts, pack))) continue;
-    count += 1;
-    for (const { header } of listing.records) missing.delete(keyOf(header.id));
+    const found = listing?.records.filter(
+      ({ header, offset }) => missing.has(keyOf(header.id)) && !parts.damages.list.has(pack.packId, offset),
+    );
+    if (!listing || !found || found.length === 0) continue;
+    for (const { header } of found) missing.delete(keyOf(header.id));
+    yield { pack, listing };
   }
+}
+
+/** Brings back the packs that have sound records of these ids. How many; 0 when nothing of them is there. */
+export async function bringBackFor(
+  parts: Parts & Pick<MaintenanceParts, 'damages'>,
+  ids: readonly Uint8Array[],
+): Promise<number> {
+  let count = 0;
+  for await (const { pack } of packsWith(parts, ids)) if (await bringPackBack(parts, pack)) count += 1;
   return count;
 }
 

@@ -9,6 +9,8 @@ import type { Storage } from '../storage/storage.ts';
 import type { StoredFile } from '../storage/store.ts';
 
 const MAX_OPEN_PACKS = 32;
+/** `details.why` of what is no damage: the pack may be elsewhere by now, or come back. */
+export const PACK_IS_MISSING = 'its pack is missing';
 
 /** Bounded: at most 32 packs open. Reads may run side by side. */
 export function openRecordSource({ storage, vault }: { storage: Storage; vault: Vault }): RecordSource {
@@ -22,7 +24,7 @@ export function openRecordSource({ storage, vault }: { storage: Storage; vault: 
       const got = await packs.read(place.pack, bytes, place.offset).catch((error: unknown) => {
         throw isReadFailure(error) ? damaged(place, id, 'the medium does not give it') : error;
       });
-      if (got === null) throw damaged(place, id, 'its pack is missing');
+      if (got === null) throw damaged(place, id, PACK_IS_MISSING);
       return payloadOf(vault, bytes.subarray(0, got), place, id);
     },
     close: () => packs.close(),

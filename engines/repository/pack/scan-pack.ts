@@ -14,6 +14,7 @@ import {
   decodeTrailer,
   type PackContents,
   type PackRecord,
+  type PackTrailer,
 } from '../../../schema/repository/pack.ts';
 import { decodeRecordHeader, findRecordMagic, type RecordHeader } from '../../../schema/repository/record.ts';
 import type { StoredFile } from '../storage/store.ts';
@@ -44,7 +45,7 @@ export async function listPack(
 ): Promise<{ contents: PackContents; records: PackRecord[]; scanned: boolean } | null> {
   const contents = await contentsOf(file, identity);
   if (!contents) return null;
-  const listed = await readFooter(file);
+  const listed = await readFooter(file, await file.lengthBytes());
   const records = listed ?? (await scan(file, identity.isOurs)).records;
   return { contents, records, scanned: listed === null };
 }
@@ -54,15 +55,21 @@ async function contentsOf(file: StoredFile, { packId, uuid }: PackIdentity): Pro
   return header?.packId === packId && header.uuid === uuid ? header.contents : null;
 }
 
-async function readAt(file: StoredFile, position: number, lengthBytes: number): Promise<Buffer> {
+/** Fewer bytes only at the end of the file. */
+export async function readAt(file: StoredFile, position: number, lengthBytes: number): Promise<Buffer> {
   const bytes = Buffer.allocUnsafe(lengthBytes);
   return bytes.subarray(0, await file.read(bytes, position));
 }
 
-async function readFooter(file: StoredFile): Promise<PackRecord[] | null> {
-  const fileBytes = await file.lengthBytes();
+/** Null when it is not that of a file of `fileBytes`. */
+export async function readTrailer(file: StoredFile, fileBytes: number): Promise<PackTrailer | null> {
   if (fileBytes < PACK_HEADER_BYTES + FOOTER_TRAILER_BYTES) return null;
-  const trailer = decodeTrailer(await readAt(file, fileBytes - FOOTER_TRAILER_BYTES, FOOTER_TRAILER_BYTES), fileBytes);
+  return decodeTrailer(await readAt(file, fileBytes - FOOTER_TRAILER_BYTES, FOOTER_TRAILER_BYTES), fileBytes);
+}
+
+/** Sorted by id; null when it is not sound. */
+export async function readFooter(file: StoredFile, fileBytes: number): Promise<PackRecord[] | null> {
+  const trailer = await readTrailer(file, fileBytes);
   if (!trailer) return null;
   return decodeFooterEntries(await readAt(file, trailer.entriesOffset, trailer.count * FOOTER_ENTRY_BYTES), trailer);
 }

@@ -3,6 +3,7 @@ import { type Extent, union, widenToBlocks } from '../../../schema/domain/extent
 import type { HeadDisk } from '../../../schema/repository/documents.ts';
 import { PAGE_ENTRIES } from '../../../schema/repository/limits.ts';
 import { blockLengthOf, entryOf, leafCountOf } from '../../../schema/repository/map-page.ts';
+import type { Damages } from './damages.ts';
 import { baseMapOf, hasBaseBlock, resolves } from './base-view.ts';
 import type { DigestIndex } from './digest-index.ts';
 import { soundLeaf, type PageReader } from './page-reader.ts';
@@ -11,9 +12,9 @@ import { soundLeaf, type PageReader } from './page-reader.ts';
 const MAX_EXTENTS = 256;
 const MAX_SOUND_MAPS = 1024;
 
-/** Maps of which nothing was lost when the index had forgotten so much: a repeated assignment does not look again. */
+/** Maps of which nothing was lost when so much damage was known: who asks again need not look again. */
 export type SoundMaps = Map<string, number>;
-type Shelf = { pages: PageReader; index: DigestIndex; soundMaps: SoundMaps };
+type Shelf = { pages: PageReader; index: DigestIndex; soundMaps: SoundMaps; damages: Pick<Damages, 'count'> };
 
 /**
  * Sorted, whole blocks: from the smaller size's end on where the disk was resized (with the block that holds it), and
@@ -35,11 +36,17 @@ function resizedPart({ plan, base, blockSize }: HeadDisk): Extent {
   return { offset, length: plan.sizeBytes - offset };
 }
 
-async function lostExtents({ pages, index, soundMaps }: Shelf, disk: HeadDisk): Promise<Extent[]> {
+/** Whether nothing that the disk shares with its base was lost, as far as is known by now. */
+export const isBaseSound = ({ soundMaps, damages }: Pick<Shelf, 'soundMaps' | 'damages'>, disk: HeadDisk): boolean =>
+  disk.base !== null && soundMaps.get(nameOfShared(disk)) === damages.count();
+
+const nameOfShared = ({ base, plan }: HeadDisk): string => `${base!.root} ${Math.min(base!.sizeBytes, plan.sizeBytes)}`;
+
+async function lostExtents(shelf: Shelf, disk: HeadDisk): Promise<Extent[]> {
+  const { pages, index, soundMaps, damages } = shelf;
+  if (isBaseSound(shelf, disk)) return [];
   const map = baseMapOf(disk)!;
-  const name = `${map.root} ${Math.min(map.sizeBytes, disk.plan.sizeBytes)}`;
-  const forgotten = index.forgottenCount();
-  if (soundMaps.get(name) === forgotten) return [];
+  const known = damages.count();
   const { blockSize } = disk;
   const leafCount = leafCountOf(Math.min(map.sizeBytes, disk.plan.sizeBytes), blockSize);
   let lost: Extent[] = [];
@@ -55,6 +62,6 @@ async function lostExtents({ pages, index, soundMaps }: Shelf, disk: HeadDisk): 
     if (lost.length > 64 * MAX_EXTENTS) lost = union(lost);
   }
   if (soundMaps.size >= MAX_SOUND_MAPS) soundMaps.clear();
-  if (lost.length === 0) soundMaps.set(name, forgotten);
+  if (lost.length === 0) soundMaps.set(nameOfShared(disk), known);
   return lost;
 }

@@ -16,16 +16,27 @@ export class DigestSet {
     return true;
   }
 
-  #put(first: number, second: number): boolean {
+  has(digest: Uint8Array): boolean {
+    const words = wordsOf(digest);
+    const slot = this.#slotOf(words[0], words[1]);
+    return this.#words[slot * 2] !== 0 || this.#words[slot * 2 + 1] !== 0;
+  }
+
+  /** Where it is, or where it would go. */
+  #slotOf(first: number, second: number): number {
     const mask = this.#words.length / 2 - 1;
     for (let slot = first & mask; ; slot = (slot + 1) & mask) {
       const [a, b] = [this.#words[slot * 2]!, this.#words[slot * 2 + 1]!];
-      if (a === first && b === second) return false;
-      if (a !== 0 || b !== 0) continue;
-      this.#words[slot * 2] = first;
-      this.#words[slot * 2 + 1] = second;
-      return true;
+      if ((a === first && b === second) || (a === 0 && b === 0)) return slot;
     }
+  }
+
+  #put(first: number, second: number): boolean {
+    const slot = this.#slotOf(first, second);
+    if (this.#words[slot * 2] !== 0 || this.#words[slot * 2 + 1] !== 0) return false;
+    this.#words[slot * 2] = first;
+    this.#words[slot * 2 + 1] = second;
+    return true;
   }
 
   #grow(): void {

@@ -9,6 +9,7 @@ import { MIB, planOf } from '../../../tests/fixtures/repository/test-repository.
 import { seeded } from '../../../tests/fixtures/mover/disks.ts';
 import { createRecordIndex, type RecordIndex } from '../index/record-index.ts';
 import { alsoReadOf, type SoundMaps } from './also-read.ts';
+import type { Damages } from './damages.ts';
 import { createDigestIndex, type DigestIndex } from './digest-index.ts';
 import { createMapWriter } from './map-writer.ts';
 import { createPageReader, type DiskMap, type PageReader } from './page-reader.ts';
@@ -16,6 +17,13 @@ import { createPageReader, type DiskMap, type PageReader } from './page-reader.t
 const writer = restorePointId('00'.repeat(16));
 const entryOf = (block: number): Buffer => digestOf(Buffer.from(`block ${block}`));
 
+/** As the repository's own, but written down nowhere. */
+const forgetting = (index: RecordIndex): Pick<Damages, 'met'> => ({
+  met: ({ place }) => {
+    index.forget(place);
+    return true;
+  },
+});
 const byDigest = (index: RecordIndex): DigestIndex => createDigestIndex(index, plainVault);
 
 /** Pages in memory, found through an index. */
@@ -37,7 +45,12 @@ function createShelf() {
     return id;
   };
   const source: RecordSource = { read: async (place) => pages.get(place.offset)!, close: async () => undefined };
-  return { index, put, pages, reader: createPageReader(byDigest(index), source) };
+  return {
+    index,
+    put,
+    pages,
+    reader: createPageReader({ index: byDigest(index), source, damages: forgetting(index) }),
+  };
 }
 
 function mapOf(put: (page: Uint8Array) => Uint8Array, blocks: number, entry = entryOf): DiskMap {
@@ -115,7 +128,10 @@ describe('what an increment also reads', () => {
     soundMaps = new Map();
   });
   const ask = (pages: PageReader, index: RecordIndex, map: DiskMap, sizeBytes: number, mode?: 'comparison') =>
-    alsoReadOf({ pages, index: byDigest(index), soundMaps }, headOf(map, sizeBytes, mode));
+    alsoReadOf(
+      { pages, index: byDigest(index), soundMaps, damages: { count: () => index.forgottenCount() } },
+      headOf(map, sizeBytes, mode),
+    );
 
   test.each([
     ['the same size', 5 * MIB + 7, 5 * MIB + 7, []],
@@ -144,9 +160,10 @@ describe('what an increment also reads', () => {
       { offset: 10 * MIB, length: MIB },
     ]);
     index.forget(index.lookup(await reader.leafDigest(map, 1))!.place);
-    const fresh = createPageReader(byDigest(index), {
-      read: async ({ offset }) => pages.get(offset)!,
-      close: async () => undefined,
+    const fresh = createPageReader({
+      index: byDigest(index),
+      source: { read: async ({ offset }) => pages.get(offset)!, close: async () => undefined },
+      damages: forgetting(index),
     });
     expect((await ask(fresh, index, map, 600 * MIB)).at(-1)).toEqual({ offset: 256 * MIB, length: 256 * MIB });
     expect(await ask(fresh, index, map, 600 * MIB, 'comparison')).toEqual([]);

@@ -7,6 +7,7 @@ import type { Vault } from '../../../schema/repository/vault.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Turns } from '../storage/turns.ts';
 import type { SoundMaps } from './also-read.ts';
+import type { Damages } from './damages.ts';
 import type { DigestIndex } from './digest-index.ts';
 import type { PageReader } from './page-reader.ts';
 import type { PageStore } from './page-store.ts';
@@ -27,6 +28,7 @@ export type Parts = {
   /** Verbs of a run, by run key; what writes map pages, as `pages`. */
   turns: Turns;
   soundMaps: SoundMaps;
+  damages: Damages;
   sealing: SealingHooks;
 };
 

@@ -12,14 +12,16 @@ import { WINDOW_BYTES } from '../../../schema/domain/extents.ts';
 import type { FinishedWindow, OfferAnswer, TransferHello, TransferRegistrar } from '../../../schema/domain/seams.ts';
 import type { Clock } from '../../../schema/domain/seams.ts';
 import { encodeLedgerRecord, type LedgerRecord } from '../../../schema/repository/ledger.ts';
+import type { HeadDisk } from '../../../schema/repository/documents.ts';
 import { MAX_WINDOW_BLOCKS } from '../../../schema/repository/limits.ts';
-import { baseEntries } from './base-view.ts';
+import { blockLengthOf } from '../../../schema/repository/map-page.ts';
+import { isBaseSound } from './also-read.ts';
+import { baseEntries, resolves } from './base-view.ts';
 import type { DigestIndex } from './digest-index.ts';
 import { blocksOf, cursorOf, noteFrame, type OpenDisk, type OpenPoint } from './open-point.ts';
-import type { PageReader } from './page-reader.ts';
+import type { Parts } from './parts.ts';
 import { requireOpen, type Points } from './points.ts';
-import type { Reliance } from './reliance.ts';
-import { blocksOfWindow, frameOfUntouched, frameOfWindow, protocolError } from './window-frame.ts';
+import { baseLost, blocksOfWindow, frameOfUntouched, frameOfWindow, protocolError } from './window-frame.ts';
 
 /** Windows of which promises are kept; a lane has few under way. */
 const MAX_PROMISING_WINDOWS = 64;
@@ -38,13 +40,10 @@ type Connection = {
 /** The repository had it. */
 const FOUND = -1;
 
-export type RegistrarParts = {
-  points: Points;
-  index: DigestIndex;
-  pages: PageReader;
-  clock: Clock;
-  reliance: Reliance;
-};
+export type RegistrarParts = { clock: Clock } & Pick<
+  Parts,
+  'points' | 'index' | 'pages' | 'soundMaps' | 'damages' | 'reliance'
+>;
 
 export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
   const connections = new Map<string, Connection>();
@@ -93,10 +92,10 @@ export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
     },
     commitUntouched: async (name, firstWindow, windowCount) => {
       const connection = connectionOf(name);
-      await append(
-        connection,
-        frameOfUntouched(connection.disk.head, connection.hello.fence, firstWindow, windowCount),
-      );
+      const { head } = connection.disk;
+      const frame = frameOfUntouched(head, connection.hello.fence, firstWindow, windowCount);
+      if (!isBaseSound(parts, head)) await checkBase(parts, head, firstWindow, windowCount);
+      await append(connection, frame);
     },
     end: async (name) => {
       connections.get(name)?.unpin();
@@ -140,6 +139,22 @@ function checkCurrent(points: Points, connection: Pick<Connection, 'hello' | 'bi
     throw new TidemarkError('FENCED', `restore point ${hello.restorePointId} is being sealed or aborted`, details);
   if (!disk || hello.fence < disk.head.fence || binding !== disk.head.binding)
     throw new TidemarkError('FENCED', `fence ${hello.fence} of disk ${hello.diskKey} is not the newest`, details);
+}
+
+/** TRACKING_LOST when the base has lost a block of these windows. */
+async function checkBase(
+  { pages, index }: RegistrarParts,
+  head: HeadDisk,
+  firstWindow: number,
+  windowCount: number,
+): Promise<void> {
+  for (let window = firstWindow; window < firstWindow + windowCount; window += 1) {
+    const { first, count } = blocksOfWindow(head, window);
+    for (const [at, entry] of (await baseEntries(pages, head, first, count)).entries()) {
+      const length = blockLengthOf(first + at, head.plan.sizeBytes, head.blockSize);
+      if (entry === null || !resolves(index, entry, length)) throw baseLost(head, first + at);
+    }
+  }
 }
 
 function checkOffer(connection: Connection, firstBlock: number, digests: Uint8Array): number {

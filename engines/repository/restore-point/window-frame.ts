@@ -29,7 +29,18 @@ export function blocksOfWindow(disk: HeadDisk, windowIndex: number): { first: nu
 export const protocolError = (disk: HeadDisk, why: string): TidemarkError =>
   new TidemarkError('PROTOCOL_ERROR', `disk ${disk.plan.diskKey}: ${why}`, { diskKey: disk.plan.diskKey });
 
-/** `base`: entries of the window's blocks, from `baseEntries`. */
+/** The base is there, but not whole: the disk has to be read in another way (invariant 11). */
+export const baseLost = ({ plan, base }: HeadDisk, block: number): TidemarkError =>
+  new TidemarkError(
+    'TRACKING_LOST',
+    `disk ${plan.diskKey}: block ${block} stands on restore point ${base!.restorePointId}, which has lost it`,
+    { diskKey: plan.diskKey, block, base: base!.restorePointId },
+  );
+
+/**
+ * `base`: entries of the window's blocks, from `baseEntries`. TRACKING_LOST: the base has lost a block that was not
+ * read.
+ */
 export function frameOfWindow(
   disk: HeadDisk,
   fence: number,
@@ -83,8 +94,9 @@ function entryOfBlock(facts: BlockFacts): LedgerEntry | null {
   const { disk, at, first, length, sourceClass, digest, base, index } = facts;
   const block = first + at;
   if (sourceClass === 'not-read') {
-    if (base === null || !resolves(index, base, length))
+    if (!hasBaseBlock(disk, block))
       throw protocolError(disk, `block ${block} was not read, and there is no base for it`);
+    if (base === null || !resolves(index, base, length)) throw baseLost(disk, block);
     return null;
   }
   if (sourceClass !== 'data') return base !== null && isZero(base) ? null : { block: at, kind: sourceClass };

@@ -34,6 +34,12 @@ export const tombstoneFile = (id: string): DocumentFile => ({
   name: id,
 });
 
+/** `id`: as listed. */
+export const markFile = (id: string): DocumentFile => ({
+  file: layout.mark(id as RestorePointId),
+  role: 'mark',
+  name: id,
+});
 export const flagsFile = (id: RestorePointId): DocumentFile => ({ file: layout.flags(id), role: 'flags', name: id });
 export const stateFile: DocumentFile = { file: layout.state, role: 'state', name: 'state' };
 

@@ -16,6 +16,9 @@ export const layout = {
   open: 'open',
   openPacks: 'open/packs',
   aborted: 'aborted',
+  damaged: 'damaged',
+  verified: 'verified',
+  marks: 'marks',
   openPack: (packId: string): string => `open/packs/${packId}`,
   openFolder,
   head: (id: RestorePointId): string => `${openFolder(id)}/head`,
@@ -23,6 +26,7 @@ export const layout = {
   /** Room for a tombstone, should the disk be full by then. */
   reserve: (id: RestorePointId): string => `${openFolder(id)}/reserve`,
   tombstone: (id: RestorePointId): string => `aborted/${id}`,
+  mark: (id: RestorePointId): string => `marks/${id}`,
   state: 'state',
   /** Room for a new state, should the disk be full by then. */
   reserveOfState: 'state.reserve',

@@ -14,6 +14,13 @@ import { migration as m0013 } from './0013-create-resource-requests.ts';
 import { migration as m0014 } from './0014-create-session-events.ts';
 import { migration as m0015 } from './0015-create-scheduler.ts';
 import { migration as m0016 } from './0016-add-restore-point-flags.ts';
+import { migration as m0017 } from './0017-add-session-repository.ts';
+import { migration as m0018 } from './0018-add-restore-point-removal.ts';
+import { migration as m0019 } from './0019-add-repository-figures.ts';
+import { migration as m0020 } from './0020-create-repository-days.ts';
+import { migration as m0021 } from './0021-create-maintenance-outcomes.ts';
+import { migration as m0022 } from './0022-create-run-owners.ts';
+import { migration as m0023 } from './0023-create-absent-vms.ts';
 import type { Migration } from './migration.ts';
 
 /** Every migration in order. Append only: one that was released never changes. */
@@ -34,4 +41,11 @@ export const migrations: readonly Migration[] = [
   m0014,
   m0015,
   m0016,
+  m0017,
+  m0018,
+  m0019,
+  m0020,
+  m0021,
+  m0022,
+  m0023,
 ];

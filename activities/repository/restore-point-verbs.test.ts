@@ -1,0 +1,212 @@
+import { describe, expect, it } from 'vitest';
+import { TidemarkError } from '../../schema/domain/errors.ts';
+import { restorePointId, runKey, type RestorePointId } from '../../schema/domain/ids.ts';
+import { noFlags, type SealedRestorePoint } from '../../schema/domain/maintenance-sessions.ts';
+import type { CheckReport, MaintenanceProgress } from '../../schema/domain/maintenance.ts';
+import type { LongWork } from '../../engines/repository/maintenance/long-work.ts';
+import type { Repository } from '../../engines/repository/repository.ts';
+import { runActivity } from '../../tests/fixtures/activity.ts';
+import { testSeams } from '../../tests/fixtures/seams.ts';
+import { ServerClock } from './server-clock.ts';
+import { changeRestorePoint } from './change-restore-point.ts';
+import { createRepositoryWork } from './repository-work.ts';
+import { namedRuns, packRestorePoints, pageOf, unpackRestorePoints } from './restore-point-pages.ts';
+
+const id = (number: number): RestorePointId => restorePointId(String(number).padStart(32, '0'));
+function point(number: number, change: Partial<SealedRestorePoint> = {}, padding = ''): SealedRestorePoint {
+  const referencePoint = { run: runKey(`ref${number}`) };
+  const manifest = { run: runKey(`run${number}`), suspect: number === 7, referencePoint, padding };
+  return {
+    restorePointId: id(number),
+    manifestDigest: `d${number}`,
+    manifest: manifest as unknown as SealedRestorePoint['manifest'],
+    mark: null,
+    flags: noFlags,
+    ...change,
+  };
+}
+const asOf = '2026-11-25T00:00:00.000Z';
+const listed = (points: SealedRestorePoint[], open: string[] = []) => ({
+  listSealed: () => points,
+  listOpen: () => open.map((run) => ({ restorePointId: id(0), run: runKey(run), disks: [], lastWriteAt: '' })),
+});
+
+describe('restore points in portions', () => {
+  it('are told by id, page after page, with what differs from most', () => {
+    const why = { code: 'TORN', message: 'a record is torn' };
+    const flags = { keep: true, hold: null, lockedUntil: null };
+    const marked = { restorePointId: id(2), state: 'damaged', why, since: '' } as const;
+    const points = [
+      point(7),
+      point(2, { mark: marked, flags }),
+      ...Array.from({ length: 1000 }, (_, n) => point(n + 10)),
+    ];
+    const first = pageOf(listed(points), null, asOf);
+    expect(first).toMatchObject({ after: null, upTo: id(1007), asOf });
+    expect(first.signs).toHaveLength(1000);
+    expect(first.signs.slice(0, 3)).toEqual([
+      { restorePointId: id(2), manifestDigest: 'd2', state: 'damaged', why: 'a record is torn', flags },
+      { restorePointId: id(7), manifestDigest: 'd7', state: 'suspect', why: null, flags: null },
+      { restorePointId: id(10), manifestDigest: 'd10', state: 'good', why: null, flags: null },
+    ]);
+    const last = pageOf(listed(points), first.upTo, asOf);
+    expect(last).toMatchObject({ after: first.upTo, upTo: null });
+    expect(last.signs.map((sign) => sign.restorePointId)).toEqual([id(1008), id(1009)]);
+    expect(pageOf(listed([]), null, asOf)).toMatchObject({ signs: [], upTo: null });
+  });
+
+  it('are packed as many as fit, at least one; those that are gone are counted', () => {
+    const large = 'x'.repeat(700_000);
+    const points = [point(1, {}, large), point(2, {}, large), point(3)];
+    const packed = packRestorePoints(listed(points), [id(9), id(1), id(2), id(3)]);
+    expect(packed.count).toBe(2);
+    expect(packed.packed.length).toBeLessThan(5000);
+    expect(unpackRestorePoints(packed)).toEqual([points[0]]);
+    const rest = packRestorePoints(listed(points), [id(2), id(3)]);
+    expect([rest.count, unpackRestorePoints(rest)]).toEqual([2, [points[1], points[2]]]);
+    expect(packRestorePoints(listed([]), [id(1)])).toMatchObject({ count: 1 });
+  });
+
+  it('name the runs that must stay', () => {
+    const runs = ['run1', 'ref1', 'open1', 'nobody'].map(runKey);
+    expect(namedRuns(listed([point(1)], ['open1']), runs)).toEqual(['run1', 'ref1', 'open1']);
+  });
+});
+
+describe('what a person does to one', () => {
+  const repository = () => {
+    const points = [point(1), point(2)];
+    const said: unknown[] = [];
+    const tell = async (...of: unknown[]): Promise<never> => {
+      said.push(of);
+      return (await Promise.resolve({ trashedUntil: 't' })) as never;
+    };
+    return {
+      said,
+      listSealed: () => points,
+      removeRestorePoint: (of: RestorePointId, options: unknown) => tell('remove', of, options),
+      restoreFromTrash: (of: RestorePointId) => tell('undelete', of),
+      setFlags: async (of: RestorePointId, { keep, hold }: { keep?: boolean; hold?: string | null }) => {
+        const at = points.findIndex(({ restorePointId }) => restorePointId === of);
+        const { flags } = points[at]!;
+        const wanted = { ...flags, keep: keep ?? flags.keep, hold: hold === undefined ? flags.hold : hold };
+        points[at] = { ...points[at]!, flags: wanted };
+        return await Promise.resolve(wanted);
+      },
+    };
+  };
+
+  it('is kept and held each by itself, and comes back as it is', async () => {
+    const held = repository();
+    const flag = (change: object) =>
+      changeRestorePoint(held, { restorePointId: id(1), change: { kind: 'flags', ...change } });
+    expect(await flag({ keep: true })).toMatchObject({ removed: false, restorePointId: id(1), flags: { keep: true } });
+    expect(await flag({ hold: 'evidence' })).toMatchObject({ flags: { keep: true, hold: 'evidence' } });
+    expect(await flag({ hold: null, keep: false })).toMatchObject({ flags: noFlags });
+  });
+
+  it('is removed and brought back; of none that is not there', async () => {
+    const held = repository();
+    const remove = { kind: 'remove', last: true } as const;
+    expect(await changeRestorePoint(held, { restorePointId: id(1), change: remove })).toEqual({
+      removed: true,
+      restorePointId: id(1),
+      trashedUntil: 't',
+    });
+    const undelete = { kind: 'undelete' } as const;
+    expect(await changeRestorePoint(held, { restorePointId: id(2), change: undelete })).toMatchObject({
+      removed: false,
+    });
+    expect(held.said).toEqual([
+      ['remove', id(1), { last: true }],
+      ['undelete', id(2)],
+    ]);
+    await expect(changeRestorePoint(held, { restorePointId: id(3), change: undelete })).rejects.toMatchObject({
+      code: 'RESTORE_POINT_NOT_FOUND',
+    });
+  });
+});
+
+describe('long work', () => {
+  const endpoint = { unix: '/t' };
+  const space = () => Promise.resolve({ freeBytes: 1, totalBytes: 2, at: 't' });
+  const activities = (verbs: Partial<Repository>) =>
+    createRepositoryWork({
+      open: () => Promise.resolve({ repository: verbs as Repository, endpoint, space }),
+      serverClock: new ServerClock(testSeams().clock),
+    });
+  const untilStopped = (work: LongWork): Promise<never> =>
+    new Promise((_resolve, reject) => {
+      work.onProgress({ step: 'marking', doneBytes: 5, totalBytes: 10 });
+      const stop = (): void => reject(work.signal.reason as Error);
+      work.signal.addEventListener('abort', stop);
+      if (work.signal.aborted) stop();
+    });
+
+  it('beats with its progress, and ends when it is cancelled', async () => {
+    const { collectGarbage } = activities({ collect: untilStopped });
+    const running = runActivity<undefined, unknown, MaintenanceProgress>(collectGarbage, undefined);
+    running.cancel();
+    await expect(running.result).rejects.toMatchObject({ name: 'CancelledFailure' });
+    expect(running.beats[0]).toEqual({ step: 'collection', doneBytes: 0, totalBytes: 0 });
+    expect(running.beats.at(-1)).toEqual({ step: 'marking', doneBytes: 5, totalBytes: 10 });
+  });
+
+  it('is tried again elsewhere when its worker ends', async () => {
+    const running = runActivity(activities({ collect: untilStopped }).collectGarbage, undefined);
+    running.shutDown();
+    await expect(running.result).rejects.toMatchObject({ type: 'HOST_DRAINING', nonRetryable: false });
+  });
+
+  it('tells of damage no more than a history takes, and how much there was', async () => {
+    const why = { code: 'TORN', message: 'torn' };
+    const damage = {
+      kind: 'record',
+      name: 'r',
+      pack: 'p',
+      offset: 1,
+      why,
+      restorePoints: Array.from({ length: 50 }, (_, n) => id(n)),
+    } as const;
+    const ids = Array.from({ length: 3000 }, (_, n) => id(n));
+    const whole = { depth: 'full', whole: true, restorePoints: 1, packs: 1, checkedBytes: 1, openPacks: 0 } as const;
+    const report: CheckReport = {
+      ...whole,
+      damages: Array.from({ length: 300 }, () => damage),
+      marked: ids,
+      healed: ids,
+    };
+    const request = { depth: 'full', vmId: null, restorePointId: null, maxBytes: null, maxMs: null } as const;
+    const answer = await runActivity(activities({ check: () => Promise.resolve(report) }).checkRepository, request)
+      .result;
+    expect(answer.damageCount).toBe(300);
+    expect([answer.report.damages.length, answer.report.damages[0]!.restorePoints.length]).toEqual([100, 20]);
+    expect(Buffer.byteLength(JSON.stringify(answer))).toBeLessThan(256 * 1024);
+  });
+
+  it('measures with how full the disk is; errors keep their codes', async () => {
+    const byVm = Array.from({ length: 600 }, (_, n) => ({ vmId: `v${n}`, name: '', restorePoints: 1, storedBytes: n }));
+    const statistics = () => Promise.resolve({ restorePoints: 1, byVm } as never);
+    const answer = await runActivity(activities({ statistics }).measureRepository, undefined).result;
+    expect(answer.space).toEqual({ freeBytes: 1, totalBytes: 2, at: 't' });
+    expect([answer.statistics.byVm.length, answer.statistics.byVm[0]!.vmId]).toEqual([500, 'v599']);
+    const repair = () => Promise.reject(new TidemarkError('REPOSITORY_FULL', 'no room'));
+    await expect(runActivity(activities({ repair }).repairRepository, { dryRun: false }).result).rejects.toMatchObject({
+      type: 'REPOSITORY_FULL',
+    });
+  });
+});
+
+it('the server’s clock is known from what it sends, and goes on by itself', async () => {
+  let monotonicMs = 0;
+  const clock = new ServerClock({ monotonic: () => monotonicMs });
+  expect(await clock.now()).toBeNull();
+  clock.observe({ currentAttemptScheduledTimestampMs: 5000 });
+  monotonicMs = 700;
+  expect(await clock.now()).toBe(5700);
+  // Waited long before a worker took it: what is known already is later.
+  clock.observe({ currentAttemptScheduledTimestampMs: 5200 });
+  expect(await clock.now()).toBe(5700);
+  clock.observe({ currentAttemptScheduledTimestampMs: 9000 });
+  expect(await clock.now()).toBe(9000);
+});

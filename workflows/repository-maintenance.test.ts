@@ -1,0 +1,360 @@
+import { randomUUID } from 'node:crypto';
+import type { WorkflowHandle } from '@temporalio/client';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { repositoryId, runKey, sessionId } from '../schema/domain/ids.ts';
+import {
+  type JanitorResult,
+  maintenanceWorkflowId,
+  nightlySteps,
+  type RepositoryMaintenanceInput,
+} from '../schema/domain/maintenance-sessions.ts';
+import type { Damage } from '../schema/domain/maintenance.ts';
+import { searchAttributeNames } from '../schema/domain/sessions.ts';
+import { fakeHost, lineage, pageOf, pointId } from '../tests/fixtures/workflows/fake-maintenance.ts';
+import type { RunState, Scene } from '../tests/fixtures/workflows/fake-world.ts';
+import { plannedVm, type Play } from '../tests/fixtures/workflows/play.ts';
+import type { QuickTime } from '../tests/fixtures/workflows/quick-time.ts';
+import { startPlay } from '../tests/fixtures/workflows/start-play.ts';
+
+let play: Play;
+beforeAll(async () => {
+  play = await startPlay();
+});
+afterAll(() => play?.close());
+
+const why = { code: 'TORN', message: 'the sum is wrong' };
+const damage: Damage = {
+  kind: 'record',
+  name: 'record r at 5',
+  pack: 'p',
+  offset: 5,
+  why,
+  restorePoints: [pointId(1)],
+};
+const check = { depth: 'full', vmId: null, restorePointId: null, maxBytes: null, maxMs: 1000 } as const;
+const nightly = { steps: [...nightlySteps], check, dryRun: false };
+const main = repositoryId('main');
+
+type Options = { input?: Partial<RepositoryMaintenanceInput>; scene?: Partial<Scene>; quick?: QuickTime };
+async function start({ input = {}, scene = {}, quick = {} }: Options): Promise<WorkflowHandle> {
+  const id = sessionId(randomUUID());
+  const workflowId = maintenanceWorkflowId(main, id);
+  play.world.prepare(workflowId, scene);
+  const whole = { version: 1, sessionId: id, repositoryId: main, startedBy: 'manual', ...nightly, ...input };
+  return await play.start('repositoryMaintenance', workflowId, whole, quick);
+}
+const maintain = async (options: Options) => play.ended(await start(options));
+const rowsOf = (handle: WorkflowHandle) => play.world.session(handle.workflowId.split('/').at(-1)!);
+const detailsOf = async (handle: WorkflowHandle): Promise<string> =>
+  (await handle.query<{ currentDetails: string }>('__temporal_workflow_metadata')).currentDetails;
+/** Its activities without those of its lease and its rows. */
+const stepsOf = ({ calls }: RunState): string[] =>
+  calls.filter((name) => !/^(startMaintenance|updateSession|acquire|release|othersWait|record)/.test(name));
+
+describe('repositoryMaintenance', () => {
+  it('takes its steps in order behind one slot, records what each came to, and says it all', async () => {
+    const plans = [[lineage(1), lineage(2)], [lineage(3)]];
+    const pages = [pageOf(0, 3, false), pageOf(3, 2, true)];
+    const { status, state, handle } = await maintain({ scene: { plans, pages } });
+    expect(status).toBe('COMPLETED');
+    expect(await handle.result()).toEqual({ result: 'Success', findings: [], error: null });
+    expect(stepsOf(state)).toEqual([
+      'listRestorePoints',
+      'reconcileRestorePoints',
+      'describeRestorePoints',
+      'importRestorePoints',
+      'describeRestorePoints',
+      'importRestorePoints',
+      'listRestorePoints',
+      'reconcileRestorePoints',
+      'describeRestorePoints',
+      'importRestorePoints',
+      'planRetention',
+      'applyRetention',
+      'planRetention',
+      'applyRetention',
+      'collectGarbage',
+      'checkRepository',
+      'measureRepository',
+    ]);
+    expect(state.imported).toEqual([0, 1, 2, 3, 4].map(pointId));
+    expect(state.outcomes.map(({ step }) => step)).toEqual([
+      'import',
+      'retention',
+      'retention',
+      'collection',
+      'check',
+      'statistics',
+    ]);
+    expect(state.outcomes[0]).toMatchObject({ counts: { restorePoints: 5, added: 5, sessionsAdded: 3 } });
+    expect([state.taken, state.leases]).toEqual([1, []]);
+    expect(rowsOf(handle)).toMatchObject({
+      states: ['Starting', 'Working', 'Stopped'],
+      result: 'Success',
+      error: null,
+    });
+    const { searchAttributes } = await handle.describe();
+    const value = (name: keyof typeof searchAttributeNames) => searchAttributes[searchAttributeNames[name]]?.[0];
+    expect([value('repository'), value('state'), value('result')]).toEqual(['main', 'Stopped', 'Success']);
+    expect((await detailsOf(handle)).split('\n').filter((line) => line.startsWith('| '))).toEqual([
+      '| step | state | what came of it |',
+      '| import | done | 5 restore points: 5 added to the catalog, 0 changed, 0 no longer there |',
+      '| retention | done | 3 restore points went to the trash, 3 stay |',
+      '| collection | done | 2 packs to the trash, 1 of them rewritten; 1 removed for good (2.0 KiB); 10 B that nothing needs are left |',
+      '| check | done | 2 packs, 3 restore points, 4.0 KiB read: no damage |',
+      '| statistics | done | 3 restore points of 1 VMs: 4.0 KiB in 1.0 KiB; 100 B of 1000 B are free |',
+    ]);
+  });
+
+  it('gives its slot up between two steps when others wait, and takes it again', async () => {
+    const { state, handle } = await maintain({ scene: { othersWaiting: [0, 2, 0, 1] } });
+    expect(state.taken).toBe(3);
+    expect(state.leases).toEqual([]);
+    expect(await handle.result()).toMatchObject({ result: 'Success' });
+    expect(state.findings.map(({ message }) => message)).toEqual([
+      'gave way to 2 that waited for the repository',
+      'gave way to 1 that waited for the repository',
+    ]);
+  });
+
+  it('goes on after a step that failed, and fails with its reason', async () => {
+    const faults = { collectGarbage: { at: 'before', code: 'STORAGE_ERROR', times: 9 } } as const;
+    const { status, state, error, handle } = await maintain({ scene: { faults } });
+    expect({ status, error }).toMatchObject({ status: 'FAILED', error: { type: 'STORAGE_ERROR' } });
+    expect(state.outcomes.map(({ step }) => step)).toEqual(['import', 'retention', 'check', 'statistics']);
+    expect(rowsOf(handle)).toMatchObject({
+      result: 'Failed',
+      error: { code: 'STORAGE_ERROR', message: 'collection: collectGarbage failed as asked' },
+    });
+    expect(await detailsOf(handle)).toContain('| collection | failed | collectGarbage failed as asked |');
+  });
+
+  it('fails when damage is found, names it, and takes the other steps all the same', async () => {
+    const { status, state, handle } = await maintain({ scene: { damages: [damage] } });
+    expect(status).toBe('FAILED');
+    expect(rowsOf(handle).error).toMatchObject({
+      code: 'DAMAGE_FOUND',
+      message:
+        '1 damaged place, by which 1 restore point cannot be restored whole; the first: record r at 5: the sum is wrong',
+    });
+    expect(state.outcomes.at(-1)!.step).toBe('statistics');
+    const repaired = await maintain({ input: { steps: ['repair'] }, scene: { damages: [damage] } });
+    expect(rowsOf(repaired.handle).error).toMatchObject({
+      code: 'DAMAGE_FOUND',
+      message: '1 restore points cannot be restored whole: 1.0 KiB of them are missing',
+    });
+  });
+
+  it('warns of what was not done, and of a disk that fills up', async () => {
+    const alarm = { level: 'warning', code: 'REPOSITORY_FILLING', message: 'repository main has 1 % free' } as const;
+    const stopped = { code: 'DAMAGED_BLOCK', message: 'page p cannot be read' };
+    const { status, state, handle } = await maintain({ scene: { stopped, alarms: [alarm] } });
+    expect(status).toBe('COMPLETED');
+    expect(rowsOf(handle)).toMatchObject({ result: 'Warning', error: null });
+    expect(state.findings.map(({ message }) => message)).toEqual([
+      'the collection removed nothing: page p cannot be read',
+      'repository main has 1 % free',
+    ]);
+  });
+
+  it('of a dry run says what would go', async () => {
+    const input = { steps: ['retention' as const], dryRun: true };
+    const { state, handle } = await maintain({ input, scene: { plans: [[lineage(1)]] } });
+    expect(state.outcomes).toMatchObject([{ dryRun: true, lineages: [{ decisions: [{ outcome: 'would-go' }] }] }]);
+    expect(await detailsOf(handle)).toContain('1 restore points would go, 1 stay');
+  });
+
+  it('ends at once when it is stopped, gives its slot back, and leaves out the rest', async () => {
+    const faults = { checkRepository: { at: 'hang', times: 1 } } as const;
+    const handle = await start({ scene: { faults } });
+    await play.world.entered(handle.workflowId, 'checkRepository');
+    await handle.cancel();
+    const { status, state } = await play.ended(handle);
+    expect(status).toBe('CANCELLED');
+    expect(state.leases).toEqual([]);
+    expect(rowsOf(handle)).toMatchObject({ result: 'Failed', error: { code: 'STOPPED' } });
+    expect(await detailsOf(handle)).toMatch(/\| check \| failed .*\n\| statistics \| left-out \|/);
+  });
+
+  it('does not ask a repository that is away for the other steps, too', async () => {
+    const quick = { activities: { listRestorePoints: { startMs: 300, attempts: 1 } } };
+    const id = sessionId(randomUUID());
+    const workflowId = maintenanceWorkflowId(repositoryId('away'), id);
+    const input = { version: 1, sessionId: id, repositoryId: 'away', startedBy: 'manual', ...nightly };
+    const { status, state } = await play.ended(await play.start('repositoryMaintenance', workflowId, input, quick));
+    expect(status).toBe('FAILED');
+    expect(state.outcomes).toEqual([]);
+    expect(play.world.session(id).error).toMatchObject({
+      code: 'UNREACHABLE',
+      message: expect.stringContaining('repository away'),
+    });
+  });
+
+  it('refuses a repository that is not there before there is a session; one of a Schedule names itself', async () => {
+    const refused = await maintain({ input: { repositoryId: repositoryId('unknown') } });
+    expect(refused).toMatchObject({ status: 'FAILED', error: { type: 'NOT_FOUND' } });
+    expect(rowsOf(refused.handle).states).toEqual([]);
+    const handle = await play.start('repositoryMaintenance', `repository-maintenance/main-${randomUUID()}`, {
+      version: 1,
+      sessionId: null,
+      repositoryId: 'main',
+      startedBy: 'schedule',
+      dryRun: false,
+      check: null,
+      steps: ['statistics'],
+    });
+    await handle.result();
+    const [named] = /session (\d{8}-\d{6}-[a-z0-9]{4}):/.exec(await detailsOf(handle)) ?? [];
+    expect(play.world.session(named!.slice('session '.length, -1)).result).toBe('Success');
+  });
+});
+
+describe('restorePointChange', () => {
+  const change = async (number: number) => {
+    const workflowId = `change-${randomUUID()}`;
+    const input = {
+      version: 1,
+      repositoryId: main,
+      restorePointId: pointId(number),
+      change: { kind: 'remove', last: false },
+    };
+    return await play.ended(await play.start('restorePointChange', workflowId, input));
+  };
+
+  it('is done at the repository, then in the catalog; what the repository refuses changes nothing', async () => {
+    const done = await change(1);
+    expect(done.state.recordedPoint).toBe(true);
+    expect(await done.handle.result()).toEqual({ removed: true, restorePointId: pointId(1), trashedUntil: 't' });
+    const refused = await change(0);
+    expect(refused).toMatchObject({
+      status: 'FAILED',
+      error: { type: 'RESTORE_POINT_HELD', message: 'it is held: evidence' },
+    });
+    expect(refused.state.recordedPoint).toBe(false);
+  });
+});
+
+describe('retention after a session', () => {
+  const policy = {
+    count: 7,
+    days: null,
+    weekly: null,
+    monthly: null,
+    yearly: null,
+    minimum: 3,
+    deletedVmDays: null,
+    timeZone: 'UTC',
+  };
+  const vms = [0, 1].map((position) => plannedVm(position, { diskCount: 1 }));
+
+  it('is of the VMs that were sealed, and of a job that has one', async () => {
+    play.world.jobRules = { retention: policy };
+    const faults = ({ position }: (typeof vms)[0]) =>
+      position === 1 ? { inspectVm: { at: 'before' as const, code: 'BAD_DISK' as const, times: 9 } } : {};
+    const ended = await play.session({ vms, faults });
+    const { retained } = play.world.of(ended.handle.workflowId);
+    expect(retained.map(({ vmName }) => vmName)).toEqual(['vm-0']);
+    play.world.jobRules = {};
+    const without = await play.session({ vms });
+    expect(play.world.of(without.handle.workflowId).calls).not.toContain('applyRetention');
+  });
+
+  it('never fails the session: the night does what it could not', async () => {
+    play.world.jobRules = { retention: policy };
+    const quick = { activities: { applyRetention: { attempts: 1 } } };
+    const promise = play.session({
+      vms: vms.slice(0, 1),
+      quick,
+      during: {
+        name: 'transferDisk',
+        act: async ({ workflowId }) => {
+          await Promise.resolve();
+          play.world.prepare(workflowId, {
+            faults: { applyRetention: { at: 'before', code: 'STORAGE_ERROR', times: 9 } },
+          });
+        },
+      },
+    });
+    const ended = await promise;
+    play.world.jobRules = {};
+    expect(ended).toMatchObject({ status: 'COMPLETED', rows: { result: 'Success' } });
+    expect(play.world.of(ended.handle.workflowId).findings).toEqual([
+      {
+        level: 'info',
+        code: 'STORAGE_ERROR',
+        message: 'retention is left to the maintenance of the repository: applyRetention failed as asked',
+      },
+    ]);
+  });
+});
+
+describe('janitor', () => {
+  const [dead, alive, lost, kept] = ['dead', 'alive', 'lost', 'kept'].map((name) => runKey(name.padEnd(12, '0'))) as [
+    ...ReturnType<typeof runKey>[],
+  ] & { length: 4 };
+  const open = [dead, alive].map((run, n) => ({ restorePointId: pointId(n + 1), run: run!, lastWriteAt: 't' }));
+  const site = {
+    hosts: [fakeHost],
+    artifacts: { temporary: [dead!, alive!], referencePoints: [dead!, alive!, lost!, kept!] },
+    open,
+    named: [kept!],
+  };
+  async function sweep(scene: Partial<Scene>, quick: QuickTime = { timersBy: 1000 }) {
+    const workflowId = `janitor-${randomUUID()}`;
+    play.world.prepare(workflowId, scene);
+    play.world.of(workflowId).point = 'open';
+    const handle = await play.start('janitor', workflowId, { version: 1 }, quick);
+    return { result: (await handle.result()) as JanitorResult, state: play.world.of(workflowId), handle };
+  }
+
+  it('takes away what is left of runs that are over, open restore points first', async () => {
+    const { result, state, handle } = await sweep({ site, closed: [[dead!, lost!, kept!]], unknown: [] });
+    expect(state.broken).toEqual([]);
+    expect(state.removedRuns).toEqual({ temporary: [dead], referencePoints: [dead, lost] });
+    expect(result.removed).toEqual([
+      `open restore point ${pointId(1)} of repository main`,
+      `what there is of ${dead} (host h1)`,
+      `what there is of ${dead} (host h1)`,
+      `what there is of ${lost} (host h1)`,
+    ]);
+    expect(state.janitor).toEqual(result.removed);
+    expect(state.calls.filter((name) => name === 'abortRestorePoint')).toHaveLength(1);
+    expect(await detailsOf(handle)).toContain('### Taken away');
+  });
+
+  it('acts only on what is seen over twice', async () => {
+    const { result, state } = await sweep({ site, closed: [[dead!, lost!], [lost!]] });
+    expect(state.removedRuns).toEqual({ temporary: [], referencePoints: [lost] });
+    expect(result.removed).toHaveLength(1);
+    const never = await sweep({ site, closed: [[dead!], []] });
+    expect([never.result.removed, never.state.removedRuns]).toEqual([[], null]);
+  });
+
+  it('removes no reference point while a repository does not say what it names', async () => {
+    const faults = { namedRuns: { at: 'before', code: 'STORAGE_ERROR', times: 9 } } as const;
+    const { result, state } = await sweep({ site, closed: [[dead!, lost!]], faults });
+    expect(state.removedRuns).toEqual({ temporary: [dead], referencePoints: [] });
+    expect(result.left).toContain('repository main is left alone: namedRuns failed as asked');
+  });
+
+  it('leaves alone what it does not know, and hosts that do not answer', async () => {
+    const unknown = await sweep({ site, closed: [[]], unknown: [lost!] });
+    expect(unknown.result).toEqual({
+      removed: [],
+      left: [`what there is of run ${lost} is left: the catalog does not know whose it was`],
+    });
+    const faults = { listArtifactRuns: { at: 'before', code: 'STORAGE_ERROR', times: 9 } } as const;
+    const silent = await sweep({ site, closed: [[dead!]], faults });
+    expect(silent.state.removedRuns).toBeNull();
+    expect(silent.result.removed).toHaveLength(1);
+    expect(silent.result.left).toEqual(['host h1 is left alone: listArtifactRuns failed as asked']);
+  });
+
+  it('has nothing to do before a site is applied, or when nothing is left', async () => {
+    expect((await sweep({ site: null })).result).toEqual({ removed: [], left: [] });
+    const nothing = { ...site, open: [], artifacts: { temporary: [], referencePoints: [kept!] } };
+    const idle = await sweep({ site: nothing });
+    expect(idle.result).toEqual({ removed: [], left: [] });
+    expect(idle.state.calls).not.toContain('judgeRuns');
+  });
+});

@@ -1,0 +1,87 @@
+/**
+ * Maintenance of one repository, by a Schedule or by hand: its steps one after another, behind a slot of the repository
+ * that it gives up between two of them when sessions wait. A step that fails does not keep the others; damage that is
+ * found fails the session, so that nobody overlooks it.
+ */
+import {
+  CancellationScope,
+  CancelledFailure,
+  isCancellation,
+  setHandler,
+  upsertSearchAttributes,
+} from '@temporalio/workflow';
+import type {
+  MaintenanceResult,
+  MaintenanceStep,
+  RepositoryMaintenanceInput,
+} from '../schema/domain/maintenance-sessions.ts';
+import { controlQueue } from '../schema/domain/queues.ts';
+import { asStartFailure, failureOf, viewOf, wasNotTakenUp } from './failures.ts';
+import { MaintenanceRun } from './maintenance-run.ts';
+import { maintenanceStepWork } from './maintenance-steps.ts';
+import { maintenanceProgressQuery } from './messages.ts';
+import { RepositoryLease } from './repository-lease.ts';
+import { say } from './say.ts';
+import { maintenanceAttributes, resultAttributes, stateAttributes } from './search-attributes.ts';
+
+export async function repositoryMaintenance(input: RepositoryMaintenanceInput): Promise<MaintenanceResult> {
+  const run = new MaintenanceRun(input);
+  setHandler(maintenanceProgressQuery, () => run.progress());
+  upsertSearchAttributes(maintenanceAttributes(input.repositoryId));
+  const { workflowId, startedAt } = run;
+  // Before it succeeded there is no session: its failure is the workflow's.
+  const begun = say('startMaintenance', { queue: controlQueue })({ input: run.input, workflowId, startedAt });
+  await begun.catch((error: unknown) => {
+    throw asStartFailure(error);
+  });
+  const lease = new RepositoryLease(run);
+  try {
+    await work(run, lease);
+  } catch (error) {
+    run.fail(viewOf(error));
+  }
+  return CancellationScope.nonCancellable(() => conclude(run, lease));
+}
+
+async function work(run: MaintenanceRun, lease: RepositoryLease): Promise<void> {
+  await lease.take();
+  upsertSearchAttributes(stateAttributes('Working'));
+  run.enter('Working');
+  const { sessionId, steps } = run.input;
+  await say('updateSession', { queue: controlQueue, summary: 'Working' })({ sessionId, state: 'Working' });
+  for (const [index, step] of steps.entries()) {
+    if (index > 0) await lease.giveWay();
+    await takeStep(run, step);
+  }
+}
+
+async function takeStep(run: MaintenanceRun, step: MaintenanceStep): Promise<void> {
+  run.step(step, 'working');
+  try {
+    const summary = await maintenanceStepWork[step](run);
+    run.step(step, 'done', summary);
+  } catch (error) {
+    const view = viewOf(error);
+    run.step(step, 'failed', view.message);
+    // A repository that is away is so for the other steps, too.
+    if (isCancellation(error) || wasNotTakenUp(error)) throw error;
+    run.fail({ ...view, message: `${step}: ${view.message}` });
+  }
+}
+
+async function conclude(run: MaintenanceRun, lease: RepositoryLease): Promise<MaintenanceResult> {
+  await lease.giveBack();
+  run.leaveOutTheRest();
+  const { findings, error } = run;
+  const { sessionId } = run.input;
+  const result = error ? 'Failed' : findings.some(({ level }) => level === 'warning') ? 'Warning' : 'Success';
+  upsertSearchAttributes(resultAttributes(result));
+  run.enter('Stopped');
+  if (findings.length > 0)
+    await say('recordFindings', { queue: controlQueue })({ sessionId, about: 'maintenance', findings });
+  const endedAt = new Date().toISOString();
+  await say('updateSession', { queue: controlQueue })({ sessionId, state: 'Stopped', result, endedAt, error });
+  if (!error) return { result, findings, error };
+  if (error.code === 'STOPPED') throw new CancelledFailure(error.message);
+  throw failureOf(error);
+}

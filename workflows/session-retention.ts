@@ -1,0 +1,39 @@
+/** Retention of what a session has backed up: only after a newer restore point is sealed, and never a reason to fail. */
+import { lineageOf } from '../schema/domain/ids.ts';
+import type { LineagePolicy } from '../schema/domain/maintenance-sessions.ts';
+import { controlQueue, repositoryCtlQueue } from '../schema/domain/queues.ts';
+import { viewOf } from './failures.ts';
+import { say } from './say.ts';
+import type { SessionRun } from './session-run.ts';
+
+/** In one answer of the repository. */
+const LINEAGES_AT_ONCE = 100;
+
+export async function retainAfter(run: SessionRun): Promise<void> {
+  const lineages = lineagesOf(run);
+  const { sessionId } = run.input;
+  const queue = repositoryCtlQueue(run.job.repositoryId);
+  try {
+    for (let at = 0; at < lineages.length; at += LINEAGES_AT_ONCE) {
+      const some = lineages.slice(at, at + LINEAGES_AT_ONCE);
+      const retained = await say('applyRetention', { queue, summary: 'retention' })({ lineages: some, dryRun: false });
+      if (retained.some(({ decisions }) => decisions.length > 0))
+        await say('recordRetention', { queue: controlQueue })({ sessionId, lineages: retained });
+    }
+  } catch (error) {
+    const message = `retention is left to the maintenance of the repository: ${viewOf(error).message}`;
+    const findings = [{ level: 'info' as const, code: viewOf(error).code, message }];
+    await say('recordFindings', { queue: controlQueue })({ sessionId, about: 'retention', findings });
+  }
+}
+
+/** Those of which this session has sealed a restore point. */
+function lineagesOf({ job, vms, results }: SessionRun): LineagePolicy[] {
+  const policy = job.retention;
+  if (!policy) return [];
+  return vms.flatMap(({ vm, name }) => {
+    if (!results.get(vm.vmId)?.restorePointId) return [];
+    const lineage = lineageOf(job.jobId, vm.vmId, job.repositoryId);
+    return [{ lineage, jobId: job.jobId, vmId: vm.vmId, vmName: name, policy, vmGoneSince: null }];
+  });
+}
