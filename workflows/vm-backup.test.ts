@@ -80,7 +80,7 @@ describe('vmBackup, step by step', () => {
   it.each(['before', 'reply'] as const)(
     'leaves nothing when a step before the seal fails for good (%s)',
     async (at) => {
-      await forEachStep(sampled(beforeTheSeal, 5), async (name) => {
+      await forEachStep(sampled(beforeTheSeal, 8), async (name) => {
         const { status, state, error } = await play.backUp({ scene: withFault(name, { at, code: 'BAD_DISK' }) });
         const recorded = expectNothingLeft(state, `${name} ${at}`);
         expect(status, name).toBe('FAILED');
@@ -156,7 +156,7 @@ describe('vmBackup, step by step', () => {
   });
 
   it('takes everything back when it is cancelled before the seal, and nothing from there on', async () => {
-    await forEachStep(sampled(allSteps, 5), async (name) => {
+    await forEachStep(sampled(allSteps, 8), async (name) => {
       const during = { name, act: (of: { cancel(): Promise<unknown> }) => of.cancel() };
       const { status, state } = await play.backUp({ scene: withFault(name, { at: 'late' }), during });
       const recorded = expectNothingLeft(state, name);

@@ -4,7 +4,7 @@ import { mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promis
 import os from 'node:os';
 import path from 'node:path';
 import { blake3 } from '@napi-rs/blake-hash';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
 import { restorePointId, runKey } from '../../schema/domain/ids.ts';
 import { encodeMessage } from '../../schema/wire/messages.ts';
@@ -24,20 +24,23 @@ let target: MoverTarget | null;
 let child: ChildProcess | null;
 let repository: MemoryRepository;
 
-beforeEach(async () => {
-  folder = await mkdtemp(path.join(os.tmpdir(), 'td-mover-'));
-  repository = new MemoryRepository(path.join(folder, 'ledger'));
-  target = null;
-  child = null;
+beforeAll(() => {
   pool = createSourcePool({
     laneCount: 2,
     laneEntry: new URL('../../tests/fixtures/mover/source-lane.ts', import.meta.url),
     seams: testSeams(),
   });
 });
+afterAll(() => pool.close());
+
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(os.tmpdir(), 'td-mover-'));
+  repository = new MemoryRepository(path.join(folder, 'ledger'));
+  target = null;
+  child = null;
+});
 
 afterEach(async () => {
-  await pool.close();
   await target?.close();
   child?.kill('SIGKILL');
   await rm(folder, { recursive: true, force: true });

@@ -31,7 +31,7 @@ import { openStorage } from './storage/storage.ts';
 
 process.env['TIDEMARK_LOG'] ??= 'error';
 const LANES = 2;
-const SIZE = 2 * WINDOW_BYTES + 5 * MIB + 777;
+const SIZE = WINDOW_BYTES + 5 * MIB + 777;
 type Verbs = Pick<Repository, 'openRestorePoint' | 'assignTransfer' | 'seal' | 'abort'>;
 
 /** The process, started again whenever it dies. */
