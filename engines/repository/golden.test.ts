@@ -11,6 +11,7 @@ import {
   type GoldenCopy,
   type GoldenName,
 } from '../../tests/fixtures/repository/golden-repository.ts';
+import { finishOpenRun } from '../../tests/fixtures/repository/golden-run.ts';
 import { handTransfer } from '../../tests/fixtures/repository/hand-transfer.ts';
 import { planOf, runOf, sealOf, specOf } from '../../tests/fixtures/repository/test-repository.ts';
 
@@ -71,21 +72,7 @@ describe.each(Object.keys(digests) as GoldenName[])('%s', (name) => {
 
   test('the open run goes on from its cursor', async () => {
     await opened();
-    const run = goldenRuns.webOpen;
-    const { restorePointId } = copy.expected.open;
-    const base = copy.repository.listSealed().find(({ manifest }) => manifest.run === goldenRuns.webLast.run)!;
-    const sent: number[] = [];
-    for (const { key, content, changed } of run.disks) {
-      const plan = { diskKey: key, identity: `identity of ${key}`, mode: 'cbt' as const };
-      const disk = planOf(content.length, { ...plan, baseRestorePointId: base.restorePointId });
-      const request = { restorePointId, run: run.run, disk, checkpoint: `c-${run.run}`, assignment: 2 };
-      const assignment = await copy.repository.assignTransfer(request);
-      const { registrar } = copy.repository;
-      const summary = await handTransfer({ registrar, sink: copy.sink, assignment, disk: content, changed });
-      sent.push(summary.windowsSent);
-    }
-    expect(sent).toEqual([1, 1, 1]);
-    await copy.repository.seal(sealOf(restorePointId, run.run));
+    expect(await finishOpenRun(copy)).toEqual([1, 1, 1]);
     await expectOld(copy);
     expect((await copy.check()).damages).toEqual([]);
   });
