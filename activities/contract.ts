@@ -245,11 +245,11 @@ export type RepositoryActivities = {
 
 /** Queue `repository.<id>`. All heartbeat a `MaintenanceProgress`, and end when they are cancelled. */
 export type RepositoryWorkActivities = {
-  collectGarbage(): Promise<CollectionReport>;
+  collectGarbage: () => Promise<CollectionReport>;
   /** `damageCount`: how many there were; the report may have fewer. */
-  checkRepository(request: CheckRequest): Promise<{ report: CheckReport; damageCount: number }>;
-  repairRepository(of: { dryRun: boolean }): Promise<RepairReport>;
-  measureRepository(): Promise<{ statistics: RepositoryStatistics; space: RepositorySpace | null }>;
+  checkRepository: (request: CheckRequest) => Promise<{ report: CheckReport; damageCount: number }>;
+  repairRepository: (of: { dryRun: boolean }) => Promise<RepairReport>;
+  measureRepository: () => Promise<{ statistics: RepositoryStatistics; space: RepositorySpace | null }>;
 };
 
 /** Queue `proxy.<id>.ctl`. */

@@ -17,7 +17,10 @@ function bars(picture: WorkflowPicture | null): LiveDisk[] {
       diskKey: step,
       bytesDone: doneBytes,
       bytesTotal: totalBytes,
-      ...{ readRateBytesPerSecond: 0, readBytes: 0, sentBytes: 0, waitsFor: '' },
+      readRateBytesPerSecond: 0,
+      readBytes: 0,
+      sentBytes: 0,
+      waitsFor: '',
     }));
 }
 

@@ -7,7 +7,7 @@ import { createRepositoryActivities } from '../activities/repository/repository-
 import { type HeldRepository, RepositoryHolder } from '../activities/repository/repository-holder.ts';
 import { createRepositoryWork } from '../activities/repository/repository-work.ts';
 import { ServerClock } from '../activities/repository/server-clock.ts';
-import { startMoverTarget } from '../engines/mover/target/mover-target.ts';
+import { type MoverTarget, startMoverTarget } from '../engines/mover/target/mover-target.ts';
 import { openPackThreads } from '../engines/repository/maintenance/pack-threads.ts';
 import { openRepository } from '../engines/repository/open-repository.ts';
 import type { StorageDescription } from '../engines/repository/storage/storage.ts';
@@ -38,6 +38,7 @@ async function openWithTarget(
 ): Promise<HeldRepository> {
   const indexFolder = layout.repositoryIndexFolder(repositoryId);
   const storage: StorageDescription = { kind: 'folder', folder };
+  let target: MoverTarget | null = null;
   const repository = await openRepository({
     storage: openRepositoryStorage(storage, seams),
     repositoryId,
@@ -50,12 +51,13 @@ async function openWithTarget(
         data: { storage, keys, uuid } satisfies PackLaneData,
         count: lanes,
       }),
+    closePacks: async () => target?.closePacks(),
     seams,
     serverTime: () => serverClock.now(),
     ...(lockDays === undefined ? {} : { lockDays }),
   });
   try {
-    const target = await startMoverTarget({
+    const mover = await startMoverTarget({
       listen: { unix: join(layout.runFolder, `target.${repositoryId}.sock`) },
       laneCount: lanes,
       laneEntry: new URL('./lanes/target-lane.ts', import.meta.url),
@@ -66,11 +68,12 @@ async function openWithTarget(
       seams,
     });
     const close = async (): Promise<void> => {
-      await target.close();
+      await mover.close();
       await repository.close();
     };
+    target = mover;
     const space = (): Promise<RepositorySpace | null> => repositorySpace(storage, seams.clock);
-    return { repository, endpoint: target.endpoint, space, close };
+    return { repository, endpoint: mover.endpoint, space, close };
   } catch (error) {
     await repository.close();
     throw error;

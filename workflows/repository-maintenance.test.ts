@@ -59,14 +59,32 @@ describe('repositoryMaintenance', () => {
     expect(status).toBe('COMPLETED');
     expect(await handle.result()).toEqual({ result: 'Success', findings: [], error: null });
     expect(stepsOf(state)).toEqual([
-      ...['listRestorePoints', 'reconcileRestorePoints', 'describeRestorePoints', 'importRestorePoints'],
-      ...['describeRestorePoints', 'importRestorePoints', 'listRestorePoints', 'reconcileRestorePoints'],
-      ...['describeRestorePoints', 'importRestorePoints', 'planRetention', 'applyRetention', 'planRetention'],
-      ...['applyRetention', 'collectGarbage', 'checkRepository', 'measureRepository'],
+      'listRestorePoints',
+      'reconcileRestorePoints',
+      'describeRestorePoints',
+      'importRestorePoints',
+      'describeRestorePoints',
+      'importRestorePoints',
+      'listRestorePoints',
+      'reconcileRestorePoints',
+      'describeRestorePoints',
+      'importRestorePoints',
+      'planRetention',
+      'applyRetention',
+      'planRetention',
+      'applyRetention',
+      'collectGarbage',
+      'checkRepository',
+      'measureRepository',
     ]);
     expect(state.imported).toEqual([0, 1, 2, 3, 4].map(pointId));
     expect(state.outcomes.map(({ step }) => step)).toEqual([
-      ...['import', 'retention', 'retention', 'collection', 'check', 'statistics'],
+      'import',
+      'retention',
+      'retention',
+      'collection',
+      'check',
+      'statistics',
     ]);
     expect(state.outcomes[0]).toMatchObject({ counts: { restorePoints: 5, added: 5, sessionsAdded: 3 } });
     expect([state.taken, state.leases]).toEqual([1, []]);
@@ -177,7 +195,12 @@ describe('repositoryMaintenance', () => {
     expect(refused).toMatchObject({ status: 'FAILED', error: { type: 'NOT_FOUND' } });
     expect(rowsOf(refused.handle).states).toEqual([]);
     const handle = await play.start('repositoryMaintenance', `repository-maintenance/main-${randomUUID()}`, {
-      ...{ version: 1, sessionId: null, repositoryId: 'main', startedBy: 'schedule', dryRun: false, check: null },
+      version: 1,
+      sessionId: null,
+      repositoryId: 'main',
+      startedBy: 'schedule',
+      dryRun: false,
+      check: null,
       steps: ['statistics'],
     });
     await handle.result();
@@ -213,7 +236,12 @@ describe('restorePointChange', () => {
 
 describe('retention after a session', () => {
   const policy = {
-    ...{ count: 7, days: null, weekly: null, monthly: null, yearly: null, minimum: 3 },
+    count: 7,
+    days: null,
+    weekly: null,
+    monthly: null,
+    yearly: null,
+    minimum: 3,
     deletedVmDays: null,
     timeZone: 'UTC',
   };

@@ -169,13 +169,13 @@ describe('long work', () => {
       restorePoints: Array.from({ length: 50 }, (_, n) => id(n)),
     } as const;
     const ids = Array.from({ length: 3000 }, (_, n) => id(n));
-    const whole = { depth: 'full', whole: true, restorePoints: 1, packs: 1, checkedBytes: 1 } as const;
+    const whole = { depth: 'full', whole: true, restorePoints: 1, packs: 1, checkedBytes: 1, openPacks: 0 } as const;
     const report: CheckReport = {
       ...whole,
       damages: Array.from({ length: 300 }, () => damage),
       marked: ids,
       healed: ids,
-    } as never;
+    };
     const request = { depth: 'full', vmId: null, restorePointId: null, maxBytes: null, maxMs: null } as const;
     const answer = await runActivity(activities({ check: () => Promise.resolve(report) }).checkRepository, request)
       .result;

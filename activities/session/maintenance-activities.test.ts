@@ -117,21 +117,21 @@ describe('a maintenance', () => {
         ])
         .columns(['host_id', 'nominal_time', 'taken_at', 'sealed_at', 'consistency', 'manifest_digest', 'manifest'])
         .values({
-          ...{
-            restore_point_id: String(number),
-            repository_id: 'main',
-            lineage: `l${String(number % 125).padStart(3, '0')}`,
-          },
-          ...{
-            run_key: 'r',
-            job_id: 'nightly',
-            session_id: 's',
-            vm_id: `v${number % 125}`,
-            vm_name: 'v',
-            host_id: 'h1',
-          },
-          ...{ nominal_time: new Date(), taken_at: new Date(), sealed_at: new Date(), consistency: 'crash' },
-          ...{ manifest_digest: '', manifest: '{}' },
+          restore_point_id: String(number),
+          repository_id: 'main',
+          lineage: `l${String(number % 125).padStart(3, '0')}`,
+          run_key: 'r',
+          job_id: 'nightly',
+          session_id: 's',
+          vm_id: `v${number % 125}`,
+          vm_name: 'v',
+          host_id: 'h1',
+          nominal_time: new Date(),
+          taken_at: new Date(),
+          sealed_at: new Date(),
+          consistency: 'crash',
+          manifest_digest: '',
+          manifest: '{}',
         })
         .execute();
     const seen: LineageId[] = [];
@@ -158,7 +158,11 @@ describe('a maintenance', () => {
 describe('what steps came to', () => {
   const decision = { stays: false, reasons: ['older than 14 days'], takenAt: startedAt, refusal: null };
   const retention = (gone: string, refused: string): LineageRetention => ({
-    ...{ lineage: 'l' as LineageId, jobId: 'nightly' as never, vmId: 'a' as never, vmName: 'web', stays: 3 },
+    lineage: 'l' as LineageId,
+    jobId: 'nightly' as never,
+    vmId: 'a' as never,
+    vmName: 'web',
+    stays: 3,
     decisions: [
       {
         ...decision,
@@ -167,8 +171,14 @@ describe('what steps came to', () => {
         trashedUntil: '2026-11-27T00:00:00.000Z',
       },
       {
-        ...{ ...decision, restorePointId: restorePointId(refused), outcome: 'refused', trashedUntil: null },
-        refusal: { code: 'RESTORE_POINT_HELD', message: 'it is held: evidence' },
+        ...decision,
+        restorePointId: restorePointId(refused),
+        outcome: 'refused',
+        trashedUntil: null,
+        refusal: {
+          code: 'RESTORE_POINT_HELD',
+          message: 'it is held: evidence',
+        },
       },
     ],
   });
@@ -209,7 +219,7 @@ describe('what steps came to', () => {
     const hit = restorePointId(await recordTestPoint(db, { vmName: 'web', disks: ['d0'] }));
     const why = { code: 'TORN', message: 'a record is torn' };
     const damage = { kind: 'record' as const, name: 'r at 5', pack: 'p', offset: 5, why, restorePoints: [hit] };
-    const looked = { depth: 'full' as const, whole: true, restorePoints: 1, packs: 1, checkedBytes: 1 };
+    const looked = { depth: 'full' as const, whole: true, restorePoints: 1, packs: 1, checkedBytes: 1, openPacks: 0 };
     const report = { ...looked, damages: [damage], marked: [hit], healed: [] };
     await record({ step: 'check', report, damageCount: 1 });
     expect(await listRestorePoints(db)).toMatchObject([{ damaged: true, markReason: 'a record is torn' }]);
@@ -219,8 +229,15 @@ describe('what steps came to', () => {
 
   it('statistics: figures, and alarms by the thresholds of the site', async () => {
     const statistics = {
-      ...{ restorePoints: 1, vms: 1, logicalBytes: 4, deduplicatedBytes: 2, storedBytes: 1, deadBytes: null },
-      ...{ trashBytes: 0, freeBytes: 40, byVm: [] },
+      restorePoints: 1,
+      vms: 1,
+      logicalBytes: 4,
+      deduplicatedBytes: 2,
+      storedBytes: 1,
+      deadBytes: null,
+      trashBytes: 0,
+      freeBytes: 40,
+      byVm: [],
     };
     const space = { freeBytes: 40, totalBytes: 1000, at: startedAt };
     expect(await record({ step: 'statistics', statistics, space })).toEqual({ alarms: [] });

@@ -42,7 +42,9 @@ async function takeOver(
       if (space) await recordSpace(db, repository, space);
       return await recordStatistics(db, repository, statistics, space?.at ?? at);
     }
-    default:
+    case 'import':
+    case 'collection':
+    case 'repair':
   }
 }
 

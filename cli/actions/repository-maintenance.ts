@@ -21,26 +21,17 @@ import { findRestorePoint } from '../find-names.ts';
 import { renderStatistics } from '../output/statistics-report.ts';
 import { type Figures, figuresOf } from '../repository-figures.ts';
 import { printJson } from '../run-command.ts';
-import type { SecretOptions } from '../secret-options.ts';
 import type { SessionTarget } from '../session-view.ts';
 import { type AskedMaintenance, startMaintenance } from '../start-session.ts';
 import { describeWorkflow, withTemporal } from '../temporal-access.ts';
-import type { ReadOptions } from './job.ts';
-
-export type MaintenanceOptions = ReadOptions & { detach?: boolean };
-/** `offline`: the folder. */
-export type OfflineOptions = SecretOptions & { offline?: string };
-export type CheckOptions = MaintenanceOptions &
-  OfflineOptions & {
-    full?: boolean;
-    sums?: boolean;
-    vm?: string;
-    restorePoint?: string;
-    maxBytes?: number;
-    maxTime?: number;
-  };
-export type DryRunOptions = MaintenanceOptions & OfflineOptions & { dryRun?: boolean };
-export type StatsOptions = ReadOptions & OfflineOptions;
+import {
+  type CheckOptions,
+  checkDepth,
+  type DryRunOptions,
+  type MaintenanceOptions,
+  type OfflineOptions,
+  type StatsOptions,
+} from './maintenance-options.ts';
 
 /** BAD_REQUEST unless exactly one of name and folder is given. */
 function isOffline(name: string | undefined, { offline }: OfflineOptions): name is undefined {
@@ -117,12 +108,6 @@ export const importCatalog = (name: string, options: MaintenanceOptions): Promis
 export async function repair(name: string | undefined, options: DryRunOptions): Promise<number> {
   if (isOffline(name, options)) return await (await loadOffline()).repairOffline(options);
   return await maintain(name, options, { steps: ['repair'], check: null, dryRun: options.dryRun === true });
-}
-
-/** BAD_REQUEST: what excludes one another. */
-export function checkDepth({ full, sums }: Pick<CheckOptions, 'full' | 'sums'>): CheckRequest['depth'] {
-  if (full && sums) throw new TidemarkError('BAD_REQUEST', 'give either --full or --sums');
-  return full ? 'full' : sums ? 'sums' : 'quick';
 }
 
 async function checkRequest(db: CatalogDatabase, repository: string, options: CheckOptions): Promise<CheckRequest> {

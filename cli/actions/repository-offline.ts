@@ -25,7 +25,7 @@ import {
   type DryRunOptions,
   type OfflineOptions,
   type StatsOptions,
-} from './repository-maintenance.ts';
+} from './maintenance-options.ts';
 
 type Offline = OfflineOptions & { json?: boolean };
 

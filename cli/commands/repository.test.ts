@@ -30,10 +30,23 @@ beforeAll(async () => {
   Object.assign(repository.played, {
     statistics: () =>
       Promise.resolve({
-        ...{ restorePoints: 6, vms: 1, logicalBytes: 6 << 20, deduplicatedBytes: 6 << 20, storedBytes: 3 << 20 },
-        ...{ deadBytes: null, trashBytes: 0, freeBytes: null },
+        restorePoints: 6,
+        vms: 1,
+        logicalBytes: 6 << 20,
+        deduplicatedBytes: 6 << 20,
+        storedBytes: 3 << 20,
+        deadBytes: null,
+        trashBytes: 0,
+        freeBytes: null,
         byVm: [
-          { vmId: 'v', name: 'vm1', restorePoints: 6, logicalBytes: 6 << 20, uniqueBytes: 1, storedBytes: 3 << 20 },
+          {
+            vmId: 'v',
+            name: 'vm1',
+            restorePoints: 6,
+            logicalBytes: 6 << 20,
+            uniqueBytes: 1,
+            storedBytes: 3 << 20,
+          },
         ],
       }),
   });
@@ -167,7 +180,14 @@ describe('repository check', () => {
     const damage = { kind: 'record' as const, name: 'block 77ab', pack, offset: 4096, why, restorePoints: [hit] };
     repository.played.check = (request, { onProgress }) => {
       onProgress({ step: 'reading packs', doneBytes: 50, totalBytes: 100 });
-      const looked = { depth: request.depth, whole: true, restorePoints: 5, packs: 9, checkedBytes: 1024 };
+      const looked = {
+        depth: request.depth,
+        whole: true,
+        restorePoints: 5,
+        packs: 9,
+        checkedBytes: 1024,
+        openPacks: 0,
+      };
       return Promise.resolve({ ...looked, damages: [damage], marked: [hit], healed: [] });
     };
     const found = await tidemark('repository', 'check', 'main', '--full');
@@ -208,7 +228,7 @@ describe('repository check', () => {
     repository.played.check = async ({ depth }, { onProgress }) => {
       onProgress({ step: 'reading packs', doneBytes: 430, totalBytes: 1000 });
       await new Promise<void>((resolve) => (goOn = resolve));
-      const looked = { depth, whole: false, restorePoints: 5, packs: 9, checkedBytes: 430 };
+      const looked = { depth, whole: false, restorePoints: 5, packs: 9, checkedBytes: 430, openPacks: 0 };
       return { ...looked, damages: [], marked: [], healed: [ids[5] as never] };
     };
     const watched = stack.run('repository', 'check', 'main');
@@ -256,12 +276,7 @@ describe('repository check', () => {
 
 describe('figures', () => {
   test('are measured by stats, and remembered by list; a disk that fills up is a warning', async () => {
-    const { db } = stack.stack;
-    const site = (await loadSite(db))!;
-    const [machine] = site.machines;
-    const alarms = { freePercent: 5, daysUntilFull: 14 };
-    const repositories = machine!.repositories.map((each) => ({ ...each, alarms }));
-    await applySite(db, { ...site, machines: [{ ...machine!, repositories }] });
+    repository.space.freeBytes = 40;
     const stats = await tidemark('repository', 'stats', 'main');
     expect(stats.exitCode).toBe(3);
     expect(stats.output).toMatch(

@@ -89,7 +89,7 @@ describe('lists', () => {
       [['job', 'list'], /^JOB +VMS +REPOSITORY +LAST +STARTED +SESSION\nnightly +1 +main /, 'jobs'],
       [
         ['session', 'list', '--limit', '3'],
-        /^SESSION +KIND +JOB +STATE +RESULT +STARTED +TOOK\n(?:.*\n){3}$/,
+        /^SESSION +KIND +OF +STATE +RESULT +STARTED +TOOK\n(?:.*\n){3}$/,
         'sessions',
       ],
       [

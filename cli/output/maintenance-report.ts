@@ -45,7 +45,8 @@ const collection = (report: CollectionReport): string =>
 
 const damageColumns: Column<Damage>[] = [
   { title: 'DAMAGED', of: (damage) => damage.kind },
-  { title: 'WHAT', of: (damage) => damage.name },
+  // Its place has columns of its own.
+  { title: 'WHAT', of: (damage) => damage.name.replace(/ in pack .*/, '') },
   { title: 'PACK', of: (damage) => damage.pack ?? '-' },
   { title: 'AT', of: (damage) => (damage.offset === null ? '-' : String(damage.offset)), right: true },
   { title: 'RESTORE POINTS', of: (damage) => damage.restorePoints.map(short).join(', ') || 'none' },
@@ -53,12 +54,13 @@ const damageColumns: Column<Damage>[] = [
 ];
 
 export function renderCheck(report: CheckReport, damageCount: number): string {
-  const { depth, whole, restorePoints, packs, checkedBytes, damages, marked, healed } = report;
+  const { depth, whole, restorePoints, packs, checkedBytes, openPacks, damages, marked, healed } = report;
   const found = damageCount === 0 ? 'no damage' : `${damageCount} DAMAGED`;
   const head = listed(`check (${depth}): ${found}`, [
     ['restore points', String(restorePoints)],
     ['packs', String(packs)],
     ['read', formatBytes(checkedBytes)],
+    ...(openPacks > 0 ? [['being written', `${openPacks} packs, which the next check reads`] as const] : []),
     ['looked at all', whole ? 'yes' : 'no: the next check goes on from there'],
     ...(marked.length > 0 ? [['cannot be restored whole', marked.map(short).join(', ')] as const] : []),
     ...(healed.length > 0 ? [['whole again', healed.map(short).join(', ')] as const] : []),
@@ -97,8 +99,8 @@ function rendered(outcome: Exclude<MaintenanceOutcome, { step: 'retention' }>): 
     case 'repair':
       return renderRepair(outcome.report, outcome.dryRun);
     case 'statistics':
-      return renderStatistics(outcome.statistics, outcome.space);
   }
+  return renderStatistics(outcome.statistics, outcome.space);
 }
 
 /** Blocks of lines; empty for none. What retention told in several parts is one. */

@@ -52,8 +52,17 @@ async function restore(restorePointId: RestorePointId, sizeBytes: number): Promi
   const run = runOf(99);
   const access = { run, diskKey: DISK, sizeBytes, cursorFile: `${file}.cursor` };
   await restores.restoreDisk({
-    ...{ run, restorePointId, diskKey: DISK, endpoint: target.endpoint },
-    target: { ...access, data: { via: 'file', path: file } },
+    run,
+    restorePointId,
+    diskKey: DISK,
+    endpoint: target.endpoint,
+    target: {
+      ...access,
+      data: {
+        via: 'file',
+        path: file,
+      },
+    },
     signal: new AbortController().signal,
   });
   return readFile(file);

@@ -100,27 +100,58 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
   const marks = await loadMarks({ storage, vault }, seams.log);
   const verified = await openVerifiedPacks({ staging: storage.staging, log: seams.log, clock: seams.clock });
   const reliance = createReliance();
-  const index = createDigestIndex(records, vault, reliance.touch);
+  const index = createDigestIndex(records, vault, (id) => reliance.touch(id));
   const damages = createDamages(damaged, index, seams);
+  const turns = createTurns();
+  const pageStore = createPageStore(openPageSink({ storage, vault, uuid: file.uuid, seams }), index);
   return {
-    ...{ vault, points, source, records },
-    ...{ storage, file, seams, index, reliance, state, time, flags, marks, verified, damages, graceMs, lockDays },
-    pages: createPageReader({ index, source, damages }),
-    unwatched: createDigestIndex(records, vault),
-    pageStore: createPageStore(
-      openPageSink({
-        storage,
-        vault,
-        uuid: file.uuid,
-        seams,
-      }),
+    vault,
+    points,
+    source,
+    records,
+    turns,
+    pageStore,
+    storage,
+    file,
+    seams,
+    index,
+    reliance,
+    state,
+    time,
+    flags,
+    marks,
+    verified,
+    damages,
+    graceMs,
+    lockDays,
+    pages: createPageReader({
       index,
-    ),
-    turns: createTurns(),
+      source,
+      damages,
+    }),
+    unwatched: createDigestIndex(records, vault),
+    closePacks: async () => {
+      await options.closePacks?.();
+      await turns.take('pages', () => pageStore.close());
+    },
     soundMaps: new Map(),
-    sealing: createSealingHooks({ storage, vault, seams, points, flags, time, lockDays }),
+    sealing: createSealingHooks({
+      storage,
+      vault,
+      seams,
+      points,
+      flags,
+      time,
+      lockDays,
+    }),
     stateOf: (id) => marks.of(id)?.state ?? (points.sealed.get(id)?.manifest.suspect ? 'suspect' : 'good'),
-    openPackWorker: packWorker ? () => packWorker({ uuid: file.uuid, keys }) : null,
+    openPackWorker: packWorker
+      ? () =>
+          packWorker({
+            uuid: file.uuid,
+            keys,
+          })
+      : null,
   };
 }
 

@@ -41,6 +41,8 @@ export type RepositoryOptions = {
   /** For the index, a cache: may be lost at any time. */
   indexFolder: string;
   seams: Seams;
+  /** The lanes' packs become closed ones: only those are checked and collected. */
+  closePacks?: () => Promise<void>;
   /** A clock that is not this host's: without one time does not go on, and nothing is removed for good. */
   serverTime?: ServerTime;
   /** How long the trash is kept at least, by repository time; 24 hours by default. */

@@ -279,11 +279,11 @@ describe('pieces of a stack', () => {
     const folder = await temporaryFolder();
     const { databaseFolder, stackFile } = stackLayout(folder);
     await writeFile(stackFile, '');
-    const server = spawn('bash', ['-c', 'while true; do sleep 0.1; done', `--datadir=${databaseFolder}.new`]);
+    const server = spawn('bash', ['-c', 'read -r', `--datadir=${databaseFolder}.new`]);
     onTestFinished(() => void server.kill('SIGKILL'));
     const identity = identityOf(server.pid!)!;
     await vi.waitFor(async () => expect(await readFile(`/proc/${server.pid}/cmdline`, 'utf8')).toContain('--datadir'));
-    const reader = spawn('bash', ['-c', 'while true; do sleep 0.1; done', stackLayout(folder).temporalDatabase]);
+    const reader = spawn('bash', ['-c', 'read -r', stackLayout(folder).temporalDatabase]);
     onTestFinished(() => void reader.kill('SIGKILL'));
     await vi.waitFor(async () => expect(await readFile(`/proc/${reader.pid}/cmdline`, 'utf8')).toContain('sqlite'));
     expect(await endLeftovers(stackFile)).toEqual(['database']);

@@ -187,7 +187,11 @@ describe('sessions known from manifests alone', () => {
       startedAt: at(2),
       endedAt: at(3),
     });
-    expect(session!.vms.map((vm) => [vm.name, vm.result, vm.restorePointId, vm.disks.length]).toSorted()).toEqual([
+    expect(
+      session!.vms
+        .map((vm) => [vm.name, vm.result, vm.restorePointId, vm.disks.length])
+        .toSorted(([a], [b]) => (a! < b! ? -1 : 1)),
+    ).toEqual([
       ['db', 'Warning', id(2), 1],
       ['web', 'Success', id(3), 1],
     ]);
@@ -332,8 +336,13 @@ it('a run key leads back to its workflow and session', async () => {
 it('one maintenance of a repository at a time; a job’s session is in nobody’s way', async () => {
   const times = { nominalTime: at(1), startedAt: at(1) };
   const of = (sessionId: string, repository: string) => ({
-    ...{ sessionId, kind: 'maintenance' as const, jobId: null, repositoryId: repository, workflowId: `w-${sessionId}` },
-    ...{ startedBy: 'manual' as const, ...times },
+    sessionId,
+    kind: 'maintenance' as const,
+    jobId: null,
+    repositoryId: repository,
+    workflowId: `w-${sessionId}`,
+    startedBy: 'manual' as const,
+    ...times,
   });
   expect(await beginSession(db, of('m1', 'main'))).toEqual([]);
   expect(await beginSession(db, of('m2', 'main'))).toMatchObject([{ sessionId: 'm1' }]);

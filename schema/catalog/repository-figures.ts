@@ -77,7 +77,7 @@ export async function listRepositoryDays(
     .orderBy('day', 'desc')
     .limit(limit)
     .execute();
-  return rows.reverse().map((row) => ({
+  return rows.toReversed().map((row) => ({
     day: row.day,
     freeBytes: row.free_bytes,
     totalBytes: row.total_bytes,

@@ -68,6 +68,8 @@ export type CheckReport = {
   restorePoints: number;
   packs: number;
   checkedBytes: number;
+  /** Sessions write to them: they are read by the next check. */
+  openPacks: number;
   damages: Damage[];
   /** Restore points that are marked damaged by now, and those whose mark was taken away because they are whole again. */
   marked: RestorePointId[];

@@ -122,7 +122,7 @@ export type RecordSink = {
    * is lost (its pack is never synced again): every user has to be stopped in the same turn.
    */
   sync(): Promise<void>;
-  /** Writes the footer and closes; called when idle and at shutdown. */
+  /** Writes the footer and closes its pack: at shutdown, and for whoever reads closed packs only. Fails as `sync`. */
   close(): Promise<void>;
 };
 

@@ -13,24 +13,35 @@ import type { Log } from '../../schema/domain/seams.ts';
 import { temporalLogger } from './temporal.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const sourceFolders = ['workflows', 'schema/domain'];
 /** Names the versions of all packages. */
 const lockFile = 'package-lock.json';
 
+/** Paths below the root. `sourceFolders`: all that goes into it, but packages. */
+export type WorkflowCode = { entry: string; interceptors: readonly string[]; sourceFolders: readonly string[] };
+
+export const workflowCode: WorkflowCode = {
+  entry: 'workflows/index.ts',
+  interceptors: [],
+  sourceFolders: ['workflows', 'schema/domain'],
+};
+
 /** `folder`: where it is kept; one that cannot be written costs time at each start, nothing else. */
-export async function loadWorkflowBundle(folder: string, log: Log): Promise<string> {
-  const name = `${await digestOfSources()}.js`;
+export async function loadWorkflowBundle(folder: string, log: Log, of: WorkflowCode = workflowCode): Promise<string> {
+  const name = `${await digestOfSources(of)}.js`;
   const kept = await readFile(path.join(folder, name), 'utf8').catch(() => null);
   if (kept !== null) return kept;
-  const workflowsPath = path.join(root, 'workflows/index.ts');
-  const { code } = await bundleWorkflowCode({ workflowsPath, logger: temporalLogger(log) });
+  const { code } = await bundleWorkflowCode({
+    workflowsPath: path.join(root, of.entry),
+    workflowInterceptorModules: of.interceptors.map((name) => path.join(root, name)),
+    logger: temporalLogger(log),
+  });
   await keep(folder, name, code).catch((error: unknown) =>
     log.warn('the workflow bundle cannot be kept', { folder, error: messageOf(error) }),
   );
   return code;
 }
 
-async function digestOfSources(): Promise<string> {
+async function digestOfSources({ sourceFolders }: WorkflowCode): Promise<string> {
   const hash = createHash('sha256');
   const files = await Promise.all(sourceFolders.map(sourcesIn));
   for (const file of [...files.flat(), lockFile]) {

@@ -1,10 +1,11 @@
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { bundleWorkflowCode, DefaultLogger, Runtime, Worker } from '@temporalio/worker';
+import { DefaultLogger, Runtime, Worker } from '@temporalio/worker';
 import { DeterminismViolationError } from '@temporalio/workflow';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { workflowTypes } from '../../schema/domain/sessions.ts';
+import { keptBundle } from '../../tests/fixtures/workflows/kept-bundle.ts';
+import { workflowCode } from '../../workers/runtime/workflow-bundle.ts';
 import { historiesFolder, historyOf, type RecordedHistory } from './record.ts';
 
 const names = (await readdir(historiesFolder)).filter((name) => name.endsWith('.json'));
@@ -19,8 +20,7 @@ let code: string;
 beforeAll(async () => {
   const logger = new DefaultLogger('ERROR');
   Runtime.install({ logger, telemetryOptions: { logging: { forward: {}, filter: 'OFF' } } });
-  const workflowsPath = fileURLToPath(new URL('../index.ts', import.meta.url));
-  ({ code } = await bundleWorkflowCode({ workflowsPath, logger }));
+  ({ code } = await keptBundle('shipped', workflowCode));
 });
 
 const replay = (recorded: RecordedHistory): Promise<void> =>

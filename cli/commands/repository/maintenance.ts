@@ -4,7 +4,7 @@ import type {
   DryRunOptions,
   MaintenanceOptions,
   StatsOptions,
-} from '../../actions/repository-maintenance.ts';
+} from '../../actions/maintenance-options.ts';
 import { example, parseBytes, parseTime, withCommon } from '../../command-options.ts';
 import { runCommand } from '../../run-command.ts';
 

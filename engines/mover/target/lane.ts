@@ -65,6 +65,7 @@ class TargetLane {
   serve(): void {
     this.#calls = openPortCalls(this.#options.port, {
       listen: (at: Endpoint) => this.#listen(at),
+      closePack: () => this.#closePack(),
       close: () => this.#close(),
     });
   }
@@ -84,6 +85,11 @@ class TargetLane {
     if (!('unix' in at)) return { host: at.host, port: (server.address() as { port: number }).port };
     chmodSync(at.unix, 0o600);
     return at;
+  }
+
+  /** Connections go on, in a new one. */
+  #closePack(): Promise<void> {
+    return this.#orLost(() => this.#options.sink.close());
   }
 
   async #close(): Promise<void> {
@@ -174,23 +180,28 @@ class TargetLane {
     return { type: 'welcome', version: PROTOCOL_VERSION, laneCount: this.#options.data.laneCount, ...none, ...of };
   }
 
-  /**
-   * When a sync fails, whatever any connection appended before is lost: in the same turn all of them end, this one
-   * with the cause, and begin anew from their cursors.
-   */
   #sink(own: Wire): RecordSink {
     const { sink } = this.#options;
-    const sync = async (): Promise<void> => {
-      try {
-        await sink.sync();
-      } catch (error) {
-        own.fail(error);
-        const lost = new TidemarkError('TRANSFER_FAILED', 'the lane lost blocks that were not durable yet', {}, error);
-        for (const wire of this.#wires) wire.fail(lost);
-        throw error;
-      }
+    return {
+      append: (record) => sink.append(record),
+      sync: () => this.#orLost(() => sink.sync(), own),
+      close: () => this.#closePack(),
     };
-    return { append: (record) => sink.append(record), sync, close: () => sink.close() };
+  }
+
+  /**
+   * When a sync fails, whatever any connection appended before is lost: in the same turn all of them end, `own` with the
+   * cause, and begin anew from their cursors.
+   */
+  async #orLost(work: () => Promise<void>, own?: Wire): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      own?.fail(error);
+      const lost = new TidemarkError('TRANSFER_FAILED', 'the lane lost blocks that were not durable yet', {}, error);
+      for (const wire of this.#wires) wire.fail(lost);
+      throw error;
+    }
   }
 
   #registrar(): TransferRegistrar {

@@ -41,6 +41,8 @@ export type MoverTargetOptions = {
 export type MoverTarget = {
   /** Where clients connect; with port 0 the port bound. */
   readonly endpoint: Endpoint;
+  /** What is written from now on goes to new packs. What cannot be closed stays open, and is told in the log. */
+  closePacks(): Promise<void>;
   /** Says HOST_DRAINING to every client, closes packs, ends the threads. */
   close(): Promise<void>;
 };
@@ -92,20 +94,28 @@ class Target implements MoverTarget {
     }
   }
 
+  async closePacks(): Promise<void> {
+    await Promise.all(this.#lanes.filter(({ alive }) => alive).map((lane) => this.#ask(lane, 'closePack')));
+  }
+
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#door?.close();
     await Promise.all(this.#restarts);
     await Promise.all(
       this.#lanes.map(async (lane) => {
-        await lane.thread.calls
-          .call('close')
-          .catch((error: unknown) =>
-            this.#options.seams.log.warn('target lane did not close cleanly', { error: messageOf(error) }),
-          );
+        await this.#ask(lane, 'close');
         await lane.thread.terminate();
       }),
     );
+  }
+
+  async #ask(lane: Lane, what: 'close' | 'closePack'): Promise<void> {
+    await lane.thread.calls
+      .call(what)
+      .catch((error: unknown) =>
+        this.#options.seams.log.warn('target lane did not close cleanly', { what, error: messageOf(error) }),
+      );
   }
 
   /** UNREACHABLE; then no thread is left. */

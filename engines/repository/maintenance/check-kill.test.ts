@@ -78,7 +78,7 @@ test('is read on from where it was, and tells the damage found before', async ()
   const report = await check(await start());
   expect(report).toMatchObject({ whole: true, packs: BLOCKS + 1 - before, marked: [restorePointId] });
   expect(report.damages.map(({ kind, restorePoints }) => [kind, restorePoints])).toEqual(
-    Array(6).fill(['record', [restorePointId]]),
+    Array.from({ length: 6 }, () => ['record', [restorePointId]]),
   );
 });
 

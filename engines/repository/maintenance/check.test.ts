@@ -43,10 +43,23 @@ async function twoVms(): Promise<{ first: SealOutcome; second: SealOutcome }> {
   return { first, second };
 }
 
-const clean = { whole: true, damages: [], marked: [], healed: [] };
+const clean = { whole: true, openPacks: 0, damages: [], marked: [], healed: [] };
 const whyOf = (message: string) => ({ code: 'DAMAGED_BLOCK', message });
 
 describe('what is sound', () => {
+  test('packs that are still open are closed and read; how many stay open is told', async () => {
+    await sealedFull(1, diskOf(3));
+    // Nobody closes those of the lanes.
+    expect(await check({ depth: 'full' })).toMatchObject({ ...clean, packs: 1, openPacks: 1 });
+    await world.close();
+    world = await createTestRepository({ open: { closePacks: () => world.sink.close() } });
+    await sealedFull(1, diskOf(3));
+    expect(await packsOf(world, 'blocks')).toEqual([]);
+    const report = await check({ depth: 'full' });
+    expect(report).toMatchObject({ ...clean, packs: 2, openPacks: 0 });
+    expect(report.checkedBytes).toBeGreaterThan(1000);
+  });
+
   test('is said to be, at each depth and in each scope', async () => {
     const { first, second } = await twoVms();
     expect(await check({ depth: 'quick' })).toEqual({
@@ -107,7 +120,7 @@ const pack = ({ place }: Hit, message: string, restorePoints: RestorePointId[] =
   why: whyOf(message),
   restorePoints,
 });
-const pagesPack = async (): Promise<string> => packPath(world, (await placeOfPages())!, 'pages');
+const pagesPack = async (): Promise<string> => packPath(world, await placeOfPages(), 'pages');
 /** Of the first VM. */
 let placeOfPages: () => Promise<string>;
 

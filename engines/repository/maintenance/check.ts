@@ -29,7 +29,7 @@ type Scope = {
   name: string;
   isWhole: boolean;
   points: SealOutcome[];
-  has(id: RestorePointId, vmFolder: string): boolean;
+  has: (id: RestorePointId, vmFolder: string) => boolean;
 };
 
 type Run = { parts: CheckParts; request: CheckRequest; work: LongWork; scope: Scope; presence: PackPresence };
@@ -44,6 +44,7 @@ export async function checkRepository(parts: CheckParts, request: CheckRequest, 
   const run = { parts, request, work, scope, presence: createPackPresence(parts) };
   const manifests = await checkManifests(parts, scope.has, work.signal);
   if (scope.points.length === 0 && manifests.length === 0 && request.restorePointId !== null) throw unknown(request);
+  if (request.depth !== 'quick') await parts.closePacks();
   const packs = await packsInScope(run);
   await takeBack(parts, packs);
   await run.presence.lookAtAll(packs, work.signal);
@@ -58,6 +59,7 @@ export async function checkRepository(parts: CheckParts, request: CheckRequest, 
     restorePoints: scope.points.length,
     packs: verified?.packs ?? packs.length,
     checkedBytes: verified?.bytes ?? 0,
+    openPacks: (await parts.storage.staging.list(layout.openPacks)).length,
     damages: reportDamages(parts, { judgement, manifests, packs, isWhole: scope.isWhole, before }),
     ...marks,
   };
@@ -110,7 +112,12 @@ async function verify(
   const tell = createTeller(parts.seams.clock, work)('reading packs', totalBytes);
   try {
     const done = await verifyDue(parts, {
-      ...{ worker, presence, verified, depth, due, tell },
+      worker,
+      presence,
+      verified,
+      depth,
+      due,
+      tell,
       bounds: request,
       signal: work.signal,
     });

@@ -48,6 +48,7 @@ export async function collect(
   const time = await parts.time.read();
   await beginLocks(parts, time);
   const trash = await listTrash(parts);
+  await parts.closePacks();
   const candidates = await listClosedPacks(parts.storage);
   const epoch = await beginEpoch(parts, time, trash);
   const run: Run = { parts, options, time, report: newReport(epoch), tell: createTeller(parts.seams.clock, options) };

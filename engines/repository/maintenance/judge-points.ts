@@ -57,17 +57,15 @@ function noteLost(lost: Judgement['lost'], id: string, kind: LostPart['kind'], p
 
 /** Whether a record is where the index says, as far as that can be told without reading it. */
 function createResolver({ records, unwatched, damages }: JudgeParts, presence: PackPresence) {
-  const { idOf } = unwatched;
-
   function resolves(digest: Uint8Array, length: number): boolean | Promise<boolean> {
-    const place = records.lookup(idOf(digest))?.place;
+    const place = records.lookup(unwatched.idOf(digest))?.place;
     if (place?.rawLength !== length) return false;
     return presence.faultAt(place) === null || look(digest, length);
   }
 
   /** What is not there is forgotten; then another copy may serve. */
   async function look(digest: Uint8Array, length: number): Promise<boolean> {
-    const id = Uint8Array.from(idOf(digest));
+    const id = Uint8Array.from(unwatched.idOf(digest));
     const place = records.lookup(id)?.place;
     if (place?.rawLength !== length) return false;
     await presence.look(place.pack);

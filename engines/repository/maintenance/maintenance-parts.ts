@@ -19,6 +19,8 @@ export type MaintenanceParts = Parts & {
   time: RepositoryTime;
   flags: FlagStore;
   stateOf: (id: RestorePointId) => RestorePointState;
+  /** What was written until now lies in closed packs, as far as there is space to close them. */
+  closePacks: () => Promise<void>;
   graceMs: number;
   /** 0: new restore points are not locked. */
   lockDays: number;

@@ -62,10 +62,10 @@ class PackThread {
 
   ask<T>(task: PackTask): Promise<T> {
     if (this.#failure) return Promise.reject(this.#failure);
-    this.#worker ??= this.#start();
+    const port: Pick<MessagePort, 'postMessage'> = (this.#worker ??= this.#start());
     return new Promise((resolve, reject) => {
-      this.#settle = { resolve: resolve as (value: unknown) => void, reject };
-      this.#worker!.postMessage(task);
+      this.#settle = { resolve: resolve, reject };
+      port.postMessage(task);
     });
   }
 

@@ -44,6 +44,7 @@ export async function repairRepository(
     report: { packsSalvaged: 0, recordsSaved: 0, recordsLost: 0, packsRestored: 0, damaged: [], whole: 0 },
     tell: createTeller(parts.seams.clock, work),
   };
+  await parts.closePacks();
   const packs = await listClosedPacks(parts.storage);
   await createPackPresence(parts).lookAtAll(packs, work.signal);
   await salvagePacks(run, packs, openPackWorker);

@@ -39,11 +39,16 @@ export function createStatistics(parts: MaintenanceParts, deadBytes: () => numbe
         restorePoints: points.length,
         vms: vms.length,
         logicalBytes: byPoint.reduce((sum, { logicalBytes }) => sum + logicalBytes, 0),
-        ...{ deduplicatedBytes, storedBytes },
+        deduplicatedBytes,
+        storedBytes,
         deadBytes: deadBytes(),
         trashBytes: await trashBytesOf(parts.storage),
         freeBytes: Number.isFinite(free) ? free : null,
-        byVm: vms.map((vmId, at) => ({ vmId, ...namedOf(points, vmId), ...byVm[at]! })),
+        byVm: vms.map((vmId, at) => ({
+          vmId,
+          ...namedOf(points, vmId),
+          ...byVm[at]!,
+        })),
       };
     },
     ofPoint: async (id, signal) => {
@@ -66,7 +71,12 @@ async function trashBytesOf({ store }: Storage): Promise<number> {
   let bytes = 0;
   for (const object of await store.listTrash()) {
     const file = await store.openTrashed(object);
-    bytes += (await file?.lengthBytes().finally(() => file.close())) ?? 0;
+    if (!file) continue;
+    try {
+      bytes += await file.lengthBytes();
+    } finally {
+      await file.close();
+    }
   }
   return bytes;
 }

@@ -1,5 +1,5 @@
 /** Resolves windows of sealed disks for restores; a connection pins its restore point. */
-import { errorCodeOf, errorTable, messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import { type ErrorCode, errorCodeOf, errorTable, messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import { windowCountOf, windowExtent, WINDOW_BYTES } from '../../../schema/domain/extents.ts';
 import type { ManifestDisk } from '../../../schema/domain/restore-point.ts';
 import type { RecordPlace, RestoreHello, RestoreSource } from '../../../schema/domain/seams.ts';
@@ -13,17 +13,20 @@ import { requireSealed } from './points.ts';
 import { wholePointsAround } from './whole-points.ts';
 
 type Pinned = { hello: RestoreHello; disk: ManifestDisk; release: () => void };
+type DamageCode = Extract<ErrorCode, 'DAMAGED_BLOCK' | 'TAMPERED'>;
 type Window = Awaited<ReturnType<RestoreSource['resolve']>>;
 
-/** `digest`: of the page or record that is nowhere, as far as is known. */
+/** `digest`: of the page or record that is nowhere, as far as is known. `code`: of the last copy that was looked at. */
 class LostBlock extends Error {
   readonly block: number;
   readonly digest: Uint8Array | null;
+  readonly code: DamageCode;
 
-  constructor(block: number, why: string, digest: Uint8Array | null) {
+  constructor(of: { block: number; digest: Uint8Array | null; code?: DamageCode }, why: string) {
     super(why);
-    this.block = block;
-    this.digest = digest;
+    this.block = of.block;
+    this.digest = of.digest;
+    this.code = of.code ?? 'DAMAGED_BLOCK';
   }
 }
 
@@ -77,7 +80,7 @@ export function createRestoreSource(parts: Parts, bringBack: (digest: Uint8Array
         damages.met({ digest, kind: 'record', place }, failure);
         const other = placeOf(parts.index, pin.disk, block, digest);
         if (!other || (other.pack === place.pack && other.offset === place.offset))
-          throw new LostBlock(block, why, digest);
+          throw new LostBlock({ block, digest, code: codeOf(failure) }, why);
         return other;
       });
     },
@@ -98,7 +101,7 @@ async function resolveWindow(parts: Parts, disk: ManifestDisk, windowIndex: numb
     const entry = entryOf(leaf, (first + at) % PAGE_ENTRIES);
     digests.set(entry, at * DIGEST_BYTES);
     const place = isZero(entry) ? null : placeOf(parts.index, disk, first + at, entry);
-    if (place === undefined) throw new LostBlock(first + at, missingText(entry), entry);
+    if (place === undefined) throw new LostBlock({ block: first + at, digest: entry }, missingText(entry));
     places.push(place);
   }
   return { digests, places };
@@ -110,7 +113,7 @@ async function leafOf({ pages }: Parts, disk: ManifestDisk, block: number): Prom
   } catch (error) {
     const code = errorCodeOf(error);
     if (!code || errorTable[code].disposition !== 'damage') throw error;
-    throw new LostBlock(block, messageOf(error), digestOfMissing(error));
+    throw new LostBlock({ block, digest: digestOfMissing(error), code: codeOf(error) }, messageOf(error));
   }
 }
 
@@ -121,12 +124,13 @@ async function refusal(parts: Parts, { hello, disk }: Pinned, lost: LostBlock): 
   const around = await wholePointsAround(parts, restorePointId);
   const at = block * disk.blockSize;
   return new TidemarkError(
-    'DAMAGED_BLOCK',
+    lost.code,
     `restore point ${restorePointId}, disk ${diskKey}, block ${block} at byte ${at}: ${why}; ${textOf(around)}`,
     { restorePointId, diskKey, block, ...around },
   );
 }
 
+const codeOf = (error: unknown): DamageCode => (errorCodeOf(error) === 'TAMPERED' ? 'TAMPERED' : 'DAMAGED_BLOCK');
 const missingText = (digest: Uint8Array): string => `missing: ${Buffer.from(digest).toString('hex')}`;
 
 function textOf({ before, after }: Awaited<ReturnType<typeof wholePointsAround>>): string {
