@@ -41,13 +41,13 @@ async function damaged(name: GoldenName, { recipe }: Pick<Row, 'recipe'>): Promi
 const runOfPoint = (name: GoldenName, id: string): SealedRun =>
   Object.entries(goldenPlaces[name].manifests).find(([, path]) => path.endsWith(id))![0] as SealedRun;
 
-async function expectRestored(copy: GoldenCopy, { hit, gone }: Outcome): Promise<void> {
+async function expectRestored(copy: GoldenCopy, { hit, gone, code: damage }: Outcome): Promise<void> {
   const { sealed } = copy.expected;
   const whole = asExpected(sealed);
   const restored = await restoreAll(copy, sealed);
   for (const { restorePointId } of sealed) {
     const run = runOfPoint(copy.name, restorePointId);
-    const code = gone.includes(run) ? 'RESTORE_POINT_NOT_FOUND' : hit.includes(run) ? 'DAMAGED_BLOCK' : null;
+    const code = gone.includes(run) ? 'RESTORE_POINT_NOT_FOUND' : hit.includes(run) ? damage : null;
     expect(restored[restorePointId], run).toEqual(code ?? whole[restorePointId]);
   }
   const listed = copy.repository.listSealed().map(({ restorePointId }) => runOfPoint(copy.name, restorePointId));
@@ -91,7 +91,8 @@ describe.each<GoldenName>(['v1-plain', 'v1-encrypted'])('%s', (name) => {
     }
     await copy.open();
     for (const depth of ['quick', 'full'] as const) await expectChecked(copy, depth, outcome);
-    await expectRestored(copy, outcome);
+    // A block that was found damaged is not looked at again: by now it is missing.
+    await expectRestored(copy, { ...outcome, code: 'DAMAGED_BLOCK' });
     // By a process that no check has told where damage is, too.
     if (outcome.hit.length === 0) return;
     const other = await damaged(name, row);
