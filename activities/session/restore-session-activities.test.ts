@@ -33,7 +33,7 @@ const sealed: SealOutcome = {
   restorePointId: restorePointId('f'.repeat(32)),
   manifestDigest: 'ab',
   manifest: {
-    format: 0,
+    format: 1,
     repository: repositoryId('main'),
     restorePointId: restorePointId('f'.repeat(32)),
     run: runKeyOf('s1/a'),

@@ -39,7 +39,7 @@ describe('a folder', () => {
   test('that is missing becomes a repository, and stays the same one', async () => {
     await open();
     const text = await readFile(repositoryJson(), 'utf8');
-    expect(JSON.parse(text)).toMatchObject({ format: 0, repository: 'main', generation: 0, keySlots: [] });
+    expect(JSON.parse(text)).toMatchObject({ format: 1, repository: 'main', generation: 0, keySlots: [] });
     await shut();
     expect((await open()).listSealed()).toEqual([]);
     expect(await readFile(repositoryJson(), 'utf8')).toBe(text);
@@ -82,8 +82,9 @@ describe('a folder', () => {
 
   test.each([
     ['newer', '{"format":7,"features":{"must":[],"may":[]}}', 'REPOSITORY_NEWER'],
-    ['with a feature not known', '{"format":0,"features":{"must":["shards"],"may":[]}}', 'REPOSITORY_NEWER'],
-    ['damaged', '{"format":0,', 'REPOSITORY_CORRUPT'],
+    ['with a feature not known', '{"format":1,"features":{"must":["shards"],"may":[]}}', 'REPOSITORY_NEWER'],
+    ['of format 0', '{"format":0,"features":{"must":[],"may":[]}}', 'REPOSITORY_OLDER'],
+    ['damaged', '{"format":1,', 'REPOSITORY_CORRUPT'],
   ])('%s is refused and left alone', async (_, text, code) => {
     await mkdir(folder, { recursive: true });
     await writeFile(repositoryJson(), text);

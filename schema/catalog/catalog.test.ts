@@ -284,7 +284,7 @@ describe('restore points', () => {
 
 function sealedPoint(): SealOutcome {
   const manifest = {
-    format: 0,
+    format: 1,
     repository: 'main',
     restorePointId: 'f'.repeat(32),
     run: 'abcdefghijkl',

@@ -33,7 +33,7 @@ const conservation = { sizeBytes: 100, storedBytes: 25 };
 
 function point(number: number, change: Partial<Manifest> = {}): SealedRestorePoint {
   const manifest = {
-    format: 0,
+    format: 1,
     repository: 'main',
     restorePointId: id(number),
     run: `run${String(number).padStart(9, '0')}`,

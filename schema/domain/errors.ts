@@ -97,6 +97,10 @@ export const errorTable = {
     'Free space on the repository disk, or add some; then run the job again: blocks already stored are kept.',
   ),
   REPOSITORY_NEWER: row('operator', 'The repository was written by a newer version; use that version or a newer one.'),
+  REPOSITORY_OLDER: row(
+    'operator',
+    'It was made before the first release, in a format that none reads: restore what you need with the version that made it, and back up to a new, empty folder.',
+  ),
   REPOSITORY_CORRUPT: row(
     'damage',
     'A file of the repository is damaged; the message names it. Do not delete anything; see docs/operations.md.',

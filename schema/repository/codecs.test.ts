@@ -110,7 +110,7 @@ describe('record header', () => {
 
   test.each([
     ['magic', 0, [0]],
-    ['version', 4, [1]],
+    ['version', 4, [2]],
     ['kind 0', 5, [0]],
     ['kind 4', 5, [4]],
     ['codec', 6, [3]],
@@ -156,7 +156,7 @@ describe('pack', () => {
 
   test.each([
     ['magic', 0, [0]],
-    ['version', 4, [1]],
+    ['version', 4, [2]],
     ['contents 0', 5, [0]],
     ['contents 3', 5, [3]],
     ['zeros', 6, [1]],
@@ -167,7 +167,7 @@ describe('pack', () => {
 
   test.each([
     ['magic', 0, [0]],
-    ['version', 4, [1]],
+    ['version', 4, [2]],
     ['count that does not fit the file', 8, uint32(3)],
     ['count over the limit', 8, uint32(65_537)],
     ['offset of the entries', 16, uint32(65)],

@@ -44,7 +44,7 @@ const common = {
 };
 const repositoryFile = newRepositoryFile(repositoryId('main'), 'ab'.repeat(16), '2026-11-24T16:00:00.000Z');
 const head: Head = {
-  format: 0,
+  format: 1,
   restorePointId: id,
   openedAt: '2026-11-24T16:00:01.000Z',
   spec: {
@@ -71,7 +71,7 @@ const head: Head = {
   ],
 };
 const manifest: Manifest = {
-  format: 0,
+  format: 1,
   repository: repositoryId('main'),
   restorePointId: id,
   ...common,
@@ -119,7 +119,7 @@ const manifest: Manifest = {
   ledgerDigest: '3f'.repeat(32),
   suspect: false,
 };
-const tombstone: Tombstone = { format: 0, restorePointId: id, run, abortedAt: '2026-11-24T16:00:09.000Z' };
+const tombstone: Tombstone = { format: 1, restorePointId: id, run, abortedAt: '2026-11-24T16:00:09.000Z' };
 
 const codeOf = (work: () => unknown): string | undefined => {
   try {
@@ -206,7 +206,8 @@ const set =
 
 describe('limits, each named', () => {
   test.each([
-    ['format', 1],
+    ['format', 2],
+    ['format', 0],
     ['restorePointId', 'xyz'],
     ['repository', 5],
     ['vm.name', null],
@@ -257,7 +258,8 @@ describe('limits, each named', () => {
 describe('repository.json', () => {
   const text = (change: Record<string, unknown>): string => canonicalJson({ ...repositoryFile, ...change });
   test.each([
-    ['a higher format', { format: 1 }, 'REPOSITORY_NEWER'],
+    ['a higher format', { format: 2 }, 'REPOSITORY_NEWER'],
+    ['the format before the first', { format: 0 }, 'REPOSITORY_OLDER'],
     ['a feature that must be understood', { features: { must: ['x'], may: [] } }, 'REPOSITORY_NEWER'],
     ['a higher format of another shape', { format: 9, blockSizes: 'all' }, 'REPOSITORY_NEWER'],
     ['a uuid that is none', { uuid: 'x' }, 'REPOSITORY_CORRUPT'],

@@ -60,6 +60,9 @@ export type RepositoryFile = KeyMembers & {
 /** What is read before anything else is known of the rest. */
 const formatAndFeatures = z.object({ format: count, features: z.object({ must: z.array(text) }) });
 
+/** Of a document: it has the number of its repository. */
+const format = z.literal(FORMAT_VERSION);
+
 export const newRepositoryFile = (repository: RepositoryId, uuid: string, createdAt: string): RepositoryFile => ({
   format: FORMAT_VERSION,
   repository,
@@ -84,26 +87,33 @@ export function encodeRepositoryFile(file: RepositoryFile): string {
 }
 
 /**
- * REPOSITORY_NEWER for a higher format or an unknown must-understand feature; REPOSITORY_CORRUPT when unreadable, or when an
- * encrypted one does not match its sum.
+ * REPOSITORY_NEWER for a higher format or an unknown must-understand feature; REPOSITORY_OLDER for format 0;
+ * REPOSITORY_CORRUPT when unreadable, or when an encrypted one does not match its sum.
  */
 export function parseRepositoryFile(json: string, file: string): RepositoryFile {
   const value = json.length <= MAX_REPOSITORY_FILE_BYTES ? parseJson(json) : undefined;
   const head = formatAndFeatures.safeParse(value);
-  const unknown = head.data?.features.must.filter((feature) => !knownFeatures.includes(feature)) ?? [];
-  if (head.success && (head.data.format > FORMAT_VERSION || unknown.length > 0))
-    throw new TidemarkError(
-      'REPOSITORY_NEWER',
-      `${file} needs format ${head.data.format} with features [${head.data.features.must.join(', ')}]`,
-      {
-        file,
-        ...head.data,
-      },
-    );
+  if (head.success) checkIsReadable(head.data, file);
   const parsed = checkShape(repositoryFile, value, file) as unknown as RepositoryFile;
   const fault = keyMembersFault(parsed);
   if (fault !== null) throw new TidemarkError('REPOSITORY_CORRUPT', `${file}: ${fault}`, { file });
   return parsed;
+}
+
+function checkIsReadable({ format, features }: z.infer<typeof formatAndFeatures>, file: string): void {
+  const details = { file, format, features };
+  if (format > FORMAT_VERSION) {
+    const message = `${file} is of format ${format}, and this version knows formats up to ${FORMAT_VERSION}`;
+    throw new TidemarkError('REPOSITORY_NEWER', message, details);
+  }
+  if (format < FORMAT_VERSION) {
+    const message = `${file} is of format ${format}, which was given up before format ${FORMAT_VERSION}`;
+    throw new TidemarkError('REPOSITORY_OLDER', message, details);
+  }
+  const unknown = features.must.filter((feature) => !knownFeatures.includes(feature));
+  if (unknown.length === 0) return;
+  const message = `${file} needs what this version does not know: [${unknown.join(', ')}]`;
+  throw new TidemarkError('REPOSITORY_NEWER', message, details);
 }
 
 function parseJson(json: string): unknown {
@@ -175,7 +185,7 @@ const manifestDisk = z.object({
 const policy = z.enum(['require', 'prefer', 'none']);
 const reached = z.enum(['application', 'filesystem', 'crash']);
 const manifest = z.object({
-  format: count.max(FORMAT_VERSION),
+  format,
   repository: text,
   restorePointId: id128,
   run: text,
@@ -245,7 +255,7 @@ const spec = z.object({
   codec: z.enum(codecs),
 });
 const head = z.object({
-  format: count.max(FORMAT_VERSION),
+  format,
   restorePointId: id128,
   openedAt: text,
   spec,
@@ -278,7 +288,7 @@ export function encodeHead(value: Head): string {
 export const parseHead = (source: string, file: string): Head =>
   checkShape(head, decodeChecked(source, file).value, file) as Head;
 
-const tombstone = z.object({ format: count, restorePointId: id128, run: text, abortedAt: text });
+const tombstone = z.object({ format, restorePointId: id128, run: text, abortedAt: text });
 export type Tombstone = { format: number; restorePointId: RestorePointId; run: RunKey; abortedAt: string };
 
 /** Text of the file. BAD_REQUEST naming the field of what could not be read again. */

@@ -1,7 +1,8 @@
-/** Sizes and limits of format version 0 (FORMAT.md). Bytes unless said otherwise. */
+/** Sizes and limits of format version 1 (FORMAT.md). Bytes unless said otherwise. */
 import { WINDOW_BYTES } from '../domain/extents.ts';
 
-export const FORMAT_VERSION = 0;
+/** Of repository.json and of everything in the repository. Readers of later versions keep reading it. */
+export const FORMAT_VERSION = 1;
 export const RECORD_HEADER_BYTES = 128;
 export const PACK_HEADER_BYTES = 64;
 export const FOOTER_ENTRY_BYTES = 136;

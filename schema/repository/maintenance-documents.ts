@@ -6,7 +6,7 @@ import { decodeChecked, encodeChecked } from './checked-json.ts';
 import { isId128 } from './digest.ts';
 import { FORMAT_VERSION, MAX_DOCUMENT_BYTES, MAX_LOCK_DAYS } from './limits.ts';
 
-const format = z.int().nonnegative().max(FORMAT_VERSION);
+const format = z.literal(FORMAT_VERSION);
 const epoch = z.int().nonnegative();
 const time = z.string().refine((text) => text.length <= 32 && !Number.isNaN(Date.parse(text)), 'a time');
 

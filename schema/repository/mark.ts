@@ -14,7 +14,7 @@ const one = z.object({
   since: text,
 });
 const marks = z.object({
-  format: z.int().nonnegative().max(FORMAT_VERSION),
+  format: z.literal(FORMAT_VERSION),
   restorePointId: z.string().refine(isId128, '32 hex digits'),
   marks: z.array(one).max(16),
 });

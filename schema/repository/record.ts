@@ -73,7 +73,7 @@ function decodeEncryption(bytes: Buffer): RecordEncryption | null | undefined {
   return bytes[20] === 0 && keyId === 0 && isZero(salt) ? null : undefined;
 }
 
-/** The header at the start of `source`, or null when it is not a sound one of version 0. */
+/** The header at the start of `source`, or null when it is not a sound one of version 1. */
 export function decodeRecordHeader(source: Uint8Array): RecordHeader | null {
   if (source.byteLength < RECORD_HEADER_BYTES) return null;
   const bytes = asBuffer(source).subarray(0, RECORD_HEADER_BYTES);

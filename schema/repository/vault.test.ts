@@ -191,7 +191,7 @@ describe('records', () => {
 // ---- documents -----------------------------------------------------------------------------------
 
 const tombstone = {
-  format: 0,
+  format: 1,
   restorePointId: point,
   run: runKey('abcdef012345'),
   abortedAt: '2026-11-24T16:00:09.000Z',
@@ -241,8 +241,8 @@ describe('documents', () => {
   const [first = '', salt = '', content = ''] = lines;
   const other = (hex: string): string => `${hex.startsWith('0') ? '1' : '0'}${hex.slice(1)}`;
   test.each([
-    ['version', withDigest('TMDE 1 tombstone', salt, content)],
-    ['role', withDigest('TMDE 0 head', salt, content)],
+    ['version', withDigest('TMDE 2 tombstone', salt, content)],
+    ['role', withDigest('TMDE 1 head', salt, content)],
     ['salt', withDigest(first, other(salt), content)],
     ['content', withDigest(first, salt, `A${content[0] === 'A' ? 'B' : 'A'}${content.slice(2)}`)],
     ['tag', withDigest(first, salt, `${content.slice(0, -6)}AAAA${content.slice(-2)}`)],
@@ -355,7 +355,7 @@ describe('ledger frames', () => {
 
   test.each([
     ['magic', 0, [0]],
-    ['version', 4, [1]],
+    ['version', 4, [2]],
     ['cipher', 5, [0]],
     ['zeros', 6, [1]],
     ['length too small', 8, [143, 0, 0, 0]],

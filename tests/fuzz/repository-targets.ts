@@ -92,7 +92,7 @@ const documents = [
     seeds: [golden('repository.txt'), golden('encrypted-repository.txt')],
     mend: mendKeys,
     parse: (input) => parseRepositoryFile(textOf(input), FILE),
-    codes: ['REPOSITORY_CORRUPT', 'REPOSITORY_NEWER'],
+    codes: ['REPOSITORY_CORRUPT', 'REPOSITORY_NEWER', 'REPOSITORY_OLDER'],
     maxAllocatedBytes: ITS_BYTES,
     flaw: (value, input) =>
       jsonFlaw(value, textOf(input).trimEnd(), encodeRepositoryFile, (text) => parseRepositoryFile(text, FILE)),

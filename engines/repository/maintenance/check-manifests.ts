@@ -5,7 +5,7 @@ import type { Reason } from '../../../schema/domain/hypervisor.ts';
 import { parseManifest } from '../../../schema/repository/documents.ts';
 import { listedManifest, manifestFile, readDocument } from '../storage/documents.ts';
 import { isReadFailure } from '../storage/files.ts';
-import { layout } from '../storage/layout.ts';
+import { layout, manifestIdOf } from '../storage/layout.ts';
 import type { Parts } from '../restore-point/parts.ts';
 
 /** `name`: of the file, in the store. */
@@ -21,7 +21,7 @@ export async function checkManifests(
 ): Promise<BadManifest[]> {
   const { storage, vault, points } = shelf;
   const bad: BadManifest[] = [];
-  const listed = new Set(await storage.store.list(layout.manifests));
+  const listed = new Set((await storage.store.list(layout.manifests)).filter((name) => manifestIdOf(name) !== null));
   for (const { restorePointId, manifest } of points.sealed.values())
     listed.add(manifestFile(vault, manifest.vm.vmId, restorePointId).file);
   for (const name of listed) {

@@ -3,13 +3,12 @@
  * ledgers and bases; what restores and transfers hold.
  */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
-import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { Manifest } from '../../../schema/domain/restore-point.ts';
 import { parseManifest } from '../../../schema/repository/documents.ts';
 import type { OpenPoint } from '../restore-point/open-point.ts';
 import type { DiskMap } from '../restore-point/page-reader.ts';
 import { listedManifest, readDocument } from '../storage/documents.ts';
-import { layout } from '../storage/layout.ts';
+import { layout, manifestIdOf } from '../storage/layout.ts';
 import { isLocked } from './flags.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
 
@@ -59,8 +58,8 @@ export async function otherManifests(
   const roots = new Set(sealed.map(({ restorePointId }) => restorePointId));
   const found: Manifest[] = [];
   for (const name of await store.list(layout.manifests)) {
-    const id = name.slice(name.lastIndexOf('/') + 1) as RestorePointId;
-    if (roots.has(id)) continue;
+    const id = manifestIdOf(name);
+    if (id === null || roots.has(id)) continue;
     const text = await readDocument(store, vault, listedManifest(name));
     // Removed meanwhile.
     if (text !== null) found.push(parseManifest(text, store.locate(name)).manifest);

@@ -3,7 +3,7 @@ import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { PackContents } from '../../../schema/repository/pack.ts';
 import { recordsOf } from '../index/pack-records.ts';
 import { readClosedPack, readTrashedPack, type PackListing, type PackName } from '../pack/pack-reader.ts';
-import { layout } from '../storage/layout.ts';
+import { layout, manifestIdOf, packIdOf } from '../storage/layout.ts';
 import type { TrashedObject } from '../storage/store.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
 
@@ -14,16 +14,17 @@ export type Trash = { packs: TrashedPack[]; manifests: TrashedManifest[] };
 type Parts = Pick<MaintenanceParts, 'storage' | 'file' | 'seams' | 'turns' | 'records'>;
 
 const shelves: readonly PackContents[] = ['blocks', 'pages'];
-const lastPart = (name: string): string => name.slice(name.lastIndexOf('/') + 1);
 
 /** By epoch. */
 export async function listTrash({ storage }: Pick<Parts, 'storage'>): Promise<Trash> {
   const trash: Trash = { packs: [], manifests: [] };
   for (const { epoch, name } of await storage.store.listTrash()) {
-    const contents = shelves.find((shelf) => name.startsWith(`${layout.shelfOf(shelf)}/`));
-    if (contents) trash.packs.push({ contents, packId: lastPart(name), epoch });
-    else if (name.startsWith(`${layout.manifests}/`))
-      trash.manifests.push({ epoch, name, restorePointId: lastPart(name) as RestorePointId });
+    for (const contents of shelves) {
+      const packId = packIdOf(contents, name);
+      if (packId !== null) trash.packs.push({ contents, packId, epoch });
+    }
+    const restorePointId = manifestIdOf(name);
+    if (restorePointId !== null) trash.manifests.push({ epoch, name, restorePointId });
   }
   return trash;
 }

@@ -1,11 +1,12 @@
 /** Lists the records of packs: closed ones by footer, torn ones by scan; finishes torn packs at start. */
 import { errorCodeOf } from '../../../schema/domain/errors.ts';
 import type { Log } from '../../../schema/domain/seams.ts';
+import { isId128 } from '../../../schema/repository/digest.ts';
 import { PACK_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import { encodeFooter, type PackContents, type PackRecord } from '../../../schema/repository/pack.ts';
 import { encodeRecordHeader } from '../../../schema/repository/record.ts';
 import { isReadFailure } from '../storage/files.ts';
-import { layout } from '../storage/layout.ts';
+import { layout, packIdOf } from '../storage/layout.ts';
 import type { StagingFile } from '../storage/staging.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { StoredFile } from '../storage/store.ts';
@@ -19,8 +20,10 @@ export type PackName = { contents: PackContents; packId: string };
 export async function listClosedPacks({ store }: Storage): Promise<PackName[]> {
   const names: PackName[] = [];
   for (const contents of ['blocks', 'pages'] as const) {
-    for (const name of await store.list(layout.shelfOf(contents)))
-      names.push({ contents, packId: name.slice(name.lastIndexOf('/') + 1) });
+    for (const name of await store.list(layout.shelfOf(contents))) {
+      const packId = packIdOf(contents, name);
+      if (packId !== null) names.push({ contents, packId });
+    }
   }
   return names;
 }
@@ -85,7 +88,7 @@ async function readListing(pack: PackFile & PackIdentity): Promise<PackListing |
  */
 export async function recoverOpenPacks(storage: Storage, uuid: string, log: Log): Promise<PackListing[]> {
   const left: PackListing[] = [];
-  for (const packId of await storage.staging.list(layout.openPacks)) {
+  for (const packId of (await storage.staging.list(layout.openPacks)).filter(isId128)) {
     const listing = await recoverPack(storage, uuid, packId, log);
     if (listing) left.push(listing);
   }

@@ -13,7 +13,7 @@ import {
   tombstoneFile,
   type SealedStorage,
 } from '../storage/documents.ts';
-import { layout } from '../storage/layout.ts';
+import { layout, manifestIdOf } from '../storage/layout.ts';
 import type { DigestIndex } from './digest-index.ts';
 import { loadOpenPoint, type OpenPoint } from './open-point.ts';
 
@@ -52,6 +52,7 @@ async function loadSealed(loading: Loading, points: Points): Promise<void> {
   const { vault, storage } = loading;
   const { store } = storage;
   for (const name of await store.list(layout.manifests)) {
+    if (manifestIdOf(name) === null) continue;
     const path = store.locate(name);
     const found = await orDamaged(loading, points, path, async () => {
       const text = await readDocument(store, vault, listedManifest(name));
@@ -70,7 +71,7 @@ export const outcomeOf = (manifest: Manifest, manifestDigest: string): SealOutco
 async function loadAborted(loading: Loading, points: Points): Promise<void> {
   const { vault, storage } = loading;
   const { staging } = storage;
-  for (const id of await staging.list(layout.aborted)) {
+  for (const id of (await staging.list(layout.aborted)).filter(isId128)) {
     const of = tombstoneFile(id);
     const path = staging.locate(of.file);
     const found = await orDamaged(loading, points, path, async () => {

@@ -1,5 +1,6 @@
 /** What each thing of a repository is called (FORMAT.md, "Layout"): names in its staging area and its store. */
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
+import { isId128 } from '../../../schema/repository/digest.ts';
 import type { VmKey } from '../../../schema/repository/names.ts';
 import type { PackContents } from '../../../schema/repository/pack.ts';
 
@@ -41,3 +42,19 @@ export const layout = {
   manifestFolder,
   manifest: (vm: VmKey, id: RestorePointId): string => `${manifestFolder(vm)}/${id}`,
 };
+
+// Whatever else somebody puts into a repository's folders is not ours: it is neither read nor removed.
+
+/** The pack that a listing names; null for what is no closed pack. */
+export function packIdOf(contents: PackContents, name: string): string | null {
+  const packId = name.slice(name.lastIndexOf('/') + 1);
+  return isId128(packId) && name === layout.closedPack(contents, packId) ? packId : null;
+}
+
+/** The restore point whose manifest a listing names; null for what is no manifest. */
+export function manifestIdOf(name: string): RestorePointId | null {
+  const [folder, , id, more] = name.split('/');
+  return folder === layout.manifests && id !== undefined && isId128(id) && more === undefined
+    ? (id as RestorePointId)
+    : null;
+}
