@@ -1,11 +1,13 @@
-import { defineConfig } from 'vitest/config';
+import { configDefaults, defineConfig } from 'vitest/config';
 import { compileCacheFolder } from './setup/locate.mjs';
 import { SideBySide } from './tests/side-by-side.ts';
+import { leftToOthers } from './tests/taking-turns.ts';
 
 // Tests start hundreds of processes and threads: compiled once, each is up in half the time. Threads take it only from a
 // process that had it from its start.
 process.env['NODE_COMPILE_CACHE'] ??= compileCacheFolder();
-const fork = { pool: 'forks' as const, environment: 'node' as const };
+const exclude = [...configDefaults.exclude, ...leftToOthers(process.env)];
+const fork = { pool: 'forks' as const, environment: 'node' as const, exclude };
 
 /** Unit and contract tests lie beside what they test; whole-product tests lie in tests/. */
 export default defineConfig({

@@ -3,16 +3,26 @@
  * A check (formatter, linter, types, layers) counts as one test. Arguments are passed on to vitest.
  */
 import { spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { leftToOthers, turnOf } from './taking-turns.ts';
 
+/** TIDEMARK_TEST_SEED repeats a run. */
+const seed = Number(process.env['TIDEMARK_TEST_SEED'] ?? randomInt(1, 2 ** 31));
+const isWhole = process.argv.length === 2;
+const turn = isWhole ? turnOf(seed) : {};
 const root = path.resolve(import.meta.dirname, '..');
 const bin = (name: string): string => path.join(root, 'node_modules/.bin', name);
 const sources = ['schema', 'engines', 'activities', 'workflows', 'workers', 'cli', 'tests'];
 
 function run(command: string, args: string[]): Promise<boolean> {
-  const environment = { ...process.env, PATH: `${path.join(root, 'node_modules/.bin')}:${process.env['PATH']}` };
+  const environment = {
+    ...process.env,
+    ...turn,
+    PATH: `${path.join(root, 'node_modules/.bin')}:${process.env['PATH']}`,
+  };
   return new Promise((resolve) => {
     const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'], env: environment });
     child.once('error', () => resolve(false));
@@ -45,6 +55,9 @@ async function vitest(folder: string): Promise<Tally> {
   return { passed: counts.numPassedTests, failed, skipped: counts.numPendingTests };
 }
 
+const left = leftToOthers({ ...process.env, ...turn });
+if (left.length > 0)
+  console.log(`left to other runs (TIDEMARK_TEST_ALL=1 plays all):\n${left.map((file) => `  ${file}\n`).join('')}`);
 const folder = await mkdtemp(path.join(tmpdir(), 'tidemark-test-'));
 const tallies = [
   await check('format', 'prettier', ['--check', '--log-level', 'warn', '.']),
