@@ -86,15 +86,23 @@ describe.each([
     const failures: { start: Moment; point: number }[] = [];
     for (const start of recorded.starts.filter(({ step }) => !step.isEnd && step.name !== 'open'))
       for (let point = await after.countPoints(start); point > 0; point -= 1) failures.push({ start, point });
-    for (const { start, point } of sampled(failures, share.failures)) {
-      for (const what of ['EIO', 'ENOSPC'] as const) {
-        try {
-          await after.goOnAfterFailure(start, point, what);
-        } catch (error) {
-          throw new Error(`call ${point} of ${start.step.name}, ${what}: ${String(error)}`, { cause: error });
-        }
+    for (const { start, point } of sampled(failures, share.failures)) await failOne(start, point);
+  });
+
+  async function failOne(start: Moment, point: number): Promise<void> {
+    for (const what of ['EIO', 'ENOSPC'] as const) {
+      try {
+        await after.goOnAfterFailure(start, point, what);
+      } catch (error) {
+        throw new Error(`call ${point} of ${start.step.name}, ${what}: ${String(error)}`, { cause: error });
       }
     }
+  }
+
+  test.each(secret === null ? ['bring back 3'] : [])('%s, when its last calls fail', async (name) => {
+    const start = recorded.starts.find(({ step }) => step.name === name)!;
+    const points = await after.countPoints(start);
+    for (let point = points; point > points - 3; point -= 1) await failOne(start, point);
   });
 
   test.each(secret === null ? KEPT_STEPS : [])('%s, killed at a rename', async (name) => {

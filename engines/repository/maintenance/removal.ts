@@ -41,18 +41,19 @@ export async function removeRestorePoint(
     if (parts.flags.hasLocks()) await protect([name], false);
     await parts.storage.store.moveToTrash({ epoch: state.epoch(), name });
   } catch (error) {
-    if (await isThere(parts, name)) points.sealed.set(id, sealed);
+    // Where that cannot be told: rather one too many than one too few.
+    if ((await isThere(parts, name)) !== false) points.sealed.set(id, sealed);
     throw error;
   }
   parts.seams.log.info('restore point removed', { restorePointId: id, epoch: state.epoch() });
   return outcome;
 }
 
-async function isThere({ storage }: MaintenanceParts, name: string): Promise<boolean> {
-  // Not known: rather one too many than one too few.
+/** Null: that cannot be told. */
+async function isThere({ storage }: MaintenanceParts, name: string): Promise<boolean | null> {
   const file = await storage.store.open(name).catch(() => undefined);
   await file?.close().catch(() => undefined);
-  return file !== null;
+  return file === undefined ? null : file !== null;
 }
 
 function checkRemovable(parts: MaintenanceParts, manifest: Manifest, nowMs: number | null, last: boolean): void {
@@ -88,7 +89,7 @@ function isLastGood({ points, stateOf }: MaintenanceParts, { restorePointId, lin
 async function confirmTrashed(parts: MaintenanceParts, id: RestorePointId): Promise<boolean> {
   const trashed = await findTrashed(parts, id);
   if (!trashed) return false;
-  if (!(await isThere(parts, trashed.name))) await parts.storage.store.moveToTrash(trashed);
+  if ((await isThere(parts, trashed.name)) === false) await parts.storage.store.moveToTrash(trashed);
   return true;
 }
 
@@ -112,7 +113,13 @@ export async function restoreFromTrash(parts: MaintenanceParts, id: RestorePoint
     throw new TidemarkError('RESTORE_POINT_NOT_FOUND', `no restore point ${id} in the trash`, { restorePointId: id });
   const sealed = await readTrashedManifest(parts, trashed);
   for (const disk of sealed.manifest.disks) await bringBackMap(parts, id, disk);
-  await parts.storage.store.restoreFromTrash(trashed);
+  try {
+    await parts.storage.store.restoreFromTrash(trashed);
+  } catch (error) {
+    // It may have been moved, not durably: said again it is confirmed. In the trash nobody would find it.
+    if ((await isThere(parts, trashed.name)) === true) parts.points.sealed.set(id, sealed);
+    throw error;
+  }
   parts.points.sealed.set(id, sealed);
   parts.seams.log.info('restore point brought back', { restorePointId: id });
   return sealed;
