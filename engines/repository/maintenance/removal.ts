@@ -11,7 +11,7 @@ import { listedManifest } from '../storage/documents.ts';
 import { isLocked } from './flags.ts';
 import { manifestNameOf, type Protect } from './locks.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
-import { bringBackFor, keyOf, listTrash, type TrashedManifest } from './trash.ts';
+import { bringBackFor, keyOf, listTrash, moveBack, type TrashedManifest } from './trash.ts';
 import { newSeenPages, walkMap } from './walk-map.ts';
 
 /** `last`: also the newest good one of its lineage: the VM is not needed any more. */
@@ -41,19 +41,18 @@ export async function removeRestorePoint(
     if (parts.flags.hasLocks()) await protect([name], false);
     await parts.storage.store.moveToTrash({ epoch: state.epoch(), name });
   } catch (error) {
-    // Where that cannot be told: rather one too many than one too few.
-    if ((await isThere(parts, name)) !== false) points.sealed.set(id, sealed);
+    if (await isThere(parts, name)) points.sealed.set(id, sealed);
     throw error;
   }
   parts.seams.log.info('restore point removed', { restorePointId: id, epoch: state.epoch() });
   return outcome;
 }
 
-/** Null: that cannot be told. */
-async function isThere({ storage }: MaintenanceParts, name: string): Promise<boolean | null> {
+async function isThere({ storage }: MaintenanceParts, name: string): Promise<boolean> {
+  // Not known: rather one too many than one too few.
   const file = await storage.store.open(name).catch(() => undefined);
   await file?.close().catch(() => undefined);
-  return file === undefined ? null : file !== null;
+  return file !== null;
 }
 
 function checkRemovable(parts: MaintenanceParts, manifest: Manifest, nowMs: number | null, last: boolean): void {
@@ -89,7 +88,7 @@ function isLastGood({ points, stateOf }: MaintenanceParts, { restorePointId, lin
 async function confirmTrashed(parts: MaintenanceParts, id: RestorePointId): Promise<boolean> {
   const trashed = await findTrashed(parts, id);
   if (!trashed) return false;
-  if ((await isThere(parts, trashed.name)) === false) await parts.storage.store.moveToTrash(trashed);
+  if (!(await isThere(parts, trashed.name))) await parts.storage.store.moveToTrash(trashed);
   return true;
 }
 
@@ -113,13 +112,7 @@ export async function restoreFromTrash(parts: MaintenanceParts, id: RestorePoint
     throw new TidemarkError('RESTORE_POINT_NOT_FOUND', `no restore point ${id} in the trash`, { restorePointId: id });
   const sealed = await readTrashedManifest(parts, trashed);
   for (const disk of sealed.manifest.disks) await bringBackMap(parts, id, disk);
-  try {
-    await parts.storage.store.restoreFromTrash(trashed);
-  } catch (error) {
-    // It may have been moved, not durably: said again it is confirmed. In the trash nobody would find it.
-    if ((await isThere(parts, trashed.name)) === true) parts.points.sealed.set(id, sealed);
-    throw error;
-  }
+  await moveBack(parts, trashed);
   parts.points.sealed.set(id, sealed);
   parts.seams.log.info('restore point brought back', { restorePointId: id });
   return sealed;
