@@ -50,12 +50,12 @@ export async function openRepository(options: RepositoryOptions): Promise<Reposi
 }
 
 async function serve(options: RepositoryOptions, { file, keys, release }: ClaimedRepository): Promise<Repository> {
-  const { storage, indexFolder, seams } = options;
+  const { storage, indexFolder, indexDeltaEntries: deltaEntries, seams } = options;
   const laneKeys = keys?.vault ?? null;
   const vault = openVault(laneKeys, seams.random);
   const left = await recoverOpenPacks(storage, file.uuid, seams.log);
   const damaged = await openDamageList({ staging: storage.staging, log: seams.log });
-  const records = await loadIndex({ storage, file, indexFolder, seams }, left, placesOf(damaged));
+  const records = await loadIndex({ storage, file, indexFolder, deltaEntries, seams }, left, placesOf(damaged));
   const points = await loadPoints({
     storage,
     vault,

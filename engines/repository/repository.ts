@@ -24,6 +24,7 @@ import type { RestoreSource, Seams, TransferRegistrar } from '../../schema/domai
 import type { DeclaredDisk } from '../../schema/repository/documents.ts';
 import type { VaultKeys } from '../../schema/repository/keys.ts';
 import type { Secret } from '../../schema/repository/secrets.ts';
+import type { IndexFolder } from './index/index-folder.ts';
 import type { PackWorker } from './maintenance/pack-worker.ts';
 import type { LongWork } from './maintenance/long-work.ts';
 import type { CollectOptions } from './maintenance/collect.ts';
@@ -39,7 +40,9 @@ export type RepositoryOptions = {
   /** Of an encrypted one; a new one with it is made encrypted. Null: it is, or will be, plain. */
   secret: Secret | null;
   /** For the index, a cache: may be lost at any time. */
-  indexFolder: string;
+  indexFolder: string | IndexFolder;
+  /** Records that are kept in memory before they go into the index's folder; for tests, which have few. */
+  indexDeltaEntries?: number;
   seams: Seams;
   /** The lanes' packs become closed ones: only those are checked and collected. */
   closePacks?: () => Promise<void>;

@@ -18,7 +18,8 @@ import { DELTA_ENTRIES, Upkeep, type PackShelf } from './upkeep.ts';
 
 export type IndexOwner = {
   storage: Storage;
-  indexFolder: string;
+  indexFolder: string | IndexFolder;
+  deltaEntries?: number | undefined;
   file: RepositoryFile;
   seams: Pick<Seams, 'log' | 'random'>;
 };
@@ -44,7 +45,9 @@ export function loadIndex(
     read: (name) => readClosedPack(storage, file.uuid, name, seams.log),
   };
   const { uuid, generation } = file;
-  return openIndex({ folder: openIndexFolder(owner.indexFolder), shelf, uuid, generation, seams, left, damaged });
+  const { indexFolder, deltaEntries } = owner;
+  const folder = typeof indexFolder === 'string' ? openIndexFolder(indexFolder) : indexFolder;
+  return openIndex({ folder, shelf, uuid, generation, seams, left, damaged, deltaEntries });
 }
 
 export type IndexOptions = {
@@ -56,7 +59,7 @@ export type IndexOptions = {
   left?: readonly PackListing[];
   damaged?: Iterable<DamagedPlace>;
   /** Entries at which the delta becomes a segment. */
-  deltaEntries?: number;
+  deltaEntries?: number | undefined;
 };
 
 export async function openIndex(options: IndexOptions): Promise<OpenIndex> {

@@ -21,8 +21,8 @@ const PACKS_PER_MESSAGE = 1024;
 const SMALLEST_TIER = 32;
 /** A process may die at any time, and the next one has to read as many packs at once. */
 const PACKS_WORTH_KEEPING = 1024;
-/** At its end a process keeps what is more than this. */
-const ENTRIES_WORTH_KEEPING = DELTA_ENTRIES / 16;
+/** At its end a process keeps what is more than this share of a delta. */
+const SHARE_WORTH_KEEPING = 1 / 16;
 
 /** The packs that the index is of. */
 export type PackShelf = {
@@ -105,7 +105,8 @@ export class Upkeep {
     await this.idle();
     this.#isStopped = false;
     const { delta, isWhole } = this.#state;
-    if (isWhole && (delta.count >= ENTRIES_WORTH_KEEPING || this.#hasManyPacks())) await this.flush();
+    const worthKeeping = this.#options.deltaEntries * SHARE_WORTH_KEEPING;
+    if (isWhole && (delta.count >= worthKeeping || this.#hasManyPacks())) await this.flush();
     for (const segment of this.#state.segments) await segment.release();
   }
 

@@ -11,7 +11,7 @@ import { listedManifest } from '../storage/documents.ts';
 import { isLocked } from './flags.ts';
 import { manifestNameOf, type Protect } from './locks.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
-import { bringBackFor, keyOf, listTrash, type TrashedManifest } from './trash.ts';
+import { bringBackFor, keyOf, listTrash, moveBack, type TrashedManifest } from './trash.ts';
 import { newSeenPages, walkMap } from './walk-map.ts';
 
 /** `last`: also the newest good one of its lineage: the VM is not needed any more. */
@@ -31,7 +31,7 @@ export async function removeRestorePoint(
   const { nowMs, doubt } = await parts.time.read();
   const until = doubt === null && nowMs !== null ? new Date(nowMs + parts.graceMs).toISOString() : null;
   const outcome = { restorePointId: id, removed: true, trashedUntil: until };
-  if (!points.sealed.has(id) && (await findTrashed(parts, id))) return outcome;
+  if (!points.sealed.has(id) && (await confirmTrashed(parts, id))) return outcome;
   // Nothing is awaited from the last question to the moment from which nobody finds it.
   const sealed = requireSealed(points, id);
   checkRemovable(parts, sealed.manifest, nowMs, last);
@@ -84,6 +84,14 @@ function isLastGood({ points, stateOf }: MaintenanceParts, { restorePointId, lin
   return newest?.restorePointId === restorePointId;
 }
 
+/** Whether it is in the trash; then durably: whoever moved it there may have died, or failed, before that was. */
+async function confirmTrashed(parts: MaintenanceParts, id: RestorePointId): Promise<boolean> {
+  const trashed = await findTrashed(parts, id);
+  if (!trashed) return false;
+  if (!(await isThere(parts, trashed.name))) await parts.storage.store.moveToTrash(trashed);
+  return true;
+}
+
 async function findTrashed(parts: MaintenanceParts, id: RestorePointId): Promise<TrashedManifest | undefined> {
   return (await listTrash(parts)).manifests.findLast(({ restorePointId }) => restorePointId === id);
 }
@@ -94,13 +102,17 @@ async function findTrashed(parts: MaintenanceParts, id: RestorePointId): Promise
  */
 export async function restoreFromTrash(parts: MaintenanceParts, id: RestorePointId): Promise<SealOutcome> {
   const known = parts.points.sealed.get(id);
-  if (known) return known;
+  if (known) {
+    // Whoever brought it back may have died before that was durable.
+    await parts.storage.store.confirm(manifestNameOf(parts, known));
+    return known;
+  }
   const trashed = await findTrashed(parts, id);
   if (!trashed)
     throw new TidemarkError('RESTORE_POINT_NOT_FOUND', `no restore point ${id} in the trash`, { restorePointId: id });
   const sealed = await readTrashedManifest(parts, trashed);
   for (const disk of sealed.manifest.disks) await bringBackMap(parts, id, disk);
-  await parts.storage.store.restoreFromTrash(trashed);
+  await moveBack(parts, trashed);
   parts.points.sealed.set(id, sealed);
   parts.seams.log.info('restore point brought back', { restorePointId: id });
   return sealed;

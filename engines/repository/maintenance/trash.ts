@@ -38,11 +38,21 @@ export const objectOf = ({ contents, packId, epoch }: TrashedPack): TrashedObjec
 export const readTrashed = ({ storage, file, seams }: Parts, pack: TrashedPack): Promise<PackListing | null> =>
   readTrashedPack(storage, file.uuid, pack, seams.log);
 
+/** When it fails half-way it lies in the trash again: that is where this process looks for it. */
+export async function moveBack({ storage: { store } }: Pick<Parts, 'storage'>, object: TrashedObject): Promise<void> {
+  try {
+    await store.restoreFromTrash(object);
+  } catch (error) {
+    await store.moveToTrash(object).catch(() => undefined);
+    throw error;
+  }
+}
+
 /** Whether it is back, its records found. */
 export function bringPackBack(parts: Parts, pack: TrashedPack): Promise<boolean> {
   const { storage, file, seams, records, turns } = parts;
   return turns.take('trash', async () => {
-    await storage.store.restoreFromTrash(objectOf(pack));
+    await moveBack(parts, objectOf(pack));
     const listing = await readClosedPack(storage, file.uuid, pack, seams.log);
     if (!listing) return false;
     records.returnPack(pack.packId, recordsOf(listing));
