@@ -6,20 +6,13 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { actOnSimulated, readSimulated } from '../../engines/hypervisors/simulated/model.ts';
 import { listEvents } from '../../schema/catalog/events.ts';
 import { listLeases, listRequests } from '../../schema/catalog/leases.ts';
-import { loadSession, type SessionWithRows } from '../../schema/catalog/sessions.ts';
 import type { JobConfig, RepositoryConfig } from '../../schema/domain/configuration.ts';
-import { diskKey, jobId, restorePointId, sessionId, type DiskKey } from '../../schema/domain/ids.ts';
-import { controlQueue } from '../../schema/domain/queues.ts';
-import {
-  backupSessionWorkflowId,
-  restoreSessionWorkflowId,
-  type BackupSessionInput,
-  type RestoreSessionInput,
-} from '../../schema/domain/sessions.ts';
+import { diskKey, jobId, type DiskKey } from '../../schema/domain/ids.ts';
 import { parseRepositoryFile } from '../../schema/repository/documents.ts';
 import { unlock } from '../../schema/repository/keys.ts';
 import { imageHost, imageVm, MIB, repository, simulatedDisk, simulatedHost, simulatedVm } from '../fixtures/machine.ts';
 import { secretsIn } from '../fixtures/repository/keys.ts';
+import { sessionsOf } from '../fixtures/whole-sessions.ts';
 import { startWholeStack, type WholeStack } from '../fixtures/whole-stack.ts';
 
 /** What the two jobs have in common. */
@@ -59,40 +52,7 @@ beforeAll(async () => {
 });
 afterAll(() => whole?.close());
 
-let count = 0;
-async function backUp(job: JobConfig): Promise<SessionWithRows> {
-  const input: BackupSessionInput = {
-    version: 1,
-    sessionId: sessionId(`s${(count += 1)}`),
-    jobId: job.jobId,
-    startedBy: 'manual',
-    nominalTime: null,
-    retryOf: null,
-  };
-  const workflowId = backupSessionWorkflowId(job.jobId, input.sessionId);
-  await whole.client.workflow.execute('backupSession', { workflowId, taskQueue: controlQueue, args: [input] });
-  return (await loadSession(whole.db, input.sessionId))!;
-}
-
-async function restore(point: string, name: string, format: 'raw' | 'qcow2'): Promise<Buffer> {
-  const input: RestoreSessionInput = {
-    version: 1,
-    sessionId: sessionId(`r${(count += 1)}`),
-    restorePointId: restorePointId(point),
-    disks: null,
-    format,
-    folder: whole.machine.folders.restores,
-    name,
-    proxyId: null,
-  };
-  const workflowId = restoreSessionWorkflowId(input.sessionId);
-  await whole.client.workflow.execute('restoreSession', { workflowId, taskQueue: controlQueue, args: [input] });
-  expect(await loadSession(whole.db, input.sessionId)).toMatchObject({ state: 'Stopped', result: 'Success' });
-  const file = path.join(input.folder, `${name}-d0.${format}`);
-  if (format === 'raw') return await readFile(file);
-  execFileSync('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', file, `${file}.raw`]);
-  return await readFile(`${file}.raw`);
-}
+const { backUp, restore } = sessionsOf(() => whole);
 
 async function nothingLeft(): Promise<void> {
   expect(await listLeases(whole.db)).toEqual([]);
