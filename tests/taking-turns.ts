@@ -7,6 +7,8 @@ const files = [
   'tests/end-to-end/bad-guest.test.ts',
   'tests/crash/frozen-guest.test.ts',
   'tests/crash/everything-killed.test.ts',
+  'workers/workers.test.ts',
+  'cli/commands/repository.test.ts',
   'cli/commands/session-away.test.ts',
   'tests/end-to-end/control-plane.test.ts',
   'engines/hypervisors/qemu/worker-death.test.ts',
