@@ -152,5 +152,5 @@ async function measure(run: MaintenanceRun): Promise<string> {
   await record(run, { step: 'statistics', statistics, space });
   const { restorePoints, vms, logicalBytes, storedBytes } = statistics;
   const free = space === null ? '' : `; ${formatBytes(space.freeBytes)} of ${formatBytes(space.totalBytes)} are free`;
-  return `${restorePoints} restore points of ${vms} VMs: ${formatBytes(logicalBytes)} in ${formatBytes(storedBytes)}${free}`;
+  return `${restorePoints} restore points, VMs: ${vms}, ${formatBytes(logicalBytes)} in ${formatBytes(storedBytes)}${free}`;
 }

@@ -280,7 +280,7 @@ describe('figures', () => {
     const stats = await tidemark('repository', 'stats', 'main');
     expect(stats.exitCode).toBe(3);
     expect(stats.output).toMatch(
-      /^repository main\nrestore points: +6 of 1 VMs\n[^]*free: +40 B of 1000 B \(4\.0 %\)\n/,
+      /^repository main\nrestore points: +6; VMs: 1\n[^]*free: +40 B of 1000 B \(4\.0 %\)\n/,
     );
     expect(stats.output).toMatch(/\nvm1 +6 +6\.0 MiB +3\.0 MiB +1 B\n/);
     expect(stats.errors).toContain('warning: repository main has 40 B (4.0 %) free, less than 5 %');

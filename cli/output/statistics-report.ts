@@ -20,7 +20,7 @@ const ratio = (from: number, to: number): string => (to === 0 ? '' : `, ${(from 
 export function renderStatistics(statistics: RepositoryStatistics, space: RepositorySpace | null): string {
   const { restorePoints, vms, logicalBytes, deduplicatedBytes, storedBytes, deadBytes, trashBytes, byVm } = statistics;
   const lines: [string, string][] = [
-    ['restore points', `${restorePoints} of ${vms} VMs`],
+    ['restore points', `${restorePoints}; VMs: ${vms}`],
     ['logical', `${formatBytes(logicalBytes)}: their disks without zeros and holes`],
     ['after deduplication', `${formatBytes(deduplicatedBytes)}${ratio(logicalBytes, deduplicatedBytes)}`],
     ['stored', `${formatBytes(storedBytes)} after compression${ratio(deduplicatedBytes, storedBytes)}`],

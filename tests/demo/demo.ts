@@ -34,7 +34,7 @@ type Shown = { manifest: { consistency: { frozenMs: number | null } } };
 
 let step = 0;
 const say = (text: string): void => console.log(text);
-const next = (text: string): void => say(`\n[${(step += 1)}/8] ${text}`);
+const next = (text: string): void => say(`\n[${(step += 1)}/9] ${text}`);
 
 async function inGuest<T>(world: World, script: string, read: (output: string) => T): Promise<T> {
   const agent = await world.agent();
@@ -152,6 +152,10 @@ async function play(world: World, keep: boolean): Promise<void> {
   await restoreAndCompare(world, full);
   next('restoring the second restore point, and comparing');
   await restoreAndCompare(world, incremental);
+
+  next('checking every byte that the repository holds');
+  const code = await world.show('repository', 'check', 'main', '--full');
+  if (code !== 0) throw new Error(`the check ended with exit code ${code}`);
 
   next('result');
   showTable(
