@@ -102,7 +102,7 @@ describe('repositoryMaintenance', () => {
       '| retention | done | 3 restore points went to the trash, 3 stay |',
       '| collection | done | 2 packs to the trash, 1 of them rewritten; 1 removed for good (2.0 KiB); 10 B that nothing needs are left |',
       '| check | done | 2 packs, 3 restore points, 4.0 KiB read: no damage |',
-      '| statistics | done | 3 restore points of 1 VMs: 4.0 KiB in 1.0 KiB; 100 B of 1000 B are free |',
+      '| statistics | done | 3 restore points, VMs: 1, 4.0 KiB in 1.0 KiB; 100 B of 1000 B are free |',
     ]);
   });
 
