@@ -20,8 +20,8 @@ const KEPT_STEPS = ['remove 1', 'bring back 3'];
 
 /** One case of `share` is played, of those with one index only `fewer`: no multiple of the number of indexes. */
 describe.each([
-  { what: 'plain', secret: null, share: { cases: 79, fewer: 31, failures: 47 } },
-  { what: 'encrypted', secret: KEY_FILE, share: { cases: null, fewer: 61, failures: 151 } },
+  { what: 'plain', secret: null, share: { cases: 113, fewer: 41, failures: 67 } },
+  { what: 'encrypted', secret: KEY_FILE, share: { cases: null, fewer: 83, failures: 151 } },
 ])('$what', ({ secret, share }) => {
   const recorded = new RecordedCare(secret);
   const after = new AfterCare(recorded);
