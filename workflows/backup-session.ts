@@ -8,6 +8,7 @@ import {
   CancelledFailure,
   condition,
   isCancellation,
+  patched,
   setHandler,
   upsertSearchAttributes,
   workflowInfo,
@@ -113,7 +114,7 @@ async function conclude(run: SessionRun, error: SessionErrorView | null): Promis
   const { sessionId } = run.input;
   const unprocessed = run.vms.filter((vm) => !run.results.has(vm.vm.vmId)).map(({ vm }) => vm);
   if (unprocessed.length > 0) await say('recordUnprocessed', { queue: controlQueue })({ sessionId, vms: unprocessed });
-  await retainAfter(run);
+  if (patched('session-retention')) await retainAfter(run);
   const failure = error ?? whyFailed(run, unprocessed.length);
   const result = failure ? 'Failed' : resultOf(run);
   run.end(result, failure);

@@ -70,7 +70,8 @@ async function takeStep(run: MaintenanceRun, step: MaintenanceStep): Promise<voi
 }
 
 async function conclude(run: MaintenanceRun, lease: RepositoryLease): Promise<MaintenanceResult> {
-  await lease.giveBack();
+  // The sweep frees what is not given back; what was found must be told.
+  await lease.giveBack().catch((error: unknown) => run.note({ level: 'warning', ...viewOf(error) }));
   run.leaveOutTheRest();
   const { findings, error } = run;
   const { sessionId } = run.input;

@@ -77,7 +77,7 @@ describe('the secret', () => {
     await plain.close();
     await expect(openWith(KEY_FILE)).rejects.toMatchObject(codes('NOT_ENCRYPTED'));
     await rm(world.folder, { recursive: true });
-    await world.reopen();
+    await world.reopen({ loseIndex: true });
   });
 
   test('a passphrase opens what was made with it', async () => {
@@ -87,7 +87,7 @@ describe('the secret', () => {
     const repository = await openWith(PASSPHRASE);
     expect(repository.laneKeys?.dataKeys.map(({ id }) => id)).toEqual([1, 2]);
     await repository.close();
-    await world.reopen();
+    await world.reopen({ loseIndex: true });
   });
 
   test('weak ones make no repository', async () => {
@@ -95,7 +95,7 @@ describe('the secret', () => {
     await rm(world.folder, { recursive: true });
     await expect(openWith({ kind: 'passphrase', passphrase: '1234567' })).rejects.toMatchObject(codes('BAD_REQUEST'));
     expect(await readdir(world.folder)).not.toContain('repository.json');
-    await world.reopen();
+    await world.reopen({ loseIndex: true });
   });
 });
 

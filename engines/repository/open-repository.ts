@@ -32,6 +32,7 @@ import { createReliance } from './restore-point/reliance.ts';
 import { createRegistrar } from './restore-point/registrar.ts';
 import { createRestoreSource } from './restore-point/restore-source.ts';
 import { sealRestorePoint } from './restore-point/seal.ts';
+import { openMemory } from './index/remembered-repository.ts';
 import { claimRepository, type ClaimedRepository } from './storage/claim-repository.ts';
 import { createTurns } from './storage/turns.ts';
 
@@ -40,8 +41,10 @@ import { createTurns } from './storage/turns.ts';
  * NOT_ENCRYPTED, TAMPERED; STORAGE_ERROR. What a process before this one was killed over is taken up: packs, index, open restore points with their windows and fences.
  */
 export async function openRepository(options: RepositoryOptions): Promise<Repository> {
-  const claimed = await claimRepository(options.storage.staging, options);
+  const memory = openMemory(options.indexFolder);
+  const claimed = await claimRepository(options.storage.staging, options, await memory.recall());
   try {
+    await memory.keep(claimed.file.uuid, options.seams.log);
     return await serve(options, claimed);
   } catch (error) {
     claimed.release();

@@ -91,7 +91,7 @@ test('a lost catalog comes back from the repository alone, and the next session 
   expect(outcomes).toMatchObject([{ step: 'import', counts: { restorePoints: 2, added: 2, sessionsAdded: 2 } }]);
   await write(5 * MIB);
   await take('cbt');
-  const ids = (await listRestorePoints(whole.db)).map(({ restorePointId }) => restorePointId as string);
+  const ids = (await listRestorePoints(whole.db)).map(({ restorePointId }) => restorePointId);
   expect(ids.toSorted()).toEqual(taken.map(({ id }) => id).toSorted());
   await expectAllRestored('imported');
 });

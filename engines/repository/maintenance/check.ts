@@ -9,7 +9,7 @@ import type { CheckReport, CheckRequest } from '../../../schema/domain/maintenan
 import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import { recordsOf } from '../index/pack-records.ts';
 import { listClosedPacks, readClosedPack, type PackName } from '../pack/pack-reader.ts';
-import { layout } from '../storage/layout.ts';
+import { layout, manifestIdOf } from '../storage/layout.ts';
 import { checkManifests, type BadManifest } from './check-manifests.ts';
 import { isMissing, nowhereOf, reportDamages } from './check-report.ts';
 import type { CheckParts } from './check-parts.ts';
@@ -19,6 +19,7 @@ import type { LongWork } from './long-work.ts';
 import { createPackPresence, type PackPresence } from './pack-presence.ts';
 import { packWorkerOf } from './pack-worker.ts';
 import { packsOfPoints } from './packs-of-points.ts';
+import { takeUpManifests } from './take-up-manifests.ts';
 import { createTeller } from './progress.ts';
 import { listTrash } from './trash.ts';
 import { verifyDue, type Verified } from './verify-due.ts';
@@ -40,6 +41,7 @@ type Run = { parts: CheckParts; request: CheckRequest; work: LongWork; scope: Sc
  */
 export async function checkRepository(parts: CheckParts, request: CheckRequest, work: LongWork): Promise<CheckReport> {
   const before = new Set(parts.damages.list.lines());
+  await takeUpManifests(parts);
   const scope = scopeOf(parts, request);
   const run = { parts, request, work, scope, presence: createPackPresence(parts) };
   const manifests = await checkManifests(parts, scope.has, work.signal);
@@ -49,9 +51,9 @@ export async function checkRepository(parts: CheckParts, request: CheckRequest, 
   await takeBack(parts, packs);
   await run.presence.lookAtAll(packs, work.signal);
   const verified = request.depth === 'quick' ? null : await verify(run, request.depth, packs);
-  const judgement = await judge(run, verified, manifests);
+  const judgement = await judge(run, manifests);
   const marks = await markPoints(parts, judgement, manifests);
-  if (scope.isWhole) await forgetGone(parts, packs, judgement, manifests);
+  if (scope.isWhole) await forgetGone(parts, packs, judgement);
   await parts.damages.list.settle();
   return {
     depth: request.depth,
@@ -97,16 +99,15 @@ async function takeBack({ damages, storage, file, records, seams }: CheckParts, 
   }
 }
 
-/** `began`: not the continuation of one that a bound or a kill had ended. */
 async function verify(
   { parts, request, work, scope, presence }: Run,
   depth: 'sums' | 'full',
   packs: readonly PackName[],
-): Promise<Verified & { began: boolean }> {
+): Promise<Verified> {
   const { verified } = parts;
   const worker = packWorkerOf(parts)();
   const name = `${depth} ${scope.name}`;
-  const began = await verified.begin(name);
+  await verified.begin(name);
   const due = verified.due(name, depth, packs);
   const totalBytes = due.reduce((sum, { packId }) => sum + (presence.bytesOf(packId) ?? 0), 0);
   const tell = createTeller(parts.seams.clock, work)('reading packs', totalBytes);
@@ -123,25 +124,17 @@ async function verify(
     });
     const existing = new Set(packs.map(({ packId }) => packId));
     if (done.whole) await verified.end(name, (pack) => !scope.isWhole || existing.has(pack));
-    return { ...done, began };
+    return done;
   } finally {
     await worker.close();
   }
 }
 
-/**
- * Where there is damage, it may hit any restore point. A part of a check that a bound ends looks at maps only when it is
- * the first or the last, or when there is something to be found there.
- */
-async function judge(
-  run: Run,
-  verified: (Verified & { began: boolean }) | null,
-  manifests: readonly BadManifest[],
-): Promise<Judgement> {
+/** Where there is damage, it may hit any restore point. Maps are walked in every part of a check: packs may be gone. */
+async function judge(run: Run, manifests: readonly BadManifest[]): Promise<Judgement> {
   const { parts, scope } = run;
-  const isDue = !verified || verified.began || verified.whole;
   const isHit = (): boolean => manifests.length > 0 || isMarked(parts) || !isEmpty(parts.damages.list.lines());
-  const first = isHit() ? null : await judgeOnly(run, isDue ? scope.points : []);
+  const first = isHit() ? null : await judgeOnly(run, scope.points);
   return first && !isHit() ? first : judgeOnly(run, [...parts.points.sealed.values()]);
 }
 
@@ -157,16 +150,18 @@ async function forgetGone(
   { storage, damages, marks, points }: CheckParts,
   packs: readonly PackName[],
   judgement: Judgement,
-  manifests: readonly BadManifest[],
 ): Promise<void> {
   const { list } = damages;
   if (isEmpty(list.lines()) && marks.ids().length === 0) return;
-  const trash = await listTrash({ storage });
+  // In the order in which packs move, so that none is in neither list: from open to closed, from the trash to closed.
   const open = await storage.staging.list(layout.openPacks);
-  const known = new Set([...[...packs, ...trash.packs].map(({ packId }) => packId), ...open]);
+  const trash = await listTrash({ storage });
+  const closed = await listClosedPacks(storage);
+  const known = new Set([...[...packs, ...trash.packs, ...closed].map(({ packId }) => packId), ...open]);
   const isLost = nowhereOf(list, judgement).length > 0;
   await list.sift((line) => (isMissing(line) ? isLost && !known.has(line.pack) : known.has(line.pack)));
-  const existing = new Set([...trash.manifests, ...manifests].map(({ restorePointId }) => restorePointId));
+  const inPlace = (await storage.store.list(layout.manifests)).map(manifestIdOf);
+  const existing = new Set([...trash.manifests.map(({ restorePointId }) => restorePointId), ...inPlace]);
   for (const id of marks.ids())
     if (!existing.has(id) && !points.sealed.has(id))
       for (const state of ['suspect', 'damaged'] as const) await marks.clear(id, state);

@@ -20,6 +20,7 @@ import { createTeller } from './progress.ts';
 import type { TimeReading } from './repository-time.ts';
 import { PackRewriter } from './rewrite-packs.ts';
 import { takeRoots, type Roots } from './roots.ts';
+import { takeUpManifests } from './take-up-manifests.ts';
 import { listTrash, type Trash } from './trash.ts';
 import { TrashWatch } from './trash-watch.ts';
 
@@ -46,6 +47,7 @@ export async function collect(
   protect: Protect,
 ): Promise<CollectionReport> {
   const time = await parts.time.read();
+  await takeUpManifests(parts);
   await beginLocks(parts, time);
   const trash = await listTrash(parts);
   await parts.closePacks();
@@ -54,7 +56,7 @@ export async function collect(
   const run: Run = { parts, options, time, report: newReport(epoch), tell: createTeller(parts.seams.clock, options) };
   const { report } = run;
   // Told first, so that whatever else ends the collection is told in its place.
-  if (time.doubt !== null && trash.packs.length + trash.manifests.length > 0) report.stopped = time.doubt;
+  report.stopped = time.doubt;
   try {
     await work(run, trash, candidates, protect);
   } catch (error) {
@@ -105,7 +107,7 @@ async function work(run: Run, trash: Trash, candidates: readonly PackName[], pro
     const accounts = await accountPacks(parts.records, living, signal);
     await protectLocked(parts, candidates, accounts, time.nowMs, protect);
     await makeRoom(run, candidates, accounts, living);
-    await forgetLostFlags(parts, (await listTrash(parts)).manifests);
+    await forgetLostFlags(parts);
   } finally {
     stop();
   }

@@ -3,7 +3,16 @@ import type { CollectionReport } from '../../../schema/domain/maintenance.ts';
 import type { StoredFile, TrashedObject } from '../storage/store.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
 import type { TimeReading } from './repository-time.ts';
-import { bringPackBack, objectOf, readTrashed, type Trash, type TrashedManifest, type TrashedPack } from './trash.ts';
+import { layout, manifestIdOf } from '../storage/layout.ts';
+import {
+  bringPackBack,
+  listTrash,
+  objectOf,
+  readTrashed,
+  type Trash,
+  type TrashedManifest,
+  type TrashedPack,
+} from './trash.ts';
 import type { TrashWatch } from './trash-watch.ts';
 
 /** Ids that are watched at once: 50 MB. Packs beyond them wait for the next collection. */
@@ -11,6 +20,10 @@ const MOST_WATCHED = 2 * 1024 * 1024;
 
 /** `packs`: by the numbers that the watch has of them. */
 export type Expired = { packs: TrashedPack[]; manifests: TrashedManifest[] };
+
+/** Numbers that the watch has for what is needed of a pack. */
+const soundIn = (pack: number): number => 2 * pack;
+const damagedIn = (pack: number): number => 2 * pack + 1;
 
 /** Nothing while the time is in doubt. */
 export async function findExpired(
@@ -31,8 +44,11 @@ export async function findExpired(
     const listing = await readTrashed(parts, pack);
     // One that cannot be read may be of use to somebody who repairs.
     if (!listing) continue;
-    for (const { header } of listing.records)
-      if (parts.records.lookup(header.id) === null) watch.add(header.id, packs.length);
+    for (const { header, offset } of listing.records) {
+      if (parts.records.lookup(header.id) !== null) continue;
+      const isDamaged = parts.damages.list.has(pack.packId, offset);
+      watch.add(header.id, isDamaged ? damagedIn(packs.length) : soundIn(packs.length));
+    }
     packs.push(pack);
   }
   return { packs, manifests: trash.manifests.filter(isOver) };
@@ -48,10 +64,12 @@ export async function removeExpired(
 ): Promise<void> {
   for (const [number, pack] of packs.entries()) {
     signal.throwIfAborted();
-    if (watch.needed.has(number)) {
+    if (watch.needed.has(soundIn(number))) {
       if (await bringPackBack(parts, pack)) report.packsRestored += 1;
       continue;
     }
+    // A repair took from it what was sound; the rest may be of use to somebody, for as long as it is missed.
+    if (watch.needed.has(damagedIn(number))) continue;
     const bytes = await removeForGood(parts, objectOf(pack));
     if (bytes === null) continue;
     report.packsRemoved += 1;
@@ -81,8 +99,11 @@ function removeForGood({ storage, turns }: MaintenanceParts, object: TrashedObje
 }
 
 /** Flags of restore points that are nowhere any more. */
-export async function forgetLostFlags({ flags, points }: MaintenanceParts, manifests: readonly TrashedManifest[]) {
-  const trashed = new Set(manifests.map(({ restorePointId }) => restorePointId));
+export async function forgetLostFlags(parts: MaintenanceParts): Promise<void> {
+  const { flags, points, storage } = parts;
+  // A manifest that cannot be read is one, too. What is removed meanwhile is met in the trash.
+  const inPlace = new Set((await storage.store.list(layout.manifests)).map(manifestIdOf));
+  const trashed = new Set((await listTrash(parts)).manifests.map(({ restorePointId }) => restorePointId));
   for (const id of flags.ids())
-    if (!points.sealed.has(id) && !points.open.has(id) && !trashed.has(id)) await flags.forget(id);
+    if (!points.sealed.has(id) && !points.open.has(id) && !inPlace.has(id) && !trashed.has(id)) await flags.forget(id);
 }

@@ -16,6 +16,8 @@ const LOOKS_AT_ONCE = 8;
 export type PackPresence = {
   /** Bytes; null: it is not there; undefined: not looked at yet. */
   bytesOf(pack: string): number | null | undefined;
+  /** It turned out not to be there: who needs something of it looks anew. */
+  forget(pack: string): void;
   /** Damage of header and trailer goes to the list. */
   look(pack: string): Promise<number | null>;
   /** Where records were found in a pack that has no sound footer: what the index has elsewhere in it is not there. */
@@ -37,6 +39,7 @@ export function createPackPresence(parts: Pick<Parts, 'storage' | 'file' | 'dama
   };
   return {
     bytesOf: (pack) => seen.get(pack),
+    forget: (pack) => void seen.delete(pack),
     look,
     noteRecords: (pack, offsets) => void found.set(pack, new Set(offsets)),
     faultAt: ({ pack, offset, storedLength }) => {

@@ -70,7 +70,7 @@ async function verifyOne({ damages }: Pick<Parts, 'damages'>, options: VerifyOpt
   const doubted = [...damages.list.linesOf(packId)].map(({ offset }) => offset).filter((offset) => offset !== null);
   const { fileBytes, found, sound, offsets } = await worker.verify({ ...name, depth, doubted });
   // Moved by a collection, or lost: whoever needs something of it finds out.
-  if (fileBytes === null) return;
+  if (fileBytes === null) return presence.forget(packId);
   if (offsets) presence.noteRecords(packId, offsets);
   for (const one of found) report(damages, packId, one);
   await damages.list.settle();

@@ -14,19 +14,29 @@ const LEAVINGS = /^(lock|lock-journal|lock\.owner|\.new-.*|lost\+found)$/;
 
 /** `secret`: null for a plain one. */
 export type Claim = { repositoryId: RepositoryId; secret: Secret | null; seams: Seams };
+/** A repository that this machine had open there before: its uuid, and the file that says so. */
+export type Remembered = { uuid: string; file: string };
 /** `keys`: null in a plain repository. */
 export type ClaimedRepository = { file: RepositoryFile; keys: RepositoryKeys | null; release: () => void };
 
 /**
  * A missing or empty area becomes a repository, encrypted if there is a secret. REPOSITORY_NOT_ONE: it holds something
  * else, or another repository; REPOSITORY_IN_USE, REPOSITORY_NEWER, REPOSITORY_CORRUPT, REPOSITORY_FULL; of the secret
- * KEY_MISSING, NOT_ENCRYPTED, WRONG_KEY, BAD_REQUEST (too weak for a new repository); TAMPERED.
+ * KEY_MISSING, NOT_ENCRYPTED, WRONG_KEY, BAD_REQUEST (too weak for a new repository); TAMPERED. `before`: the area is not
+ * taken for a new one where a repository was, which is what an unmounted disk looks like.
  */
-export async function claimRepository(staging: Staging, claim: Claim): Promise<ClaimedRepository> {
+export async function claimRepository(
+  staging: Staging,
+  claim: Claim,
+  before: Remembered | null = null,
+): Promise<ClaimedRepository> {
   await staging.prepare();
   const known = await readRepositoryFile(staging);
   if (known) checkIsMeant(staging, known.file, claim);
-  else await checkEmpty(staging);
+  else {
+    await checkEmpty(staging);
+    if (before) throw goneFrom(staging, before);
+  }
   const release = staging.lock();
   try {
     const claimed = (await takeUp(staging, claim)) ?? (await makeNew(staging, claim));
@@ -42,6 +52,12 @@ function notOne(staging: Staging, why: string): TidemarkError {
   const folder = staging.locate('');
   return new TidemarkError('REPOSITORY_NOT_ONE', `${folder} is not the repository meant: ${why}`, { folder });
 }
+
+const goneFrom = (staging: Staging, { uuid, file }: Remembered): TidemarkError =>
+  notOne(
+    staging,
+    `it has no repository.json, and repository ${uuid} was there before: is its disk mounted? To begin with a new one, remove ${file}`,
+  );
 
 function checkIsMeant(staging: Staging, file: RepositoryFile, { repositoryId, secret }: Claim): void {
   if (file.repository !== repositoryId)
