@@ -23,7 +23,9 @@ beforeAll(() => {
   root = mkdtempSync(join(tmpdir(), 'td-faults-'));
 });
 afterAll(() => rmSync(root, { recursive: true, force: true }));
-const noIndex = (): string => join(root, 'none');
+let count = 0;
+/** Another each time: a disk that is new is not one that lost its repository. */
+const noIndex = (): string => join(root, `none-${(count += 1)}`);
 
 /** A verb that failed is said again in the same process; `mend` is called first. */
 const patient =
