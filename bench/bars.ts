@@ -27,3 +27,6 @@ export function showBars(title: string, rows: readonly Row[]): void {
   console.log(missed.length === 0 ? '\nall met\n' : `\nNOT MET: ${missed.map(({ what }) => what).join(', ')}\n`);
   if (missed.length > 0) process.exitCode = 1;
 }
+
+export const median = (numbers: readonly number[]): number =>
+  [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)]!;

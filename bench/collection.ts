@@ -1,19 +1,22 @@
 /**
- * `node bench/collection.ts [million blocks]`: removing restore points and collecting what died with them, at the size
- * given and at a tenth of it. Exit code 1 when it misses what it must reach. See README.md beside it.
+ * `node bench/collection.ts [million blocks ...]`: removing restore points and collecting what died with them, at each of
+ * the sizes given. Exit code 1 when it misses what it must reach. See README.md beside it.
  */
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { anonymousMib, peaksUntil } from './anonymous-memory.ts';
-import { below, showBars, told, type Row } from './bars.ts';
+import { below, median, showBars, told, type Row } from './bars.ts';
 import type { Collection, Figures } from './collection/collect-process.ts';
 import { generate } from './collection/generate.ts';
 import { blocksOf, RESTORE_POINTS, shapeOf, VMS } from './collection/model.ts';
 
 const MIB = 2 ** 20;
+/** Million blocks. */
+const DEFAULT_SIZES = [0.4, 4];
 /** Of the filter of living ids, and what garbage that was not collected yet comes to by chance. */
 const BYTES_PER_RECORD = 2;
 const CHANCE_MIB = 16;
@@ -44,6 +47,7 @@ async function measure(root: string, million: number): Promise<Measured> {
     ],
     { stdio: ['pipe', 'pipe', 'inherit'] },
   );
+  const ended = once(child, 'exit');
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const next = async (): Promise<unknown> => JSON.parse((await lines.next()).value as string);
   const { openMs } = (await next()) as { openMs: number };
@@ -54,15 +58,20 @@ async function measure(root: string, million: number): Promise<Measured> {
   const figures = (await collected) as Figures;
   child.stdin.write('\n');
   const second = (await next()) as Collection;
+  // It writes to the folder until it ends.
+  await ended;
   await rm(root, { recursive: true });
   return { ...figures, blocks: blocksOf(shape), generateMs, openMs, openMib, peakMib, second };
 }
 
-function rowsOf({ blocks, living, removalMs, collection, rewrittenLiving, second, ...more }: Measured): Row[] {
+function rowsOf({ blocks, living, removalMs, syncMs, collection, rewrittenLiving, second, ...more }: Measured): Row[] {
   const { report } = collection;
   const seconds = (ms: number): number => ms / 1000;
   return [
-    below('removing a restore point, the slowest', Math.max(...removalMs), 'ms', 100, 1),
+    below('removing a restore point, median', median(removalMs), 'ms', 100, 1),
+    told('the slowest', Math.max(...removalMs), 'ms', 1),
+    told('a small file synced meanwhile, median', median(syncMs), 'ms', 1),
+    told('the slowest', Math.max(...syncMs), 'ms', 1),
     below('read to know the living, per living block', collection.readMarking / living, 'B', 50, 1),
     below('written, per living byte of packs rewritten', collection.written / rewrittenLiving, '', 1.2, 3),
     below('a collection', seconds(collection.totalMs), 's', 60, 1),
@@ -100,12 +109,14 @@ async function show(root: string, million: number): Promise<Measured> {
   return measured;
 }
 
-const million = Number(process.argv[2] ?? 4);
+const sizes = process.argv.slice(2).map(Number);
 const root = await mkdtemp(path.join(os.tmpdir(), 'td-bench-'));
 try {
-  const small = await show(path.join(root, 'small'), million / 10);
-  const large = await show(path.join(root, 'large'), million);
-  showBars('MEMORY', [growthRow(small, large)]);
+  const measured: Measured[] = [];
+  for (const size of sizes.length > 0 ? sizes : DEFAULT_SIZES)
+    measured.push(await show(path.join(root, String(size)), size));
+  const [small, large] = [measured[0]!, measured.at(-1)!];
+  if (small !== large) showBars('MEMORY', [growthRow(small, large)]);
 } finally {
   await rm(root, { recursive: true, force: true });
 }

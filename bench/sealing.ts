@@ -6,7 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { renderTable } from '../cli/output/table.ts';
-import { below, showBars, told, type Row } from './bars.ts';
+import { below, median, showBars, told, type Row } from './bars.ts';
 import { passedSince, writtenOf, type Passed } from './counted-storage.ts';
 import { realBlock, scatteredWrites } from './sealing/content.ts';
 import { backUp, type Sealed } from './sealing/session.ts';
@@ -47,7 +47,8 @@ async function alternate(worlds: readonly World[], sessions: number): Promise<Se
   const series: Series[] = worlds.map(() => ({ increments: [], closed: worlds[0]!.passed(), indexBytes: 0 }));
   const before = worlds.map(({ index }) => index.written);
   for (let session = 0; session < sessions; session += 1)
-    for (const [at, world] of worlds.entries())
+    // Each is as often the first.
+    for (const [at, world] of session % 2 === 0 ? [...worlds.entries()] : [...worlds.entries()].toReversed())
       series[at]!.increments.push(await increment(world, scatteredBlocks(CHANGED_BLOCKS, session * 1000)));
   for (const [at, world] of worlds.entries()) {
     const passed = world.passed();
@@ -58,15 +59,19 @@ async function alternate(worlds: readonly World[], sessions: number): Promise<Se
   return series;
 }
 
-function median(numbers: readonly number[]): number {
-  return [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)]!;
-}
-
 const most = (series: Series, of: (increment: Increment) => number): number => Math.max(...series.increments.map(of));
 const typical = (series: Series, of: (increment: Increment) => number): number => median(series.increments.map(of));
 const written = ({ passed }: Increment): number => writtenOf(passed);
 const blockCountOf = ({ increments }: Series): number =>
   increments.reduce((sum, { blockCount }) => sum + blockCount, 0);
+
+const time = (what: string, series: Series, of: 'openMs' | 'sealMs' | 'computeMs'): Row =>
+  told(
+    what,
+    typical(series, (increment) => increment[of]),
+    'ms',
+    1,
+  );
 
 function rowsOf(few: Series, many: Series): Row[] {
   const sessions = few.increments.length;
@@ -84,18 +89,8 @@ function rowsOf(few: Series, many: Series): Row[] {
       1.01,
       4,
     ),
-    told(
-      `seal with ${FEW} kept`,
-      typical(few, ({ sealMs }) => sealMs),
-      'ms',
-      1,
-    ),
-    told(
-      `seal with ${MANY} kept`,
-      typical(many, ({ sealMs }) => sealMs),
-      'ms',
-      1,
-    ),
+    time(`seal with ${FEW} kept`, few, 'sealMs'),
+    time(`seal with ${MANY} kept`, many, 'sealMs'),
     below(
       `the one by the other`,
       typical(many, ({ sealMs }) => sealMs) / typical(few, ({ sealMs }) => sealMs),
@@ -103,18 +98,10 @@ function rowsOf(few: Series, many: Series): Row[] {
       MOST_SLOWER,
       2,
     ),
-    told(
-      `open, declare, assign with ${FEW} kept`,
-      typical(few, ({ openMs }) => openMs),
-      'ms',
-      1,
-    ),
-    told(
-      `open, declare, assign with ${MANY} kept`,
-      typical(many, ({ openMs }) => openMs),
-      'ms',
-      1,
-    ),
+    time(`of it computed with ${FEW} kept`, few, 'computeMs'),
+    time(`of it computed with ${MANY} kept`, many, 'computeMs'),
+    time(`open, declare, assign with ${FEW} kept`, few, 'openMs'),
+    time(`open, declare, assign with ${MANY} kept`, many, 'openMs'),
   ];
 }
 

@@ -26,8 +26,14 @@ export type Collection = {
   written: number;
   readIndex: number;
 };
-/** `removalMs`: of each. `living`: blocks. `rewrittenLiving`: bytes of living records in packs that were rewritten, as the model says. */
-export type Figures = { removalMs: number[]; collection: Collection; living: number; rewrittenLiving: number };
+/** `removalMs`: of each; `syncMs`: of a small new file and its folder, beside each. `living`: blocks. `rewrittenLiving`: bytes of living records in packs that were rewritten, as the model says. */
+export type Figures = {
+  removalMs: number[];
+  syncMs: number[];
+  collection: Collection;
+  living: number;
+  rewrittenLiving: number;
+};
 
 const RECORD_BYTES = RECORD_HEADER_BYTES + FOOTER_ENTRY_BYTES + model.PAYLOAD_BYTES;
 const [folder = '', indexFolder = '', million = '1'] = process.argv.slice(2);
@@ -50,14 +56,20 @@ const repository = await openRepository({
   serverTime: async () => clock.now(),
 });
 
-async function removeFirsts(): Promise<number[]> {
-  const took: number[] = [];
+async function removeFirsts(): Promise<Pick<Figures, 'removalMs' | 'syncMs'>> {
+  const [removalMs, syncMs]: [number[], number[]] = [[], []];
   for (let vm = 0; vm < model.VMS; vm += 1) {
-    const startedMs = performance.now();
-    await repository.removeRestorePoint(model.pointIdOf(vm, 0));
-    took.push(performance.now() - startedMs);
+    removalMs.push(await timed(() => repository.removeRestorePoint(model.pointIdOf(vm, 0))));
+    syncMs.push(await timed(() => storage.staging.replace('bench', String(vm))));
   }
-  return took;
+  await storage.staging.remove('bench');
+  return { removalMs, syncMs };
+}
+
+async function timed(work: () => Promise<unknown>): Promise<number> {
+  const startedMs = performance.now();
+  await work();
+  return performance.now() - startedMs;
 }
 
 async function collect(): Promise<Collection> {
@@ -96,9 +108,9 @@ async function livingOfTrashedPacks(): Promise<number> {
 globalThis.gc?.();
 tell({ openMs: performance.now() - openedMs });
 await toldToGoOn();
-const removalMs = await removeFirsts();
+const removals = await removeFirsts();
 const collection = await collect();
-tell({ removalMs, collection, living, rewrittenLiving: await livingOfTrashedPacks() } satisfies Figures);
+tell({ ...removals, collection, living, rewrittenLiving: await livingOfTrashedPacks() } satisfies Figures);
 await toldToGoOn();
 // From this one on the grace is counted.
 await collect();
