@@ -6,7 +6,7 @@ const SAMPLE_MS = 50;
 /** Between the smallest disk and the largest: garbage is collected when it likes, so some difference is chance. */
 export const MOST_GROWTH = 1.5;
 
-async function anonymousMib(pid: number): Promise<number> {
+export async function anonymousMib(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
   return Number(/RssAnon:\s+(\d+) kB/.exec(status)?.[1] ?? 0) / 1024;
 }

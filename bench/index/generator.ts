@@ -41,7 +41,7 @@ export const listingOf = (pack: number): PackListing => ({
 });
 
 /** A bijection of 32-bit numbers, well mixed. */
-function mix(number: number): number {
+export function mix(number: number): number {
   let value = (number + 0x9e37_79b9) | 0;
   value = Math.imul(value ^ (value >>> 16), 0x85eb_ca6b);
   value = Math.imul(value ^ (value >>> 13), 0xc2b2_ae35);

@@ -2,12 +2,12 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { openIndexFolder, type IndexFolder } from '../../engines/repository/index/index-folder.ts';
 import { openIndex } from '../../engines/repository/index/load-index.ts';
 import type { PackListing, PackName } from '../../engines/repository/pack/pack-reader.ts';
 import { layout } from '../../engines/repository/storage/layout.ts';
 import { threadMs } from './thread-time.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
+import { openCountedIndex } from '../counted-storage.ts';
 import { listingOf, packName, packOf, recordsOfPack } from './generator.ts';
 
 /** Packs between two waits for what goes on behind. */
@@ -19,10 +19,10 @@ export type Of = { folder: string; indexFolder: string; uuid: string; packCount:
 
 /** The packs are empty files: only their names are looked at. */
 export async function growIndex({ folder, indexFolder, uuid, packCount }: Of): Promise<Growth> {
-  const written = { bytes: 0 };
+  const bytes = { read: 0, written: 0 };
   const closed: PackName[] = [];
   const index = await openIndex({
-    folder: counting(openIndexFolder(indexFolder), written),
+    folder: openCountedIndex(indexFolder, bytes),
     shelf: { list: async () => [...closed], read },
     uuid,
     generation: 0,
@@ -38,7 +38,7 @@ export async function growIndex({ folder, indexFolder, uuid, packCount }: Of): P
   }
   longestTurnMs = Math.max(longestTurnMs, await longestTurnUntil(index.flush().then(() => index.idle())));
   await index.close();
-  return { seconds: (performance.now() - startedMs) / 1000, writtenBytes: written.bytes, longestTurnMs };
+  return { seconds: (performance.now() - startedMs) / 1000, writtenBytes: bytes.written, longestTurnMs };
 }
 
 /** As a read of a file, it takes a turn. */
@@ -59,21 +59,3 @@ function makeEmpty(file: string): void {
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, '');
 }
-
-const counting = (folder: IndexFolder, written: { bytes: number }): IndexFolder => ({
-  ...folder,
-  create: async (name) => {
-    const file = await folder.create(name);
-    return {
-      ...file,
-      append: (bytes) => {
-        written.bytes += bytes.byteLength;
-        return file.append(bytes);
-      },
-    };
-  },
-  replace: (name, bytes) => {
-    written.bytes += bytes.byteLength;
-    return folder.replace(name, bytes);
-  },
-});
