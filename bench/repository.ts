@@ -5,7 +5,6 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { compileCacheFolder } from '../setup/locate.mjs';
 import { type Image, makeImage } from './repository/image.ts';
 import {
   bytesOf,
@@ -24,8 +23,6 @@ const SEED = 20_261_130;
 /** A file system in memory on every Linux. */
 const MEMORY = '/dev/shm';
 process.env['TIDEMARK_LOG'] ??= 'warn';
-// As the command sets it: threads start sooner.
-process.env['NODE_COMPILE_CACHE'] ??= compileCacheFolder();
 
 async function startPeers(root: string, image: Image): Promise<Map<string, Peer>> {
   const peers = new Map<string, Peer>();
@@ -59,7 +56,7 @@ const [gib = '2', folder = '/usr'] = process.argv.slice(2);
 const root = await mkdtemp(path.join(os.tmpdir(), 'td-bench-'));
 const memory = await mkdtemp(path.join(MEMORY, 'td-bench-'));
 try {
-  const image = await makeImage(path.join(root, 'image'), { folder, sizeBytes: Number(gib) * 1024 * MIB, seed: SEED });
+  const image = makeImage(path.join(root, 'image'), { folder, sizeBytes: Number(gib) * 1024 * MIB, seed: SEED });
   console.log(`${(image.sizeBytes / MIB).toFixed(0)} MiB of ${image.fileCount} files of ${folder}, seed ${SEED}`);
   for (const name of ['plain', 'encrypted', 'starter', 'disk']) await mkdir(path.join(root, name));
   const peers = await startPeers(root, image);
