@@ -232,7 +232,7 @@ class Session {
 }
 
 /** Of the moments between the steps of a verb one in so many is played, unless all are. */
-const STRIDE = playsAll ? 1 : 5;
+const STRIDE = playsAll ? 1 : 3;
 
 /** Steps of the verb, each with one of the sequels in turn; a test with another seed begins with others. Gives how many. */
 async function tellAll(
