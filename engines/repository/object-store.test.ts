@@ -1,7 +1,8 @@
 /** A repository whose packs and manifests lie in an object store: nothing above Store knows. */
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { checkSealed } from '../../tests/fixtures/repository/check-told.ts';
 import { FaultyDisk } from '../../tests/fixtures/repository/faulty-disk.ts';
 import { createMemoryStore, type Objects } from '../../tests/fixtures/repository/memory-store.ts';
@@ -16,9 +17,10 @@ import {
 } from '../../tests/fixtures/repository/run-life.ts';
 import type { Storage } from './storage/storage.ts';
 
-const noIndex = join(tmpdir(), 'td-no-index', 'none');
-
 test('backups are sealed into it, and restored by a process that finds nothing else', async () => {
+  const root = await mkdtemp(join(tmpdir(), 'td-object-store-'));
+  onTestFinished(() => rm(root, { recursive: true }));
+  const noIndex = join(root, 'none');
   const runs = threeDays();
   const told: Told[] = [];
   const objects: Objects = new Map();

@@ -105,7 +105,7 @@ test('what is asked for wrongly changes nothing, and says why', async () => {
   await configure(null);
   await expect(rotateKeyOf('main', { state })).rejects.toThrow(/no `encryption`/);
   expect((await listed()).dataKeys).toHaveLength(1);
-  await rm(at('repository'), { recursive: true });
+  for (const folder of ['repository', 'index']) await rm(at(folder), { recursive: true });
   await (await open(null)).close();
   await listKeys('main', { state });
   expect(said.at(-1)).toBe('repository main is not encrypted');
