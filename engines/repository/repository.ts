@@ -20,6 +20,7 @@ import type {
   RestorePointFlags,
   RestorePointMark,
 } from '../../schema/domain/maintenance.ts';
+import type { SealedRestorePoint } from '../../schema/domain/maintenance-sessions.ts';
 import type { RestoreSource, Seams, TransferRegistrar } from '../../schema/domain/seams.ts';
 import type { DeclaredDisk } from '../../schema/repository/documents.ts';
 import type { VaultKeys } from '../../schema/repository/keys.ts';
@@ -55,9 +56,6 @@ export type RepositoryOptions = {
   /** Who reads packs for a check, made anew for each; without, there are quick checks only. */
   packWorker?: (of: { uuid: string; keys: VaultKeys | null }) => PackWorker;
 };
-
-/** A sealed restore point with what was said, and found, of it since. */
-export type SealedRestorePoint = SealOutcome & { flags: RestorePointFlags; mark: RestorePointMark | null };
 
 export type Repository = {
   readonly repositoryId: RepositoryId;

@@ -9,7 +9,7 @@ import { listLeases, listRequests } from '../../schema/catalog/leases.ts';
 import { loadSession, type SessionWithRows } from '../../schema/catalog/sessions.ts';
 import type { HostConfig, JobConfig } from '../../schema/domain/configuration.ts';
 import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
-import { jobId, restorePointId, sessionId } from '../../schema/domain/ids.ts';
+import { restorePointId, sessionId } from '../../schema/domain/ids.ts';
 import { controlQueue } from '../../schema/domain/queues.ts';
 import {
   backupSessionWorkflowId,
@@ -17,22 +17,11 @@ import {
   type TransferHeartbeat,
   vmBackupWorkflowId,
 } from '../../schema/domain/sessions.ts';
-import { MIB, repository, simulatedDisk, simulatedHost, simulatedVm } from '../fixtures/machine.ts';
+import { MIB, simulatedDisk, simulatedHost, simulatedJob, simulatedVm } from '../fixtures/machine.ts';
 import { startWholeStack, type WholeStack } from '../fixtures/whole-stack.ts';
 
 const disk = { ...simulatedDisk, sizeBytes: 512 * MIB };
-const job: JobConfig = {
-  jobId: jobId('nightly'),
-  vms: [{ hostId: simulatedHost, name: 'web', vmId: simulatedVm.vmId, excludeDisks: [] }],
-  repositoryId: repository,
-  proxies: [],
-  consistency: 'none',
-  scripts: { preFreeze: null, postThaw: null, success: null },
-  codec: 'lz4',
-  blockSize: MIB,
-  maxParallelVms: 2,
-  hostWaitMs: 900_000,
-};
+const job: JobConfig = { ...simulatedJob, codec: 'lz4' };
 
 let whole: WholeStack;
 beforeAll(async () => {

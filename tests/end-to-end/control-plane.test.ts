@@ -3,26 +3,12 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { listLeases, listRequests } from '../../schema/catalog/leases.ts';
 import { listResources } from '../../schema/catalog/resources.ts';
 import { loadSession } from '../../schema/catalog/sessions.ts';
-import type { JobConfig } from '../../schema/domain/configuration.ts';
-import { jobId, sessionId } from '../../schema/domain/ids.ts';
+import { sessionId } from '../../schema/domain/ids.ts';
 import { controlQueue } from '../../schema/domain/queues.ts';
 import { backupSessionWorkflowId, vmBackupWorkflowId } from '../../schema/domain/sessions.ts';
-import { MIB, repository, simulatedHost, simulatedVm } from '../fixtures/machine.ts';
+import { simulatedJob as job, simulatedVm } from '../fixtures/machine.ts';
 import { rootOf } from '../fixtures/say/say.ts';
 import { startWholeStack, type WholeStack } from '../fixtures/whole-stack.ts';
-
-const job: JobConfig = {
-  jobId: jobId('nightly'),
-  vms: [{ hostId: simulatedHost, name: 'web', vmId: simulatedVm.vmId, excludeDisks: [] }],
-  repositoryId: repository,
-  proxies: [],
-  consistency: 'none',
-  scripts: { preFreeze: null, postThaw: null, success: null },
-  codec: 'zstd',
-  blockSize: MIB,
-  maxParallelVms: 2,
-  hostWaitMs: 900_000,
-};
 
 let whole: WholeStack;
 beforeAll(async () => {

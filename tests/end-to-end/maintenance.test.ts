@@ -12,24 +12,11 @@ import { connectCatalog } from '../../schema/catalog/connection.ts';
 import { migrateCatalog } from '../../schema/catalog/migrate.ts';
 import { listRestorePoints } from '../../schema/catalog/restore-points.ts';
 import { applySite } from '../../schema/catalog/site.ts';
-import type { JobConfig } from '../../schema/domain/configuration.ts';
-import { diskKey, jobId } from '../../schema/domain/ids.ts';
-import { MIB, repository, simulatedDisk, simulatedHost, simulatedVm } from '../fixtures/machine.ts';
+import { diskKey } from '../../schema/domain/ids.ts';
+import { MIB, simulatedDisk, simulatedHost, simulatedJob as job, simulatedVm } from '../fixtures/machine.ts';
 import { sessionsOf } from '../fixtures/whole-sessions.ts';
 import { connectionOf, startWholeStack, type WholeStack } from '../fixtures/whole-stack.ts';
 
-const job: JobConfig = {
-  jobId: jobId('nightly'),
-  vms: [{ hostId: simulatedHost, name: 'web', vmId: simulatedVm.vmId, excludeDisks: [] }],
-  repositoryId: repository,
-  proxies: [],
-  consistency: 'none',
-  scripts: { preFreeze: null, postThaw: null, success: null },
-  codec: 'zstd',
-  blockSize: MIB,
-  maxParallelVms: 2,
-  hostWaitMs: 900_000,
-};
 const rules = { days: null, weekly: null, monthly: null, yearly: null, deletedVmDays: null, timeZone: 'UTC' };
 
 let whole: WholeStack;

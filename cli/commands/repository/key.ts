@@ -39,7 +39,7 @@ function registerAdd(key: Command): void {
   withCommon(add, 'the new slot').action(
     runCommand(async (name: string, options: AddKeyOptions) => (await load()).addKeyTo(name, options)),
   );
-  example(add, 'tidemark repository key add main --key-file /root/main.key');
+  example(add, 'tidemark repository key add main --key-file /etc/tidemark/main.key');
 }
 
 function registerRemove(key: Command): void {
@@ -76,5 +76,5 @@ function registerNewFile(key: Command): void {
   newFile.action(
     runCommand(async (file: string, options: { json?: boolean }) => (await load()).makeKeyFile(file, options)),
   );
-  example(newFile, 'tidemark repository key new-file /root/main.key');
+  example(newFile, 'tidemark repository key new-file /etc/tidemark/main.key');
 }

@@ -2,8 +2,8 @@
 import { errorCodeOf, errorTable, messageOf } from '../../../schema/domain/errors.ts';
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { Reason } from '../../../schema/domain/hypervisor.ts';
-import { parseManifest } from '../../../schema/repository/documents.ts';
-import { listedManifest, manifestFile, readDocument } from '../storage/documents.ts';
+import { readManifest } from '../restore-point/points.ts';
+import { manifestFile } from '../storage/documents.ts';
 import { isReadFailure } from '../storage/files.ts';
 import { layout, manifestIdOf } from '../storage/layout.ts';
 import type { Parts } from '../restore-point/parts.ts';
@@ -35,15 +35,15 @@ export async function checkManifests(
 }
 
 async function faultOf(shelf: Shelf, name: string, id: RestorePointId): Promise<Reason | null> {
-  const { storage, vault, points } = shelf;
+  const { vault, points } = shelf;
   try {
-    const text = await readDocument(storage.store, vault, listedManifest(name));
+    const found = await readManifest(shelf, name);
     // One that was removed meanwhile is not missing.
-    if (text === null) return points.sealed.has(id) ? { code: 'REPOSITORY_CORRUPT', message: 'it is missing' } : null;
-    const { manifest, digest } = parseManifest(text, storage.store.locate(name));
+    if (!found) return points.sealed.has(id) ? { code: 'REPOSITORY_CORRUPT', message: 'it is missing' } : null;
+    const { manifest, manifestDigest } = found;
     const isNamed = manifestFile(vault, manifest.vm.vmId, manifest.restorePointId).file === name;
     const known = points.sealed.get(id);
-    if (isNamed && (!known || known.manifestDigest === digest)) return null;
+    if (isNamed && (!known || known.manifestDigest === manifestDigest)) return null;
     return {
       code: 'REPOSITORY_CORRUPT',
       message: isNamed ? 'it is not the one that was sealed' : 'it is of another name',

@@ -4,10 +4,9 @@
  */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { Manifest } from '../../../schema/domain/restore-point.ts';
-import { parseManifest } from '../../../schema/repository/documents.ts';
 import type { OpenPoint } from '../restore-point/open-point.ts';
 import type { DiskMap } from '../restore-point/page-reader.ts';
-import { listedManifest, readDocument } from '../storage/documents.ts';
+import { readManifest } from '../restore-point/points.ts';
 import { layout, manifestIdOf } from '../storage/layout.ts';
 import { isLocked } from './flags.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
@@ -44,12 +43,9 @@ const offsetsOf = (frames: Float64Array): Float64Array =>
  * before the roots were taken. REPOSITORY_CORRUPT, STORAGE_ERROR: what a damaged manifest or an open restore point that
  * cannot be read needs, nobody knows.
  */
-export async function otherManifests(
-  { storage, vault, points }: MaintenanceParts,
-  { sealed }: Pick<Roots, 'sealed'>,
-): Promise<Manifest[]> {
-  const { staging, store } = storage;
-  const unread = points.damaged.find((path) => path.startsWith(`${staging.locate(layout.open)}/`));
+export async function otherManifests(parts: MaintenanceParts, { sealed }: Pick<Roots, 'sealed'>): Promise<Manifest[]> {
+  const { staging, store } = parts.storage;
+  const unread = parts.points.damaged.find((path) => path.startsWith(`${staging.locate(layout.open)}/`));
   if (unread !== undefined)
     throw new TidemarkError('REPOSITORY_CORRUPT', `${unread} cannot be read: what it needs is not known`, {
       path: unread,
@@ -60,9 +56,9 @@ export async function otherManifests(
   for (const name of await store.list(layout.manifests)) {
     const id = manifestIdOf(name);
     if (id === null || roots.has(id)) continue;
-    const text = await readDocument(store, vault, listedManifest(name));
-    // Removed meanwhile.
-    if (text !== null) found.push(parseManifest(text, store.locate(name)).manifest);
+    const other = await readManifest(parts, name);
+    // Else it was removed meanwhile.
+    if (other) found.push(other.manifest);
   }
   return found;
 }

@@ -11,8 +11,8 @@ import type { Staging } from '../storage/staging.ts';
 import type { VerifyDepth } from './verify-pack.ts';
 
 export type VerifiedPacks = {
-  /** Takes up the check of that name that has not ended, else begins it. Whether it has begun just now. */
-  begin(check: string): Promise<boolean>;
+  /** Takes up the check of that name that has not ended, else begins it. */
+  begin(check: string): Promise<void>;
   /** Of these the ones that the check has not read so deep, the longest unread first. */
   due(check: string, depth: VerifyDepth, packs: readonly PackName[]): PackName[];
   /** Durable when it resolves. */
@@ -39,9 +39,7 @@ export async function openVerifiedPacks(of: { staging: Staging; log: Log; clock:
   };
   return {
     begin: async (check) => {
-      if (lines.begunAt(check) !== null) return false;
-      await append({ begun: check, at: now() });
-      return true;
+      if (lines.begunAt(check) === null) await append({ begun: check, at: now() });
     },
     due: (check, depth, packs) => {
       const since = lines.begunAt(check) ?? 0;

@@ -49,17 +49,20 @@ async function orDamaged<T>(loading: Loading, points: Points, path: string, read
 }
 
 async function loadSealed(loading: Loading, points: Points): Promise<void> {
-  const { vault, storage } = loading;
-  const { store } = storage;
+  const { store } = loading.storage;
   for (const name of await store.list(layout.manifests)) {
     if (manifestIdOf(name) === null) continue;
-    const path = store.locate(name);
-    const found = await orDamaged(loading, points, path, async () => {
-      const text = await readDocument(store, vault, listedManifest(name));
-      return text === null ? null : parseManifest(text, path);
-    });
-    if (found) points.sealed.set(found.manifest.restorePointId, outcomeOf(found.manifest, found.digest));
+    const found = await orDamaged(loading, points, store.locate(name), () => readManifest(loading, name));
+    if (found) points.sealed.set(found.restorePointId, found);
   }
+}
+
+/** `name`: of the file, in the store. Null: it is not there. Errors that are damage, and those of the storage. */
+export async function readManifest({ storage, vault }: SealedStorage, name: string): Promise<SealOutcome | null> {
+  const text = await readDocument(storage.store, vault, listedManifest(name));
+  if (text === null) return null;
+  const { manifest, digest } = parseManifest(text, storage.store.locate(name));
+  return outcomeOf(manifest, digest);
 }
 
 export const outcomeOf = (manifest: Manifest, manifestDigest: string): SealOutcome => ({
