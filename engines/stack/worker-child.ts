@@ -8,6 +8,8 @@ export type WorkerName = (typeof workerNames)[number];
 
 /** Longer than the bound from freeze to thaw, so that a worker can end what it has begun. */
 const WORKER_GRACE_MS = 20_000;
+/** What V8 keeps for young objects grows by half a hundred MiB per thread at a busy moment, and hardly makes it faster. */
+const NODE_FLAGS = ['--max-semi-space-size=16'];
 
 /** Only `control` learns where the catalog is: the others have no business with it. */
 function environmentOf(name: WorkerName, layout: StackLayout, connections: StackConnections): Record<string, string> {
@@ -38,7 +40,7 @@ export function workerChild(
   return {
     name,
     command: node,
-    args: [entry],
+    args: [...NODE_FLAGS, entry],
     environment: environmentOf(name, layout, connections),
     readiness: { kind: 'message' },
     graceMs: WORKER_GRACE_MS,
