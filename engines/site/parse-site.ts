@@ -181,7 +181,7 @@ function hostOf(host: HostText): HostConfig {
   }
   const vms = host.vms.map((vm) => ({
     ...idOf(vm),
-    disks: vm.disks.map(({ name, size, seed }) => ({ diskKey: diskKey(name), sizeBytes: size, seed })),
+    disks: vm.disks.map(({ name, size, ...content }) => ({ diskKey: diskKey(name), sizeBytes: size, ...content })),
   }));
   return { ...common, provider: 'simulated', vms };
 }

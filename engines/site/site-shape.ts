@@ -72,10 +72,11 @@ const qemuVm = strict('a VM: name, qmp and more', {
 });
 const imageDisk = strict('a disk: name, file, format', { ...imageFile, allowBacking: flag.prefault(false) });
 const imageVm = strict('a VM: name, disks', { ...vmHead, disks: listOf('disks', imageDisk, MAX_DISKS) });
-const simulatedDisk = strict('a disk: name, size, seed', {
+const simulatedDisk = strict('a disk: name, size, seed or image', {
   name: diskName,
   size: size(0, 2 ** 50, '0 to 1PiB'),
   seed: whole(0, 2 ** 31).prefault(1),
+  image: absolutePath.optional(),
 });
 const simulatedVm = strict('a VM: name, disks', { ...vmHead, disks: listOf('disks', simulatedDisk, MAX_DISKS) });
 

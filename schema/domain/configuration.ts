@@ -27,8 +27,10 @@ export type ImageVmConfig = {
 export type SimulatedVmConfig = {
   name: string;
   vmId: VmId;
-  disks: { diskKey: DiskKey; sizeBytes: number; seed: number }[];
+  disks: SimulatedDiskConfig[];
 };
+/** `image`: a raw file that holds what the disk held at first; else it follows from `seed`. */
+export type SimulatedDiskConfig = { diskKey: DiskKey; sizeBytes: number; seed: number; image?: string | undefined };
 
 export type HostConfig = { hostId: HostId; slots: number } & (
   | { provider: 'qemu'; scratch: { folder: string; maxBytes: number }; vms: QemuVmConfig[] }
