@@ -104,7 +104,7 @@ async function openRestorePoint(
   const { job, vm, sessionId, nominalTime } = run.input;
   run.enter('opening');
   undo.push('the restore point', () => rollback.abort());
-  const { jobId, blockSize, codec } = job;
+  const { jobId, blockSize, compression } = job;
   const opened = await run.machines.on(
     run.repository,
     'openRestorePoint',
@@ -117,7 +117,7 @@ async function openRestorePoint(
     sessionId,
     nominalTime,
     blockSize,
-    codec,
+    compression,
   });
   const { restorePointId, endpoint } = opened;
   run.restorePointId = restorePointId;

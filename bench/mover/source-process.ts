@@ -19,7 +19,7 @@ const order: TransferOrder = {
     restorePointId: restorePointId('0'.repeat(32)),
     fence: 1,
     blockSize: 1024 * 1024,
-    codec: 'zstd',
+    compression: 'balanced',
     mode: 'full',
     alsoRead: [],
     endpoint: { unix: socket! },

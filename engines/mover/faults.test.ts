@@ -11,7 +11,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { Endpoint } from '../../schema/domain/hypervisor.ts';
 import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
 import { diskKey, restorePointId, runKey } from '../../schema/domain/ids.ts';
-import { blockSizes } from '../../schema/domain/states.ts';
+import { blockSizes, compressions } from '../../schema/domain/states.ts';
 import type { RestoreSource, TransferRegistrar } from '../../schema/domain/seams.ts';
 import { encodeMessage, type Message } from '../../schema/wire/messages.ts';
 import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
@@ -124,7 +124,7 @@ describe('durability', () => {
         disk: { file },
         sizeBytes: 3 * MIB,
         blockSize: MIB,
-        codec: 'none',
+        compression: 'none',
         endpoint: { unix: socketOf() },
       });
       const summary = await sourcePool(2).transfer(order);
@@ -155,8 +155,14 @@ test('disks of all sizes come whole through a target that is killed again and ag
       await writeRandomDisk(file, sizeBytes, next);
       const crashOnce = { offset: next(sizeBytes), marker: path.join(folder, `crash${i}`) };
       const blockSize = blockSizes[next(4)]!;
-      const codec = (['none', 'lz4', 'zstd'] as const)[next(3)]!;
-      const of = { disk: { file, delayMs: 10, crashOnce }, sizeBytes, blockSize, codec, diskKey: diskKey(`d${i}`) };
+      const compression = compressions[next(compressions.length)]!;
+      const of = {
+        disk: { file, delayMs: 10, crashOnce },
+        sizeBytes,
+        blockSize,
+        compression,
+        diskKey: diskKey(`d${i}`),
+      };
       return { file, order: orderOf({ ...of, endpoint: { unix: socketOf() } }) };
     }),
   );
@@ -309,7 +315,7 @@ describe('lanes', () => {
   test('no more lanes than the export takes connections', async () => {
     const file = await randomDisk('disk', 200 * MIB);
     const { endpoint } = await start();
-    const order = orderOf({ disk: { file }, sizeBytes: 200 * MIB, blockSize: MIB, codec: 'none', endpoint });
+    const order = orderOf({ disk: { file }, sizeBytes: 200 * MIB, blockSize: MIB, compression: 'none', endpoint });
     const data = { via: 'nbd' as const, at: endpoint, export: '', maxConnections: 1, model: JSON.stringify({ file }) };
     await sourcePool(2).transfer({ ...order, access: { ...order.access, data } });
     expect(repository.begun).toBe(1);

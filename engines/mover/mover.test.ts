@@ -87,20 +87,20 @@ async function restoreInto(file: string, sizeBytes: number) {
 
 describe('full', () => {
   test.each([
-    { codec: 'none', blockSize: 256 * 1024, sizeBytes: 66 * MIB + 1000, tcp: false },
-    { codec: 'lz4', blockSize: MIB, sizeBytes: 130 * MIB + 511, tcp: true },
-    { codec: 'zstd', blockSize: 4 * MIB, sizeBytes: 65 * MIB, tcp: false },
-    { codec: 'zstd', blockSize: MIB, sizeBytes: 0, tcp: false },
-    { codec: 'zstd', blockSize: MIB, sizeBytes: 1, tcp: false },
+    { compression: 'none', blockSize: 256 * 1024, sizeBytes: 66 * MIB + 1000, tcp: false },
+    { compression: 'fast', blockSize: MIB, sizeBytes: 130 * MIB + 511, tcp: true },
+    { compression: 'auto', blockSize: 4 * MIB, sizeBytes: 65 * MIB, tcp: false },
+    { compression: 'balanced', blockSize: MIB, sizeBytes: 0, tcp: false },
+    { compression: 'small', blockSize: MIB, sizeBytes: 1, tcp: false },
   ] as const)(
-    'comes back byte for byte: $codec, blocks of $blockSize, disk of $sizeBytes',
-    async ({ codec, blockSize, sizeBytes, tcp }) => {
+    'comes back byte for byte: $compression, blocks of $blockSize, disk of $sizeBytes',
+    async ({ compression, blockSize, sizeBytes, tcp }) => {
       const { next } = seeded();
       const file = path.join(folder, 'disk');
       await writeRandomDisk(file, sizeBytes, next);
       const { endpoint } = await start({ sizeBytes, blockSize, tcp });
       let last: TransferProgress | null = null;
-      const order = orderOf({ disk: { file }, sizeBytes, blockSize, codec, endpoint });
+      const order = orderOf({ disk: { file }, sizeBytes, blockSize, compression, endpoint });
       const summary = await pool.transfer({ ...order, onProgress: (p) => (last = p) });
       expect(summary).toMatchObject({
         windowCount: Math.ceil(sizeBytes / WINDOW_BYTES),
@@ -120,7 +120,7 @@ describe('full', () => {
     const sizeBytes = 70 * MIB;
     await writeRandomDisk(file, sizeBytes, next, 1);
     const { endpoint } = await start();
-    const order = orderOf({ disk: { file }, sizeBytes, blockSize: MIB, codec: 'none', endpoint });
+    const order = orderOf({ disk: { file }, sizeBytes, blockSize: MIB, compression: 'none', endpoint });
     const first = await pool.transfer(order);
     expect(first.sentBytes).toBe(sizeBytes);
     repository.windows.clear();
@@ -171,7 +171,7 @@ test('comparison reads everything and sends what differs', async () => {
   await writeFile(file, disk);
   const { endpoint } = await start();
   const summary = await pool.transfer(
-    orderOf({ disk: { file }, sizeBytes, blockSize: MIB, mode: 'comparison', codec: 'none', endpoint }),
+    orderOf({ disk: { file }, sizeBytes, blockSize: MIB, mode: 'comparison', compression: 'none', endpoint }),
   );
   expect(summary).toMatchObject({ readBytes: sizeBytes, sentBytes: MIB });
 });
@@ -196,7 +196,7 @@ test('a target killed in mid-window: the same call ends well, at most lanes x wi
   await startChild();
   const endpoint = { unix: path.join(folder, 'sock', 'mover') };
   let killed = false;
-  const order = orderOf({ disk: { file }, sizeBytes, blockSize: MIB, codec: 'none', endpoint });
+  const order = orderOf({ disk: { file }, sizeBytes, blockSize: MIB, compression: 'none', endpoint });
   const summary = await pool.transfer({
     ...order,
     onProgress: (p) => {
@@ -227,7 +227,7 @@ test('a second call goes on from the cursor', async () => {
   const sizeBytes = 3 * WINDOW_BYTES;
   await writeRandomDisk(file, sizeBytes, next, 1);
   const { endpoint } = await start();
-  const order = orderOf({ disk: { file, delayMs: 5 }, sizeBytes, blockSize: MIB, codec: 'none', endpoint });
+  const order = orderOf({ disk: { file, delayMs: 5 }, sizeBytes, blockSize: MIB, compression: 'none', endpoint });
   const stop = new AbortController();
   const reason = new Error('stopped by the test');
   const first = pool.transfer({

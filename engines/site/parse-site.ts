@@ -209,7 +209,7 @@ function jobOf(job: JobText, hosts: HostConfig[], timeZone: string): JobConfig {
       postThaw: scriptOf(job.scripts.postThaw),
       success: scriptOf(job.scripts.success),
     },
-    codec: job.codec,
+    compression: job.compression,
     blockSize: job.blockSize,
     maxParallelVms: job.maxParallelVms,
     hostWaitMs: job.hostWait,

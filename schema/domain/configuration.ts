@@ -4,7 +4,7 @@
  */
 import type { DiskKey, HostId, JobId, MachineId, ProxyId, RepositoryId, SiteId, VmId } from './ids.ts';
 import type { RetentionPolicy } from './retention.ts';
-import type { Codec, ConsistencyPolicy } from './states.ts';
+import type { Compression, ConsistencyPolicy } from './states.ts';
 
 export type QemuVmConfig = {
   name: string;
@@ -87,7 +87,7 @@ export type JobConfig = {
   proxies: ProxyId[];
   consistency: ConsistencyPolicy;
   scripts: GuestScripts;
-  codec: Codec;
+  compression: Compression;
   blockSize: number;
   /** VMs of one session in work at once. */
   maxParallelVms: number;

@@ -78,11 +78,15 @@ function readImage(image: string, { offset, length }: Extent, into: Uint8Array):
 
 /** Allocation without the guest's writes, unit by unit; an image counts as written whole. */
 function* baseExtents(disk: DiskAtMoment, of: Extent): Generator<AllocatedExtent> {
-  if (disk.image !== undefined) return yield { ...of, state: 'data' };
+  if (disk.image !== undefined) yield { ...of, state: 'data' };
+  else yield* seededExtents(disk.seed, of);
+}
+
+function* seededExtents(seed: number, of: Extent): Generator<AllocatedExtent> {
   for (let place = of.offset; place < endOf(of);) {
     const unitIndex = Math.floor(place / ALLOCATION_BYTES);
     const end = Math.min((unitIndex + 1) * ALLOCATION_BYTES, endOf(of));
-    yield { offset: place, length: end - place, state: isAllocated(disk.seed, unitIndex) ? 'data' : 'unallocated' };
+    yield { offset: place, length: end - place, state: isAllocated(seed, unitIndex) ? 'data' : 'unallocated' };
     place = end;
   }
 }

@@ -9,6 +9,7 @@ import type { DiskReader, SourceClass } from '../../../schema/domain/seams.ts';
 import type { WindowEnd } from '../../../schema/wire/messages.ts';
 import { digestOf, encodeBlock, isZeroBlock } from '../block-codec.ts';
 import { runSideBySide } from '../waiting.ts';
+import { type LevelChoice, WindowClock } from './level-choice.ts';
 import type { SourceConnection, WantedBlock } from './source-connection.ts';
 import { blockExtent, planWindow, type Segment, SEGMENT_BYTES, segmentsOf } from './window-plan.ts';
 
@@ -28,6 +29,7 @@ export type WindowWork = {
   assignment: TransferAssignment;
   window: number;
   buffers: SegmentBuffers;
+  levels: LevelChoice;
   signal: AbortSignal;
   /** Bytes since the last call. */
   onProgress(p: { readBytes: number; sentBytes: number; doneBytes: number; waitsFor: WaitsFor }): void;
@@ -40,8 +42,11 @@ const sumNames = {
   data: 'dataBytes',
 } as const satisfies Record<SourceClass, keyof WindowEnd['sums']>;
 
+type Work = WindowWork & { clock: WindowClock };
+
 /** Resolves when the target has acknowledged the window. */
-export async function sendWindow(work: WindowWork): Promise<void> {
+export async function sendWindow(of: WindowWork): Promise<void> {
+  const work: Work = { ...of, clock: new WindowClock(() => performance.now()) };
   const extent = windowExtent(work.window, work.assignment.sizeBytes);
   const sums = { notReadBytes: 0, unallocatedBytes: 0, zeroBytes: 0, dataBytes: 0 };
   const digests = new Map<number, Buffer>();
@@ -57,6 +62,7 @@ export async function sendWindow(work: WindowWork): Promise<void> {
       work.buffers.give(buffer);
     }
   });
+  work.levels.afterWindow(work.clock.times);
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
   await Promise.race([work.connection.endWindow(work.window, sums), resending.failed]);
   work.connection.onWant = null;
@@ -65,7 +71,7 @@ export async function sendWindow(work: WindowWork): Promise<void> {
 type Account = { sums: WindowEnd['sums']; digests: Map<number, Buffer> };
 
 async function sendSegment(
-  work: WindowWork,
+  work: Work,
   window: Extent,
   segment: Segment,
   buffer: Buffer,
@@ -96,12 +102,7 @@ async function sendSegment(
 }
 
 /** Reads runs of neighbouring blocks at once. Block index within the segment to its bytes in `buffer`. */
-async function readSegment(
-  work: WindowWork,
-  window: Extent,
-  segment: Segment,
-  buffer: Buffer,
-): Promise<Map<number, Buffer>> {
+async function readSegment(work: Work, window: Extent, segment: Segment, buffer: Buffer): Promise<Map<number, Buffer>> {
   const blocks = new Map<number, Buffer>();
   const runs: { of: Extent; into: Buffer }[] = [];
   let used = 0;
@@ -121,15 +122,16 @@ async function readSegment(
   return blocks;
 }
 
-async function sendBlock(work: WindowWork, block: number, bytes: Buffer | undefined): Promise<void> {
+async function sendBlock(work: Work, block: number, bytes: Buffer | undefined): Promise<void> {
   if (!bytes)
     throw new TidemarkError(
       'PROTOCOL_ERROR',
       `target wants block ${block} of window ${work.window}, which has no data`,
       { field: 'ANSWER answer' },
     );
-  const { codec, payload } = encodeBlock(work.assignment.codec, bytes);
-  await work.connection.sendData({ window: work.window, block, codec, rawLength: bytes.length }, payload);
+  const { clock, levels, window } = work;
+  const { codec, payload } = clock.encode(() => encodeBlock(levels.level, bytes));
+  await clock.leave(work.connection.sendData({ window, block, codec, rawLength: bytes.length }, payload));
   work.onProgress({ readBytes: 0, sentBytes: payload.length, doneBytes: 0, waitsFor: 'target' });
 }
 
@@ -137,7 +139,7 @@ async function sendBlock(work: WindowWork, block: number, bytes: Buffer | undefi
  * Sends blocks the target asks for again, one after another. They are read again: holding a window's blocks until its
  * acknowledgement would cost 64 MiB per lane for what hardly ever happens.
  */
-function resender(work: WindowWork, window: Extent, digests: Map<number, Buffer>) {
+function resender(work: Work, window: Extent, digests: Map<number, Buffer>) {
   let chain = Promise.resolve();
   let fail!: (error: unknown) => void;
   const failed = new Promise<never>((_, reject) => {
