@@ -9,8 +9,7 @@ import type { SessionRun } from './session-run.ts';
 /** In one answer of the repository. */
 const LINEAGES_AT_ONCE = 100;
 
-export async function retainAfter(run: SessionRun): Promise<void> {
-  const lineages = lineagesOf(run);
+export async function retainAfter(run: SessionRun, lineages: readonly LineagePolicy[]): Promise<void> {
   const { sessionId } = run.input;
   const queue = repositoryCtlQueue(run.job.repositoryId);
   try {
@@ -28,7 +27,7 @@ export async function retainAfter(run: SessionRun): Promise<void> {
 }
 
 /** Those of which this session has sealed a restore point. */
-function lineagesOf({ job, vms, results }: SessionRun): LineagePolicy[] {
+export function lineagesToRetain({ job, vms, results }: SessionRun): LineagePolicy[] {
   const policy = job.retention;
   if (!policy) return [];
   return vms.flatMap(({ vm, name }) => {

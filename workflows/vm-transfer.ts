@@ -14,13 +14,18 @@ import { say } from './say.ts';
 import { lastHeartbeatOf, viewOf } from './failures.ts';
 import { fallbackWarnings, planDisk } from './plan-disks.ts';
 import { ProxyTries } from './proxy-tries.ts';
-import { runAllOrCancel } from './side-by-side.ts';
+import { runAllOrCancel, sideBySide } from './side-by-side.ts';
 import type { DiskState } from './vm-details.ts';
 import type { VmRun } from './vm-run.ts';
+
+/** Leases of a workflow that is not closed are not freed; somebody who frees them by hand has waited longer than this. */
+const FRESH_MS = 15_000;
 
 export type Leases = {
   /** As granted last; pairs are numbered from 0. */
   held(): readonly HeldLease[];
+  /** When that was, by the workflow's time. */
+  grantedMs(): number;
   /** Takes them again after LEASE_LOST. */
   again(): Promise<void>;
 };
@@ -99,20 +104,19 @@ async function transferOnce(way: Way, plan: DiskPlan, assignment: number, state:
   const { run, opened, checkpoint, disk } = way;
   const { diskKey } = disk;
   const what = `disk ${diskKey}`;
-  const proxy = await confirmedProxy(way);
+  const proxy = await confirmedProxy(way, assignment === 1);
   state.proxyId = proxy;
-  const assigned = await run.machines.on(
-    run.repository,
-    'assignTransfer',
-    what,
-  )({
+  const request = {
     restorePointId: opened.restorePointId,
     run: run.run,
     disk: plan,
     checkpoint: `${checkpoint.run} ${checkpoint.takenAt}`,
     assignment,
-  });
-  const access = await run.machines.on(run.host, 'openAccess', what)({ run: run.run, diskKey, reader: proxy });
+  };
+  const [assigned, access] = await sideBySide([
+    () => run.machines.on(run.repository, 'assignTransfer', what)(request),
+    () => run.machines.on(run.host, 'openAccess', what)({ run: run.run, diskKey, reader: proxy }),
+  ]);
   state.state = 'transferring';
   run.show();
   const transfer = say('transferDisk', { queue: proxyQueue(proxy), summary: `${what} on proxy ${proxy}` });
@@ -126,8 +130,14 @@ function noteDone(run: VmRun, state: DiskState, summary: TransferSummary): void 
   run.show();
 }
 
-/** The proxy of this way's pair, its lease confirmed just now. */
-async function confirmedProxy({ run, leases, pair }: Way): Promise<ProxyId> {
+/** The proxy of this way's pair, its lease confirmed, or granted not long ago and nothing gone wrong since. */
+async function confirmedProxy({ run, leases, pair }: Way, isFirst: boolean): Promise<ProxyId> {
+  if (!isFirst || Date.now() - leases.grantedMs() > FRESH_MS) await confirm(run, leases);
+  const proxies = proxiesOf(leases.held());
+  return proxies[pair % proxies.length]!;
+}
+
+async function confirm(run: VmRun, leases: Leases): Promise<void> {
   const { workflowId } = run;
   try {
     const leaseIds = leases.held().map((lease) => lease.leaseId);
@@ -137,6 +147,4 @@ async function confirmedProxy({ run, leases, pair }: Way): Promise<ProxyId> {
     run.note({ level: 'info', code: 'LEASE_LOST', message: 'resources are taken again: their leases were freed' });
     await leases.again();
   }
-  const proxies = proxiesOf(leases.held());
-  return proxies[pair % proxies.length]!;
 }
