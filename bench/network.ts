@@ -34,7 +34,10 @@ const removeNamespaces = (): void => {
 
 async function started(command: string, args: string[]): Promise<ChildProcess> {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-  const isReady = await Promise.race([once(child.stdout, 'data').then(() => true), once(child, 'exit').then(() => false)]);
+  const isReady = await Promise.race([
+    once(child.stdout, 'data').then(() => true),
+    once(child, 'exit').then(() => false),
+  ]);
   if (!isReady) throw new Error(`${args.join(' ')} ended`);
   return child;
 }
