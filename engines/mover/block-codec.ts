@@ -49,9 +49,17 @@ export function decodeBlock(codec: Codec, payload: Buffer, rawLength: number): B
   }
 }
 
+/** Zlib's own. */
+const LEAST_CHUNK = 64;
+
+/**
+ * The chunk is what zstd decodes into: the whole block in one pass, with no copies put together afterwards. One byte more
+ * than that, since a chunk that is full means another pass.
+ */
 function decode(codec: Codec, payload: Buffer, rawLength: number): Buffer | null {
   if (codec === 'none') return payload;
-  if (codec === 'zstd') return zstdDecompressSync(payload, { maxOutputLength: rawLength });
+  if (codec === 'zstd')
+    return zstdDecompressSync(payload, { maxOutputLength: rawLength, chunkSize: Math.max(LEAST_CHUNK, rawLength + 1) });
   // The library allocates what the first four bytes say.
   if (payload.length < 4 || payload.readUInt32LE(0) !== rawLength) return null;
   return uncompressSync(payload);

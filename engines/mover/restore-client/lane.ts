@@ -3,7 +3,8 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 import type { DiskWriter, Seams } from '../../../schema/domain/seams.ts';
 import { openPortCalls, type Port } from '../port-calls.ts';
-import { type RestoreCursor, readCursor, writeCursor } from './cursor-file.ts';
+import { readCursor } from './cursor-file.ts';
+import { createFlushBehind, type FlushBehind } from './flush-behind.ts';
 import { RestoreConnection } from './restore-connection.ts';
 import type { RestoreProgress, RestoreSpec, RestoreSummary } from './restore-spec.ts';
 
@@ -13,7 +14,10 @@ export type RestoreLaneOptions = {
   openWriter: (access: TargetAccess, seams: Seams) => Promise<DiskWriter>;
 };
 
-/** Target flushed and cursor written each so many windows: what a killed worker restores again at most. */
+/**
+ * Target flushed and cursor written each so many windows, while the next so many come: what a killed worker restores
+ * again is twice that at most.
+ */
 const WINDOWS_PER_FLUSH = 4;
 const LONGEST_BACK_OFF_MS = 10_000;
 
@@ -63,6 +67,16 @@ class DiskRestore {
   async run(writer: DiskWriter): Promise<RestoreSummary> {
     this.#writer = writer;
     this.#abort.signal.throwIfAborted();
+    const flushes = createFlushBehind(writer, this.#spec.target.cursorFile);
+    try {
+      return await this.#restore(writer, flushes);
+    } finally {
+      // Whoever called closes the target.
+      await flushes.settled();
+    }
+  }
+
+  async #restore(writer: DiskWriter, flushes: FlushBehind): Promise<RestoreSummary> {
     const { diskKey, restorePointId, target } = this.#spec;
     const of = { restorePointId, diskKey, sizeBytes: target.sizeBytes };
     let window = await readCursor(target.cursorFile, of);
@@ -73,11 +87,12 @@ class DiskRestore {
       this.#receivedBytes += await this.#withConnection((connection) => this.#window(connection, window, writer));
       this.#windowsRestored += 1;
       if (window + 1 - flushed >= WINDOWS_PER_FLUSH || window + 1 === windowCount) {
-        await this.#flush(writer, { ...of, windowsDone: window + 1 });
+        await flushes.begin({ ...of, windowsDone: window + 1 });
         flushed = window + 1;
       }
       this.#tell((window + 1) * 64 * 1024 * 1024, null);
     }
+    await flushes.idle();
     await writer.flush();
     this.#connection?.close();
     return this.#summary();
@@ -92,11 +107,6 @@ class DiskRestore {
       `disk ${diskKey} has ${sizeBytes} bytes in the restore point, its target ${target.sizeBytes}`,
       { diskKey },
     );
-  }
-
-  async #flush(writer: DiskWriter, cursor: RestoreCursor): Promise<void> {
-    await writer.flush();
-    await writeCursor(this.#spec.target.cursorFile, cursor);
   }
 
   #window(connection: RestoreConnection, window: number, writer: DiskWriter): Promise<number> {
