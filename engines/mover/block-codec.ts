@@ -2,6 +2,7 @@
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { blake3 } from '@napi-rs/blake-hash';
 import { compressSync, uncompressSync } from 'lz4-napi';
+import { releaseMemory } from '../../schema/domain/memory.ts';
 import type { Codec } from '../../schema/domain/states.ts';
 
 export const DIGEST_BYTES = 32;
@@ -32,14 +33,19 @@ function probePays(codec: Codec, block: Buffer): boolean {
   return pays(compress(codec, sample).length, sample.length);
 }
 
-/** The block itself with codec none when compression does not pay. */
+/** The block itself with codec none when compression does not pay; else memory of the caller's. */
 export function encodeBlock(codec: Codec, block: Buffer): { codec: Codec; payload: Buffer } {
   if (codec === 'none' || !probePays(codec, block)) return { codec: 'none', payload: block };
   const payload = compress(codec, block);
-  return pays(payload.length, block.length) ? { codec, payload } : { codec: 'none', payload: block };
+  if (pays(payload.length, block.length)) return { codec, payload };
+  releaseMemory(payload);
+  return { codec: 'none', payload: block };
 }
 
-/** Null when the payload does not decode to exactly `rawLength` bytes. With codec none: the payload's own memory. */
+/**
+ * Null when the payload does not decode to exactly `rawLength` bytes. With codec none: the payload's own memory, else the
+ * caller's.
+ */
 export function decodeBlock(codec: Codec, payload: Buffer, rawLength: number): Buffer | null {
   try {
     const block = decode(codec, payload, rawLength);

@@ -154,8 +154,8 @@ export type RestoreSource = {
 /** In the lane's thread. */
 export type RecordSource = {
   /**
-   * The payload, still encoded, of the record of `digest`. DAMAGED_BLOCK when it is not what was written, TAMPERED when
-   * somebody without the keys wrote it.
+   * The payload, still encoded, of the record of `digest`, in memory that is the caller's. DAMAGED_BLOCK when it is not
+   * what was written, TAMPERED when somebody without the keys wrote it.
    */
   read(place: RecordPlace, digest: Uint8Array): Promise<Uint8Array>;
   close(): Promise<void>;

@@ -1,6 +1,7 @@
 /** The client's side of one restore connection: a window at a time, each digest checked before its block is handed on. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { windowExtent } from '../../../schema/domain/extents.ts';
+import { releaseMemory } from '../../../schema/domain/memory.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
 import type { BlockHead, Message, Welcome } from '../../../schema/wire/messages.ts';
 import { decodeBlock, DIGEST_BYTES, digestOf } from '../block-codec.ts';
@@ -197,6 +198,7 @@ class WindowInWork {
     const bytes = head.codec === 'none' ? Buffer.from(block) : block;
     this.#write(async () => {
       await this.#sink.write(offset, bytes);
+      releaseMemory(bytes);
       this.#wire.send({ type: 'credit', bytes: credit });
     });
     if (this.#sent) this.#next();

@@ -4,6 +4,7 @@
  */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { type Extent, windowExtent } from '../../../schema/domain/extents.ts';
+import { releaseMemory } from '../../../schema/domain/memory.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { DiskReader, SourceClass } from '../../../schema/domain/seams.ts';
 import type { WindowEnd } from '../../../schema/wire/messages.ts';
@@ -129,8 +130,10 @@ async function sendBlock(work: WindowWork, block: number, bytes: Buffer | undefi
       { field: 'ANSWER answer' },
     );
   const { codec, payload } = encodeBlock(work.assignment.codec, bytes);
+  const sentBytes = payload.length;
   await work.connection.sendData({ window: work.window, block, codec, rawLength: bytes.length }, payload);
-  work.onProgress({ readBytes: 0, sentBytes: payload.length, doneBytes: 0, waitsFor: 'target' });
+  if (payload !== bytes) releaseMemory(payload);
+  work.onProgress({ readBytes: 0, sentBytes, doneBytes: 0, waitsFor: 'target' });
 }
 
 /**

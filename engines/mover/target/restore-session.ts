@@ -1,6 +1,7 @@
 /** The target's side of one restore connection: windows in the order asked, stored payloads as they lie. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { windowCountOf, windowExtent } from '../../../schema/domain/extents.ts';
+import { releaseMemory } from '../../../schema/domain/memory.ts';
 import type { RecordPlace, RecordSource, RestoreSource } from '../../../schema/domain/seams.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
 import type { Message } from '../../../schema/wire/messages.ts';
@@ -120,6 +121,7 @@ export class RestoreSession {
     await this.#credit.take(payload.length);
     const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.length);
     await this.#options.wire.sendBlock({ type: 'block', window: resolved.window, block, codec, rawLength }, bytes);
+    releaseMemory(payload);
   }
 
   async #sendAgain(window: number, block: number): Promise<void> {

@@ -38,7 +38,10 @@ export class Wire {
     const { socket } = options;
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 30_000);
-    socket.on('data', (bytes) => this.#push(bytes));
+    socket.on('data', (bytes: Buffer<ArrayBuffer>) => {
+      this.#push(bytes);
+      bytes.buffer.transfer(0);
+    });
     socket.on('error', (error) => this.#lost(error));
     socket.on('end', () =>
       this.#lost(new Error(this.#decoder.inFrame ? 'closed within a frame' : 'closed by the other end')),

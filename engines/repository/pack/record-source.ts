@@ -1,4 +1,5 @@
 /** Reads stored payloads, wherever their pack is by now: open, closed, or moved between two looks. */
+import { releaseMemory } from '../../../schema/domain/memory.ts';
 import type { RecordPlace, RecordSource } from '../../../schema/domain/seams.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import { decodeRecordHeader, isSoundShape, recordError } from '../../../schema/repository/record.ts';
@@ -20,12 +21,14 @@ export function openRecordSource({ storage, vault }: { storage: Storage; vault: 
       const id = vault.idOf(digest);
       // Which of the two it should be, the vault says when it sees the header.
       if (!isSoundShape(place) && !isSoundShape(place, true)) throw damaged(place, id, 'impossible lengths');
-      const bytes = Buffer.allocUnsafe(RECORD_HEADER_BYTES + place.storedLength);
+      const bytes = Buffer.allocUnsafeSlow(RECORD_HEADER_BYTES + place.storedLength);
       const got = await packs.read(place.pack, bytes, place.offset).catch((error: unknown) => {
         throw isReadFailure(error) ? damaged(place, id, 'the medium does not give it') : error;
       });
       if (got === null) throw damaged(place, id, PACK_IS_MISSING);
-      return payloadOf(vault, bytes.subarray(0, got), place, id);
+      const payload = payloadOf(vault, bytes.subarray(0, got), place, id);
+      if (payload.buffer !== bytes.buffer) releaseMemory(bytes);
+      return payload;
     },
     close: () => packs.close(),
   };
