@@ -228,10 +228,12 @@ describe('waiting', () => {
     const signal = new AbortController().signal;
     const impatient = { ...(await restoreOrder({ unix: silent.path }, signal)), patienceMs: 1000 };
     await expect(pool.restoreDisk(impatient)).rejects.toMatchObject({ code: 'TRANSFER_FAILED' });
-    const closed = pool.restoreDisk(await restoreOrder({ unix: silent.path }, signal));
+    const closed = expect(pool.restoreDisk(await restoreOrder({ unix: silent.path }, signal))).rejects.toMatchObject({
+      code: 'HOST_DRAINING',
+    });
     await silent.connected;
     await pool.close();
-    await expect(closed).rejects.toMatchObject({ code: 'HOST_DRAINING' });
+    await closed;
   });
 });
 

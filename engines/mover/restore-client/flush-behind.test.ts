@@ -1,58 +1,68 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
-import { diskKey, restorePointId } from '../../../schema/domain/ids.ts';
-import type { DiskWriter } from '../../../schema/domain/seams.ts';
+import { beforeEach, expect, test } from 'vitest';
 import { deferred, type Deferred } from '../waiting.ts';
-import { readCursor } from './cursor-file.ts';
-import { createFlushBehind } from './flush-behind.ts';
+import { createFlushBehind, type FlushBehind } from './flush-behind.ts';
 
-const of = { restorePointId: restorePointId('0'.repeat(32)), diskKey: diskKey('d0'), sizeBytes: 4711 };
-let folder: string;
-let cursorFile: string;
+const MIB = 1024 * 1024;
 /** Of each flush begun: to let it end. */
 let flushes: Deferred<void>[];
-beforeEach(async () => {
-  folder = await mkdtemp(path.join(tmpdir(), 'td-flush-'));
-  cursorFile = path.join(folder, 'cursor');
+let durable: number[][];
+let behind: FlushBehind;
+beforeEach(() => {
   flushes = [];
-});
-afterEach(() => rm(folder, { recursive: true }));
-
-const writer: DiskWriter = {
-  sizeBytes: of.sizeBytes,
-  write: async () => undefined,
-  zero: async () => undefined,
-  flush: () => {
+  durable = [];
+  const flush = (): Promise<void> => {
     flushes.push(deferred<void>());
     return flushes.at(-1)!.promise;
-  },
-  close: async () => undefined,
-};
-
-test('a flush holds up nobody but the next one; the cursor is written after it', async () => {
-  const behind = createFlushBehind(writer, cursorFile);
-  await behind.begin({ ...of, windowsDone: 4 });
-  const second = behind.begin({ ...of, windowsDone: 8 });
-  expect(flushes).toHaveLength(1);
-  expect(await readCursor(cursorFile, of)).toBe(0);
-  flushes[0]!.resolve();
-  await second;
-  expect(flushes).toHaveLength(2);
-  expect(await readCursor(cursorFile, of)).toBe(4);
-  flushes[1]!.resolve();
-  await behind.idle();
-  expect(await readCursor(cursorFile, of)).toBe(8);
+  };
+  behind = createFlushBehind(flush, (windows) => durable.push(windows));
 });
 
-test('a flush that fails writes no cursor, and is told by whatever comes next', async () => {
-  const behind = createFlushBehind(writer, cursorFile);
-  await behind.begin({ ...of, windowsDone: 4 });
+test('a flush holds up nobody, and what was written meanwhile waits for the next', async () => {
+  await behind.finished(7);
+  await behind.finished(8);
+  await behind.finished(9);
+  expect(flushes).toHaveLength(1);
+  expect(durable).toEqual([]);
+  flushes[0]!.resolve();
+  await expect.poll(() => durable).toEqual([[7]]);
+  expect(flushes).toHaveLength(2);
+  flushes[1]!.resolve();
+  await behind.idle();
+  expect(durable).toEqual([[7], [8, 9]]);
+});
+
+test('a disk that is slow holds up whoever writes to it', async () => {
+  for (let window = 0; window < 4; window += 1) await behind.finished(window);
+  let isHeldUp = true;
+  const fifth = behind.finished(4).then(() => (isHeldUp = false));
+  flushes[0]!.resolve();
+  await expect.poll(() => flushes.length).toBe(2);
+  expect(isHeldUp).toBe(true);
+  flushes[1]!.resolve();
+  await fifth;
+  expect(durable).toEqual([[0], [1, 2, 3, 4]]);
+});
+
+test('a flush that fails makes nothing durable, and is told by whatever comes next', async () => {
+  await behind.finished(0);
   flushes[0]!.reject(new Error('the disk is gone'));
-  await behind.settled();
-  await expect(behind.begin({ ...of, windowsDone: 8 })).rejects.toThrow('the disk is gone');
+  await expect(behind.idle()).rejects.toThrow('the disk is gone');
+  await expect(behind.finished(1)).rejects.toThrow('the disk is gone');
   await expect(behind.idle()).rejects.toThrow('the disk is gone');
   expect(flushes).toHaveLength(1);
-  expect(await readCursor(cursorFile, of)).toBe(0);
+  expect(durable).toEqual([]);
+});
+
+test('the disk has work before a window is finished; what is finished meanwhile is durable with the next flush', async () => {
+  behind.wrote(31 * MIB);
+  expect(flushes).toHaveLength(0);
+  behind.wrote(MIB);
+  expect(flushes).toHaveLength(1);
+  await behind.finished(7);
+  flushes[0]!.resolve();
+  await expect.poll(() => flushes.length).toBe(2);
+  expect(durable).toEqual([]);
+  flushes[1]!.resolve();
+  await behind.idle();
+  expect(durable).toEqual([[7]]);
 });

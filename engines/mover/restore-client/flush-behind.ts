@@ -1,31 +1,57 @@
-/** Makes what was written durable, and then the cursor, while further windows come. */
-import type { DiskWriter } from '../../../schema/domain/seams.ts';
-import { type RestoreCursor, writeCursor } from './cursor-file.ts';
+/** Makes what a lane wrote durable while more comes. */
+
+/** Windows written that no flush has begun for, before whoever writes has to wait for the one under way. */
+const MOST_WAITING = 4;
+/** A flush begins in the middle of a window, too: else a disk would have nothing to do until the first are written. */
+const FLUSH_BYTES = 32 * 1024 * 1024;
 
 export type FlushBehind = {
-  /** Begins once the one before has ended; rejects with its failure. */
-  begin(cursor: RestoreCursor): Promise<void>;
-  /** Everything begun is durable; rejects with the failure of what is not. */
+  wrote(lengthBytes: number): void;
+  /** All of a window was written. Resolves when more may be; rejects with the failure of a flush, from then on always. */
+  finished(window: number): Promise<void>;
+  /** Every window finished is durable; rejects with the failure of what is not. */
   idle(): Promise<void>;
-  /** As `idle`, whatever became of it. */
-  settled(): Promise<void>;
 };
 
-/** One at a time: a cursor may not be overtaken by an older one, and a slow disk holds up whoever writes to it. */
-export function createFlushBehind(writer: DiskWriter, cursorFile: string): FlushBehind {
-  let flushing: Promise<void> = Promise.resolve();
-  const flush = async (cursor: RestoreCursor): Promise<void> => {
-    await writer.flush();
-    await writeCursor(cursorFile, cursor);
+/**
+ * One at a time, as long as something waits: the disk is never without work, and a slow one holds up whoever writes to it.
+ * `onDurable`: after each that ends windows.
+ */
+export function createFlushBehind(flush: () => Promise<void>, onDurable: (windows: number[]) => void): FlushBehind {
+  let waiting: number[] = [];
+  let waitingBytes = 0;
+  let flushing: Promise<void> | null = null;
+  let hasFailed = false;
+
+  const flushAll = async (): Promise<void> => {
+    while (waiting.length > 0 || waitingBytes >= FLUSH_BYTES) {
+      const windows = waiting;
+      waiting = [];
+      waitingBytes = 0;
+      await flush();
+      if (windows.length > 0) onDurable(windows);
+    }
+    flushing = null;
   };
+  const begin = (): Promise<void> => {
+    flushing ??= flushAll();
+    // Told by the next call.
+    flushing.catch(() => (hasFailed = true));
+    return flushing;
+  };
+
   return {
-    begin: async (cursor) => {
-      await flushing;
-      flushing = flush(cursor);
-      // Told by the next call.
-      flushing.catch(() => undefined);
+    wrote: (lengthBytes) => {
+      waitingBytes += lengthBytes;
+      if (waitingBytes >= FLUSH_BYTES) void begin().catch(() => undefined);
     },
-    idle: () => flushing,
-    settled: () => flushing.catch(() => undefined),
+    finished: async (window) => {
+      waiting.push(window);
+      const done = begin();
+      if (hasFailed || waiting.length >= MOST_WAITING) await done;
+    },
+    idle: async () => {
+      while (flushing) await flushing;
+    },
   };
 }
