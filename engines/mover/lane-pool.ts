@@ -72,7 +72,7 @@ export class LanePool<Item, Done, Work extends LaneWork<Item, Done, unknown>> {
   /** Nothing more of it is handed out. Rejects with what a lane that worked on it could not end. */
   async end(id: number, aborted: boolean): Promise<void> {
     const lanes = this.#lanes.filter(({ knows }) => knows.has(id));
-    const ends = lanes.map(({ thread }) => thread?.calls.call('end', id, aborted));
+    const ends = lanes.map(async ({ thread }) => thread?.calls.call('end', id, aborted));
     const settled = await Promise.allSettled(ends);
     for (const { knows } of lanes) knows.delete(id);
     this.#works.delete(id);
@@ -85,7 +85,7 @@ export class LanePool<Item, Done, Work extends LaneWork<Item, Done, unknown>> {
     this.#closed = true;
     if (this.#pumpTimer) clearTimeout(this.#pumpTimer);
     for (const work of this.#works.values()) work.fail(closedError());
-    await Promise.all(this.#lanes.map(({ thread }) => thread?.terminate()));
+    await Promise.all(this.#lanes.map(async ({ thread }) => thread?.terminate()));
   }
 
   #threadOf(lane: Lane): LaneThread {

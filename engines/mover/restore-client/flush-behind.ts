@@ -51,7 +51,7 @@ export function createFlushBehind(flush: () => Promise<void>, onDurable: (window
       if (hasFailed || waiting.length >= MOST_WAITING) await done;
     },
     idle: async () => {
-      while (flushing) await flushing;
+      await flushing;
     },
   };
 }
