@@ -2,6 +2,7 @@
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { blake3 } from '@napi-rs/blake-hash';
 import { uncompressSync } from 'lz4-napi';
+import { releaseMemory } from '../../schema/domain/memory.ts';
 import type { Codec, CompressionLevel } from '../../schema/domain/states.ts';
 
 export const DIGEST_BYTES = 32;
@@ -39,14 +40,19 @@ function probePays(level: Exclude<CompressionLevel, 'none'>, block: Buffer): boo
   return pays(compress(level, sample).length, sample.length);
 }
 
-/** The block itself with codec none when compression does not pay. */
+/** The block itself with codec none when compression does not pay; else memory of the caller's. */
 export function encodeBlock(level: CompressionLevel, block: Buffer): { codec: Codec; payload: Buffer } {
   if (level === 'none' || !probePays(level, block)) return { codec: 'none', payload: block };
   const payload = compress(level, block);
-  return pays(payload.length, block.length) ? { codec: 'zstd', payload } : { codec: 'none', payload: block };
+  if (pays(payload.length, block.length)) return { codec: 'zstd', payload };
+  releaseMemory(payload);
+  return { codec: 'none', payload: block };
 }
 
-/** Null when the payload does not decode to exactly `rawLength` bytes. With codec none: the payload's own memory. */
+/**
+ * Null when the payload does not decode to exactly `rawLength` bytes. With codec none: the payload's own memory, else the
+ * caller's.
+ */
 export function decodeBlock(codec: Codec, payload: Buffer, rawLength: number): Buffer | null {
   try {
     const block = decode(codec, payload, rawLength);
@@ -56,9 +62,17 @@ export function decodeBlock(codec: Codec, payload: Buffer, rawLength: number): B
   }
 }
 
+/** Zlib's own. */
+const LEAST_CHUNK = 64;
+
+/**
+ * The chunk is what zstd decodes into: the whole block in one pass, with no copies put together afterwards. One byte more
+ * than that, since a chunk that is full means another pass.
+ */
 function decode(codec: Codec, payload: Buffer, rawLength: number): Buffer | null {
   if (codec === 'none') return payload;
-  if (codec === 'zstd') return zstdDecompressSync(payload, { maxOutputLength: rawLength });
+  if (codec === 'zstd')
+    return zstdDecompressSync(payload, { maxOutputLength: rawLength, chunkSize: Math.max(LEAST_CHUNK, rawLength + 1) });
   // The library allocates what the first four bytes say.
   if (payload.length < 4 || payload.readUInt32LE(0) !== rawLength) return null;
   return uncompressSync(payload);

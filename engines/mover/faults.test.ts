@@ -1,7 +1,7 @@
 /** What movers do when something dies, hangs or lies, told apart from the plain ways of `mover.test.ts`. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -75,8 +75,8 @@ function sourcePool(laneCount: number): SourcePool {
   return pool;
 }
 
-function restorePool(laneCount: number): RestorePool {
-  const pool = createRestorePool({ laneCount, laneEntry: fixture('restore-lane'), seams: testSeams() });
+function restorePool(laneCount: number, laneData = {}): RestorePool {
+  const pool = createRestorePool({ laneCount, laneEntry: fixture('restore-lane'), laneData, seams: testSeams() });
   ends.push(() => pool.close());
   return pool;
 }
@@ -234,14 +234,17 @@ describe('waiting', () => {
     const signal = new AbortController().signal;
     const impatient = { ...(await restoreOrder({ unix: silent.path }, signal)), patienceMs: 1000 };
     await expect(pool.restoreDisk(impatient)).rejects.toMatchObject({ code: 'TRANSFER_FAILED' });
-    const closed = pool.restoreDisk(await restoreOrder({ unix: silent.path }, signal));
+    const closed = expect(pool.restoreDisk(await restoreOrder({ unix: silent.path }, signal))).rejects.toMatchObject({
+      code: 'HOST_DRAINING',
+    });
     await silent.connected;
     await pool.close();
-    await expect(closed).rejects.toMatchObject({ code: 'HOST_DRAINING' });
+    await closed;
   });
 });
 
-test('a cursor that cannot be written is a storage error that names its file', async () => {
+/** Has one window, of zeros. */
+function emptyDisk() {
   const answers: Partial<Record<Message['type'], Message[]>> = {
     hello: [restoreWelcome],
     get: [
@@ -249,12 +252,26 @@ test('a cursor that cannot be written is a storage error that names its file', a
       { type: 'windowDone', window: 0 },
     ],
   };
-  const server = kept(await wireServer(path.join(folder, 'empty'), (asked) => answers[asked.type] ?? []));
+  return wireServer(path.join(folder, 'empty'), (asked) => answers[asked.type] ?? []);
+}
+
+test('a cursor that cannot be written is a storage error that names its file', async () => {
+  const server = kept(await emptyDisk());
   const order = await restoreOrder({ unix: server.path }, new AbortController().signal);
   const cursorFile = path.join(folder, 'nowhere', 'cursor');
   const message = expect.stringContaining(cursorFile);
   const restore = restorePool(1).restoreDisk({ ...order, target: { ...order.target, cursorFile } });
   await expect(restore).rejects.toMatchObject({ code: 'STORAGE_ERROR', message });
+});
+
+test('what a lane wrote that died before it was durable is restored again', async () => {
+  const server = kept(await emptyDisk());
+  const order = await restoreOrder({ unix: server.path }, new AbortController().signal);
+  const pool = restorePool(2, { crashOnce: path.join(folder, 'crashed') });
+  await expect(pool.restoreDisk(order)).rejects.toMatchObject({ code: 'TRANSFER_FAILED', details: { lost: true } });
+  expect(await stat(order.target.cursorFile).catch(() => null)).toBeNull();
+  expect(await pool.restoreDisk(order)).toMatchObject({ windowsRestored: 1 });
+  expect(JSON.parse(await readFile(order.target.cursorFile, 'utf8'))).toMatchObject({ lowWater: 1, above: [] });
 });
 
 const none = { creditBytes: 0, lowWater: 0, above: [] };

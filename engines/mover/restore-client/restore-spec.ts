@@ -3,6 +3,7 @@ import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
 import type { DiskKey, RestorePointId, RunKey } from '../../../schema/domain/ids.ts';
 import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 
+/** `silenceMs`: a target that owes blocks and says nothing for so long counts as lost. */
 export type RestoreSpec = {
   restoreId: number;
   run: RunKey;
@@ -10,7 +11,24 @@ export type RestoreSpec = {
   diskKey: DiskKey;
   endpoint: Endpoint;
   target: TargetAccess;
-  patienceMs: number;
+  silenceMs: number;
+};
+export type RestoreItem = { kind: 'window'; window: number };
+/** The window is written, and durable once the lane says so (`LaneDurable`) or has ended the restore. */
+export type WindowWritten = { receivedBytes: number; writtenBytes: number };
+/** A notice, `durable`. */
+export type LaneDurable = { restoreId: number; windows: number[] };
+
+export type RestoreOrder = {
+  run: RunKey;
+  restorePointId: RestorePointId;
+  diskKey: DiskKey;
+  endpoint: Endpoint;
+  target: TargetAccess;
+  signal: AbortSignal;
+  onProgress?: (progress: RestoreProgress) => void;
+  /** How long the repository may stay silent before TRANSFER_FAILED; default 10 min. */
+  patienceMs?: number;
 };
 export type RestoreProgress = {
   bytesDone: number;

@@ -4,6 +4,7 @@
  */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { type Extent, windowExtent } from '../../../schema/domain/extents.ts';
+import { releaseMemory } from '../../../schema/domain/memory.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { DiskReader, SourceClass } from '../../../schema/domain/seams.ts';
 import type { WindowEnd } from '../../../schema/wire/messages.ts';
@@ -131,8 +132,10 @@ async function sendBlock(work: Work, block: number, bytes: Buffer | undefined): 
     );
   const { clock, levels, window } = work;
   const { codec, payload } = clock.encode(() => encodeBlock(levels.level, bytes));
+  const sentBytes = payload.length;
   await clock.leave(work.connection.sendData({ window, block, codec, rawLength: bytes.length }, payload));
-  work.onProgress({ readBytes: 0, sentBytes: payload.length, doneBytes: 0, waitsFor: 'target' });
+  if (payload !== bytes) releaseMemory(payload);
+  work.onProgress({ readBytes: 0, sentBytes, doneBytes: 0, waitsFor: 'target' });
 }
 
 /**

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
 import { type Hello, type Message, PROTOCOL_VERSION, type Welcome } from '../../../schema/wire/messages.ts';
-import { Wire } from './wire.ts';
+import { readInto, Wire } from './wire.ts';
 
 const GREETING_TIMEOUT_MS = 20_000;
 export const SOFTWARE = 'tidemark';
@@ -59,7 +59,9 @@ function greet(endpoint: Endpoint, hello: Hello, options: ClientOptions): Promis
     signal?.throwIfAborted();
     let greeted = false;
     let welcomed = false;
-    const socket: Socket = 'unix' in endpoint ? connect(endpoint.unix) : connect(endpoint.port, endpoint.host);
+    const onread = readInto((bytes) => wire.take(bytes));
+    const at = 'unix' in endpoint ? { path: endpoint.unix } : { host: endpoint.host, port: endpoint.port };
+    const socket: Socket = connect({ ...at, onread });
     const giveUp = (): void => wire.destroy(signal?.reason as Error);
     const settle = (): void => {
       clearTimeout(timer);
