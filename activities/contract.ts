@@ -166,7 +166,7 @@ export type ControlActivities = {
   reconcileRestorePoints(of: {
     repositoryId: RepositoryId;
     page: RestorePointPage;
-  }): Promise<{ missing: RestorePointId[] } & Pick<ImportCounts, 'changed' | 'removed'>>;
+  }): Promise<{ missing: RestorePointId[] } & Pick<ImportCounts, 'trashed' | 'changed' | 'removed'>>;
   importRestorePoints(of: PackedRestorePoints): Promise<Pick<ImportCounts, 'sessionsAdded'>>;
   recordRestorePointChange(changed: ChangedRestorePoint): Promise<void>;
 
@@ -232,7 +232,7 @@ export type RepositoryActivities = {
   }>;
   /** Decides by repository time, and moves what goes to the trash, unless `dryRun`; that one tells why each stays, too. */
   applyRetention(of: { lineages: LineagePolicy[]; dryRun: boolean }): Promise<LineageRetention[]>;
-  /** Those with ids above `after`, as many as go into one answer. */
+  /** Those with ids above `after`, in the trash or not, as many as go into one answer. */
   listRestorePoints(of: { after: RestorePointId | null }): Promise<RestorePointPage>;
   /** The first so many of them; those that are no longer there are left out, and counted. */
   describeRestorePoints(of: { restorePointIds: RestorePointId[] }): Promise<PackedRestorePoints>;

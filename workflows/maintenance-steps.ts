@@ -36,15 +36,16 @@ const IDS_AT_ONCE = 500;
 
 async function importAll(run: MaintenanceRun): Promise<string> {
   const { repositoryId } = run.input;
-  const counts: ImportCounts = { restorePoints: 0, added: 0, changed: 0, removed: 0, sessionsAdded: 0 };
+  const counts: ImportCounts = { restorePoints: 0, trashed: 0, added: 0, changed: 0, removed: 0, sessionsAdded: 0 };
   let after: RestorePointId | null = null;
   do {
     const page = await run.machines.on(run.repository, 'listRestorePoints')({ after });
-    const { missing, changed, removed } = await say('reconcileRestorePoints', { queue: controlQueue })({
+    const { missing, trashed, changed, removed } = await say('reconcileRestorePoints', { queue: controlQueue })({
       repositoryId,
       page,
     });
     counts.restorePoints += page.signs.length;
+    counts.trashed += trashed;
     counts.changed += changed;
     counts.removed += removed;
     await importMissing(run, missing, counts);
@@ -52,8 +53,9 @@ async function importAll(run: MaintenanceRun): Promise<string> {
     after = page.upTo;
   } while (after !== null);
   await record(run, { step: 'import', counts });
-  const { restorePoints, added, changed, removed } = counts;
-  return `${restorePoints} restore points: ${added} added to the catalog, ${changed} changed, ${removed} no longer there`;
+  const { restorePoints, trashed, added, changed, removed } = counts;
+  const inTrash = trashed === 0 ? '' : ` and ${trashed} in the trash`;
+  return `${restorePoints} restore points${inTrash}: ${added} added to the catalog, ${changed} changed, ${removed} no longer there`;
 }
 
 async function importMissing(run: MaintenanceRun, missing: RestorePointId[], counts: ImportCounts): Promise<void> {

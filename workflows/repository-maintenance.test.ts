@@ -224,7 +224,12 @@ describe('restorePointChange', () => {
   it('is done at the repository, then in the catalog; what the repository refuses changes nothing', async () => {
     const done = await change(1);
     expect(done.state.recordedPoint).toBe(true);
-    expect(await done.handle.result()).toEqual({ removed: true, restorePointId: pointId(1), trashedUntil: 't' });
+    expect(await done.handle.result()).toEqual({
+      removed: true,
+      restorePointId: pointId(1),
+      trashedUntil: 't',
+      asOf: 't',
+    });
     const refused = await change(0);
     expect(refused).toMatchObject({
       status: 'FAILED',

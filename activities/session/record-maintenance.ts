@@ -31,7 +31,7 @@ async function takeOver(
 ): Promise<void> {
   switch (outcome.step) {
     case 'retention':
-      return await storeRetention(db, outcome.lineages, at);
+      return outcome.dryRun ? undefined : await storeRetention(db, outcome.lineages);
     case 'check': {
       const { marked: damaged, healed, damages } = outcome.report;
       const why = damages[0]?.why.message ?? 'a check found damage';
@@ -48,12 +48,16 @@ async function takeOver(
   }
 }
 
-/** Rows of what went to the trash. */
-export const storeRetention = (db: CatalogDatabase, lineages: readonly LineageRetention[], at: string): Promise<void> =>
+/** Rows of what went to the trash, now or when the first try was made. */
+export const storeRetention = (db: CatalogDatabase, lineages: readonly LineageRetention[]): Promise<void> =>
   storeRemoved(
     db,
-    lineages.flatMap(({ decisions }) => decisions.filter(({ outcome }) => outcome === 'removed')),
-    new Date(at),
+    lineages.flatMap(({ decisions, trashed = [] }) => [
+      ...trashed,
+      ...decisions.flatMap(({ restorePointId, trashedUntil, asOf }) =>
+        asOf === null ? [] : [{ restorePointId, trashedUntil, asOf }],
+      ),
+    ]),
   );
 
 /** A line for each that went, or that the repository would not let go. */

@@ -93,6 +93,31 @@ describe('a lost catalog', () => {
     const shown = await tidemark('session', 'show', 'latest');
     expect(shown.output).toContain('the repository has 6 restore points: 0 added');
   });
+
+  test('knows what lies in the trash, too: it can be brought back', async () => {
+    const [oldest] = ids as [string];
+    const removed = await tidemark('restore-point', 'remove', oldest);
+    expect(removed.exitCode).toBe(0);
+    // An answer that never came; then no catalog at all.
+    for (const lose of [
+      () => stack.stack.db.updateTable('restore_points').set({ removed_at: null, said_at: null }),
+      () => stack.stack.db.deleteFrom('restore_points'),
+    ]) {
+      await lose().execute();
+      const imported = await tidemark('repository', 'import', 'main');
+      expect(imported.output).toContain('catalog: the repository has 5 restore points, and 1 in the trash: ');
+      expect(await listed()).toHaveLength(5);
+      const { restorePoints } = await json<{ restorePoints: RestorePointSummary[] }>(
+        'restore-point',
+        'list',
+        '--removed',
+      );
+      expect(restorePoints).toMatchObject([{ restorePointId: oldest, vmName: 'vm1' }]);
+      expect(restorePoints[0]!.trashedUntil).not.toBeNull();
+    }
+    expect(await json('restore-point', 'undelete', oldest)).toMatchObject({ restorePointId: oldest, removed: false });
+    expect(await listed()).toHaveLength(6);
+  });
 });
 
 describe('one restore point', () => {

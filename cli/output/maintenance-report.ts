@@ -88,9 +88,10 @@ export function renderRepair(report: RepairReport, dryRun: boolean): string {
 function rendered(outcome: Exclude<MaintenanceOutcome, { step: 'retention' }>): string {
   switch (outcome.step) {
     case 'import': {
-      const { restorePoints, added, changed, removed, sessionsAdded } = outcome.counts;
+      const { restorePoints, trashed, added, changed, removed, sessionsAdded } = outcome.counts;
+      const inTrash = trashed > 0 ? `, and ${trashed} in the trash` : '';
       const rows = `${added} added, ${changed} changed, ${removed} taken out`;
-      return `catalog: the repository has ${restorePoints} restore points: ${rows}; ${sessionsAdded} sessions added`;
+      return `catalog: the repository has ${restorePoints} restore points${inTrash}: ${rows}; ${sessionsAdded} sessions added`;
     }
     case 'collection':
       return collection(outcome.report);

@@ -20,7 +20,7 @@ import type {
   RestorePointFlags,
   RestorePointMark,
 } from '../../schema/domain/maintenance.ts';
-import type { SealedRestorePoint } from '../../schema/domain/maintenance-sessions.ts';
+import type { SealedRestorePoint, TrashedRestorePoint } from '../../schema/domain/maintenance-sessions.ts';
 import type { RestoreSource, Seams, TransferRegistrar } from '../../schema/domain/seams.ts';
 import type { DeclaredDisk } from '../../schema/repository/documents.ts';
 import type { VaultKeys } from '../../schema/repository/keys.ts';
@@ -32,6 +32,7 @@ import type { CollectOptions } from './maintenance/collect.ts';
 import type { RemovalOptions } from './maintenance/removal.ts';
 import type { RepairWork } from './maintenance/repair.ts';
 import type { ServerTime, TimeReading } from './maintenance/repository-time.ts';
+import type { Survey } from './maintenance/survey.ts';
 import type { Storage } from './storage/storage.ts';
 
 export type RepositoryOptions = {
@@ -79,6 +80,10 @@ export type Repository = {
   describeSealed(restorePointId: RestorePointId): SealOutcome;
   /** By time of the checkpoint. */
   listSealed(): SealedRestorePoint[];
+  /** The same, and what lies in the trash, at one moment: each restore point is in exactly one of the two. */
+  survey(): Promise<Survey>;
+  /** Those of them that are in the trash and can be read, in no order. */
+  describeTrashed(ids: readonly RestorePointId[]): Promise<TrashedRestorePoint[]>;
   listOpen(): { restorePointId: RestorePointId; run: RunKey; disks: DiskKey[]; lastWriteAt: string }[];
   /**
    * Makes room: what no restore point and no session needs goes to the trash, what lay there for the grace goes for good.

@@ -20,6 +20,12 @@ import type { Finding, SessionResult } from './states.ts';
 
 /** A sealed restore point with what has been said of it since: the manifest never changes. */
 export type SealedRestorePoint = SealOutcome & { mark: RestorePointMark | null; flags: RestorePointFlags };
+/** One in the repository's trash. `trashedUntil`: until then at least it can be brought back; null: nobody can say. */
+export type TrashedSign = { restorePointId: RestorePointId; trashedUntil: string | null };
+/** `asOf`: when that was so, by the clock of the repository's host. */
+export type RemovedSign = TrashedSign & { asOf: string };
+/** The same with all that is known of it. */
+export type TrashedRestorePoint = SealedRestorePoint & Pick<TrashedSign, 'trashedUntil'>;
 
 /**
  * `import`: the catalog becomes what the repository holds. `retention`: restore points that no rule keeps go to the trash.
@@ -63,13 +69,19 @@ export type PointDecision = RetentionDecision & {
   takenAt: string;
   outcome: PointOutcome;
   trashedUntil: string | null;
+  /** When it was removed, by the clock of the repository's host; null: it was not. */
+  asOf: string | null;
   refusal: Reason | null;
 };
 
-/** Of a dry run all decisions, else those of what does not just stay; newest first. `stays`: how many do. */
+/**
+ * Of a dry run all decisions, else those of what does not just stay; newest first. `stays`: how many do. `trashed`: of a
+ * repeated try, what lies in the trash: the answer that told of it may have been lost.
+ */
 export type LineageRetention = Omit<LineagePolicy, 'policy' | 'vmGoneSince'> & {
   stays: number;
   decisions: PointDecision[];
+  trashed?: RemovedSign[];
 };
 
 export const noFlags: RestorePointFlags = { keep: false, hold: null, lockedUntil: null };
@@ -91,20 +103,23 @@ export type RestorePointSign = {
   flags: RestorePointFlags | null;
 };
 
-/** All sealed restore points with ids above `after`, up to and with `upTo` (null: to the last), by id. */
+/** All restore points, sealed and in the trash, with ids above `after`, up to and with `upTo` (null: to the last), by id. */
 export type RestorePointPage = {
   after: RestorePointId | null;
   upTo: RestorePointId | null;
   /** When it was looked at, by the clock that restore points are sealed by. */
   asOf: string;
   signs: RestorePointSign[];
+  trashed: TrashedSign[];
 };
 
-/** `SealedRestorePoint`s, as many as fit, as gzipped JSON in base64: a history holds each page twice. */
-export type PackedRestorePoints = { packed: string; count: number };
+/** `SealedRestorePoint`s and `TrashedRestorePoint`s, as many as fit, as gzipped JSON in base64: a history holds each page twice. */
+export type PackedRestorePoints = { packed: string; count: number; asOf: string };
 
 export type ImportCounts = {
   restorePoints: number;
+  /** In the trash of the repository, beside those. */
+  trashed: number;
   added: number;
   /** Whose flags or mark were others in the catalog. */
   changed: number;
@@ -155,10 +170,10 @@ export type RestorePointChangeInput = {
   change: RestorePointChange;
 };
 
-/** As it is afterwards: in the trash until then, or there, with its flags. */
-export type ChangedRestorePoint =
-  | { removed: true; restorePointId: RestorePointId; trashedUntil: string | null }
-  | ({ removed: false } & SealedRestorePoint);
+/** As it is afterwards: in the trash until then, or there, with its flags. `asOf`: by the repository's clock. */
+export type ChangedRestorePoint = { asOf: string } & (
+  ({ removed: true } & TrashedSign) | ({ removed: false } & SealedRestorePoint)
+);
 
 // ---- janitor -------------------------------------------------------------------------------------
 

@@ -14,8 +14,16 @@ export type RestorePointMark = {
 /** `keep`: never removed by retention. `hold`: nor by a person, until released; says why. */
 export type RestorePointFlags = { keep: boolean; hold: string | null; lockedUntil: string | null };
 
-/** Refused with the reason: RESTORE_POINT_HELD (kept, held, locked), LAST_RESTORE_POINT (the newest good one of its lineage). */
-export type RemovalOutcome = { restorePointId: RestorePointId; removed: boolean; trashedUntil: string | null };
+/**
+ * Refused with the reason: RESTORE_POINT_HELD (kept, held, locked), LAST_RESTORE_POINT (the newest good one of its lineage).
+ * `asOf`: when that was so, by the clock of the host.
+ */
+export type RemovalOutcome = {
+  restorePointId: RestorePointId;
+  removed: boolean;
+  trashedUntil: string | null;
+  asOf: string;
+};
 
 /** Told while long work goes on, at most once a second. `done` and `total` in bytes. */
 export type MaintenanceProgress = { step: string; doneBytes: number; totalBytes: number };

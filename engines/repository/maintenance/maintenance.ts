@@ -23,7 +23,8 @@ export function createMaintenance(parts: MaintenanceParts): Verbs {
     describeFlags(of, time.lastMs(), requireSealed(points, id).manifest.sealedAt);
   return {
     collect: (options) => turns.take('collection', () => collect(parts, options, protect)),
-    removeRestorePoint: (id, options = {}) => removeRestorePoint(parts, id, options, protect),
+    removeRestorePoint: (id, options = {}) =>
+      turns.take('trash', () => removeRestorePoint(parts, id, options, protect)),
     restoreFromTrash: (id) => turns.take('collection', () => restoreFromTrash(parts, id)),
     setFlags: async (id, { keep, hold }) => {
       requireSealed(points, id);
