@@ -68,6 +68,7 @@ import type {
 import type {
   CheckReport,
   CheckRequest,
+  ClockReset,
   CollectionReport,
   RepairReport,
   RepositoryStatistics,
@@ -238,6 +239,8 @@ export type RepositoryActivities = {
   describeRestorePoints(of: { restorePointIds: RestorePointId[] }): Promise<PackedRestorePoints>;
   /** RESTORE_POINT_NOT_FOUND, RESTORE_POINT_HELD, LAST_RESTORE_POINT. */
   changeRestorePoint(of: { restorePointId: RestorePointId; change: RestorePointChange }): Promise<ChangedRestorePoint>;
+  /** `today`: see `RepositoryMaintenanceInput`. CLOCK_IN_DOUBT, BAD_REQUEST. */
+  resetClock(of: { today: string }): Promise<ClockReset>;
   listOpenRestorePoints(): Promise<OpenRestorePointView[]>;
   /** Which of these a sealed restore point names as its own or as its reference point's, or an open one has. */
   namedRuns(of: { runs: RunKey[] }): Promise<RunKey[]>;

@@ -22,6 +22,7 @@ export const maintenanceStepWork: Record<MaintenanceStep, (run: MaintenanceRun) 
   check,
   repair,
   statistics: measure,
+  'reset-clock': resetClock,
 };
 
 async function record(run: MaintenanceRun, outcome: MaintenanceOutcome, part = 0): Promise<void> {
@@ -147,6 +148,15 @@ async function repair(run: MaintenanceRun): Promise<string> {
     `${dryRun ? 'would save' : 'saved'} ${recordsSaved} records of ${packsSalvaged} damaged packs, ${recordsLost} are lost; ` +
     `${packsRestored} packs from the trash; ${whole} restore points are whole`
   );
+}
+
+async function resetClock(run: MaintenanceRun): Promise<string> {
+  const { today = '' } = run.input;
+  const reset = await run.machines.on(run.repository, 'resetClock', `to ${today}`)({ today });
+  await record(run, { step: 'reset-clock', reset });
+  return reset.reset
+    ? `repository time was set back from ${reset.from} to ${reset.to}`
+    : `repository time is right: ${reset.to}`;
 }
 
 async function measure(run: MaintenanceRun): Promise<string> {

@@ -47,6 +47,7 @@ export function createRepositoryActivities({ open, clock, serverClock }: Reposit
     describeRestorePoints: ({ restorePointIds }) =>
       verb(({ repository }) => packRestorePoints(repository, restorePointIds)),
     changeRestorePoint: (of) => verb(({ repository }) => changeRestorePoint(repository, of, clock)),
+    resetClock: ({ today }) => verb(({ repository }) => repository.resetClock(today)),
     listOpenRestorePoints: () =>
       verb(async ({ repository }) =>
         repository.listOpen().map(({ restorePointId, run, lastWriteAt }) => ({ restorePointId, run, lastWriteAt })),

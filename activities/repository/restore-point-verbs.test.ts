@@ -234,4 +234,9 @@ it('the server’s clock is known from what it sends, and goes on by itself', as
   expect(await clock.now()).toBe(5700);
   clock.observe({ currentAttemptScheduledTimestampMs: 9000 });
   expect(await clock.now()).toBe(9000);
+  // It was set years ahead, and put right again.
+  for (const now of [5 * 365 * 86_400_000, 9000]) {
+    clock.observe({ currentAttemptScheduledTimestampMs: now });
+    expect(await clock.now()).toBe(now);
+  }
 });

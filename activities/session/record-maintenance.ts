@@ -1,4 +1,5 @@
 /** What the steps of a maintenance came to, in the catalog's rows and in the session's story. */
+import { clockAlarmsOf } from '../../engines/scheduler/clock-alarms.ts';
 import type { CatalogDatabase } from '../../schema/catalog/connection.ts';
 import { recordEvents, type SessionEvent } from '../../schema/catalog/events.ts';
 import { recordOutcome } from '../../schema/catalog/maintenance-outcomes.ts';
@@ -20,7 +21,9 @@ export async function recordMaintenance(
   await recordOutcome(db, { sessionId, part, outcome, at: new Date(at) });
   await takeOver(db, repositoryId, outcome, at);
   if (outcome.step === 'retention' && !outcome.dryRun) await tellRetention(db, sessionId, outcome.lineages, at);
-  return { alarms: outcome.step === 'statistics' ? await repositoryAlarms(db, repositoryId) : [] };
+  if (outcome.step !== 'statistics') return { alarms: [] };
+  const clock = clockAlarmsOf(repositoryId, outcome.statistics);
+  return { alarms: [...clock, ...(await repositoryAlarms(db, repositoryId))] };
 }
 
 async function takeOver(
@@ -45,6 +48,7 @@ async function takeOver(
     case 'import':
     case 'collection':
     case 'repair':
+    case 'reset-clock':
   }
 }
 

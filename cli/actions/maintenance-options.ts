@@ -17,6 +17,8 @@ export type CheckOptions = MaintenanceOptions &
     maxTime?: number;
   };
 export type DryRunOptions = MaintenanceOptions & OfflineOptions & { dryRun?: boolean };
+/** `today`: as it was typed. */
+export type ResetClockOptions = MaintenanceOptions & { today: string };
 export type StatsOptions = ReadOptions & OfflineOptions;
 
 /** BAD_REQUEST: what excludes one another. */

@@ -30,6 +30,7 @@ import {
   type DryRunOptions,
   type MaintenanceOptions,
   type OfflineOptions,
+  type ResetClockOptions,
   type StatsOptions,
 } from './maintenance-options.ts';
 
@@ -104,6 +105,10 @@ export const prune = (name: string, options: DryRunOptions): Promise<number> =>
 
 export const importCatalog = (name: string, options: MaintenanceOptions): Promise<number> =>
   maintain(name, options, { steps: ['import', 'statistics'], check: null, dryRun: false });
+
+/** Then the figures: whoever lists the repository is not warned any more. */
+export const resetClock = (name: string, options: ResetClockOptions): Promise<number> =>
+  maintain(name, options, { steps: ['reset-clock', 'statistics'], check: null, dryRun: false, today: options.today });
 
 export async function repair(name: string | undefined, options: DryRunOptions): Promise<number> {
   if (isOffline(name, options)) return await (await loadOffline()).repairOffline(options);

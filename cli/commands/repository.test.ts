@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { listRestorePoints } from '../../schema/catalog/restore-points.ts';
 import { listSessions } from '../../schema/catalog/sessions.ts';
 import { applySite, loadSite } from '../../schema/catalog/site.ts';
+import type { RepositoryStatistics } from '../../schema/domain/maintenance.ts';
 import { DEFAULT_MINIMUM_GOOD } from '../../schema/domain/retention.ts';
 import type { RestorePointSummary } from '../../schema/catalog/restore-points.ts';
 import { type PlayedRepository, playRepository } from '../../tests/fixtures/cli/played-repository.ts';
@@ -19,6 +20,8 @@ const ids: string[] = [];
 const tidemark = (...args: string[]): Promise<Outcome> => stack.stack.tidemark(...args);
 const json = async <T>(...args: string[]): Promise<T> => JSON.parse((await tidemark(...args, '--json')).output) as T;
 const listed = (): Promise<RestorePointSummary[]> => listRestorePoints(stack.stack.db);
+
+let time: RepositoryStatistics['time'] = { at: null, doubt: null };
 
 beforeAll(async () => {
   stack = await startPlayedStack();
@@ -38,6 +41,7 @@ beforeAll(async () => {
         deadBytes: null,
         trashBytes: 0,
         freeBytes: null,
+        time,
         byVm: [
           {
             vmId: 'v',
@@ -325,6 +329,36 @@ describe('figures', () => {
     const backup = await tidemark('job', 'run', 'webs');
     expect(backup.output).toContain('repository main has 40 B (4.0 %) free, less than 5 %');
   });
+});
+
+test('clocks that were set ahead, and put right again: it is said in plain words, and taken back by order', async () => {
+  repository.space.freeBytes = 500;
+  const { clocks, repository: real } = repository.world;
+  const sound = { ...clocks };
+  repository.world.pass(5 * 366 * DAY_MS);
+  await real.readTime();
+  Object.assign(clocks, sound);
+  const today = new Date(clocks.host).toISOString().slice(0, 10);
+  const { doubt, nowMs } = await real.readTime();
+  time = { at: new Date(nowMs!).toISOString(), doubt };
+  const words =
+    /repository time is 2031-\S+, 5 years ahead of the clocks, which show 2026-\S+: nothing is removed until/;
+  const stats = await tidemark('repository', 'stats', 'main');
+  expect(stats).toMatchObject({ exitCode: 3, errors: expect.stringMatching(words) });
+  expect(stats.output).toMatch(/\ntime: +stands still: repository time is 2031-/);
+  expect((await tidemark('repository', 'list')).errors).toMatch(words);
+
+  const unsure = await tidemark('repository', 'reset-clock', 'main', '--today', '2026-01-01');
+  expect(unsure).toMatchObject({ exitCode: 1, output: expect.stringContaining('and not 2026-01-01') });
+  expect((await tidemark('repository', 'reset-clock', 'main')).exitCode).toBe(2);
+  time = { at: sound.host.toString(), doubt: null };
+  const reset = await json<SessionReport>('repository', 'reset-clock', 'main', '--today', today);
+  const at = new Date(sound.host).toISOString();
+  expect(reset).toMatchObject({ result: 'Success', outcomes: [{ step: 'reset-clock', reset: { to: at } }, {}] });
+  expect(await real.readTime()).toMatchObject({ nowMs: sound.host, doubt: null });
+  expect((await tidemark('repository', 'list')).errors).toBe('');
+  const again = await tidemark('repository', 'reset-clock', 'main', '--today', today);
+  expect(again).toMatchObject({ exitCode: 0, output: expect.stringContaining('nothing was changed') });
 });
 
 describe('without a stack', () => {

@@ -99,6 +99,11 @@ function rendered(outcome: Exclude<MaintenanceOutcome, { step: 'retention' }>): 
       return renderCheck(outcome.report, outcome.damageCount);
     case 'repair':
       return renderRepair(outcome.report, outcome.dryRun);
+    case 'reset-clock': {
+      const { from, to, reset } = outcome.reset;
+      if (!reset) return `repository time is right, nothing was changed: ${formatTime(to)}`;
+      return `repository time was set back from ${formatTime(from)} to ${formatTime(to)}`;
+    }
     case 'statistics':
   }
   return renderStatistics(outcome.statistics, outcome.space);

@@ -200,6 +200,7 @@ function facade(parts: CheckParts, laneKeys: VaultKeys | null, shut: () => Promi
     repair: (work) => unlessClosing(() => verbs.repair(untilClosing(work))),
     removeRestorePoint: (id, options) => unlessClosing(() => verbs.removeRestorePoint(id, options)),
     restoreFromTrash: (id) => unlessClosing(() => verbs.restoreFromTrash(id)),
+    resetClock: (today) => unlessClosing(() => verbs.resetClock(today)),
     setFlags: (id, flags) => unlessClosing(() => verbs.setFlags(id, flags)),
     repositoryId: parts.file.repository,
     laneKeys,

@@ -12,6 +12,7 @@ import type {
 import type {
   CheckReport,
   CheckRequest,
+  ClockReset,
   CollectionReport,
   PointStatistics,
   RemovalOutcome,
@@ -119,6 +120,11 @@ export type Repository = {
   markOf(id: RestorePointId): RestorePointMark | null;
   /** Repository time, and whether it may be later than that. */
   readTime(): Promise<TimeReading>;
+  /**
+   * Sets repository time back to what both clocks show, where it is ahead of them; waits for a collection to end. `today`:
+   * "2026-11-30", which they must show. CLOCK_IN_DOUBT, BAD_REQUEST.
+   */
+  resetClock(today: string): Promise<ClockReset>;
   /** After the mover's target. Keeps the index for the next start and gives the folder free. */
   close(): Promise<void>;
 };

@@ -7,6 +7,7 @@ import type { JobId, LineageId, RepositoryId, RestorePointId, RunKey, SessionId,
 import type {
   CheckReport,
   CheckRequest,
+  ClockReset,
   CollectionReport,
   RepairReport,
   RepositoryStatistics,
@@ -30,9 +31,17 @@ export type TrashedRestorePoint = SealedRestorePoint & Pick<TrashedSign, 'trashe
 /**
  * `import`: the catalog becomes what the repository holds. `retention`: restore points that no rule keeps go to the trash.
  * `collection`: what nothing needs any more goes. `check`: what is there is looked at. `repair`: what is sound of damaged
- * packs is saved. `statistics`: how much of everything there is.
+ * packs is saved. `statistics`: how much of everything there is. `reset-clock`: repository time goes back to the present.
  */
-export const maintenanceSteps = ['import', 'retention', 'collection', 'check', 'repair', 'statistics'] as const;
+export const maintenanceSteps = [
+  'import',
+  'retention',
+  'collection',
+  'check',
+  'repair',
+  'statistics',
+  'reset-clock',
+] as const;
 export type MaintenanceStep = (typeof maintenanceSteps)[number];
 /** What a Schedule does. */
 export const nightlySteps: readonly MaintenanceStep[] = ['import', 'retention', 'collection', 'check', 'statistics'];
@@ -47,6 +56,8 @@ export type RepositoryMaintenanceInput = {
   steps: MaintenanceStep[];
   /** For the step `check`. */
   check: CheckRequest | null;
+  /** For the step `reset-clock`: "2026-11-30", which the clocks have to show. */
+  today?: string;
   /** Retention and repair say what they would do, and do nothing. */
   dryRun: boolean;
 };
@@ -140,6 +151,7 @@ export type MaintenanceOutcome =
   | { step: 'collection'; report: CollectionReport }
   | { step: 'check'; report: CheckReport; damageCount: number }
   | { step: 'repair'; dryRun: boolean; report: RepairReport }
+  | { step: 'reset-clock'; reset: ClockReset }
   | { step: 'statistics'; statistics: RepositoryStatistics; space: RepositorySpace | null };
 
 export type MaintenanceResult = {

@@ -84,6 +84,9 @@ export type CheckReport = {
   healed: RestorePointId[];
 };
 
+/** Repository time before and after. `reset`: false when it was right already. */
+export type ClockReset = { from: string; to: string; reset: boolean };
+
 export type RepairReport = {
   /** Packs whose sound records were copied out, or that had nothing sound in them. */
   packsSalvaged: number;
@@ -113,5 +116,7 @@ export type RepositoryStatistics = {
   deadBytes: number | null;
   trashBytes: number;
   freeBytes: number | null;
+  /** Repository time, null when it was never known; why it stands still. Absent: measured by a version that did not tell. */
+  time?: { at: string | null; doubt: Reason | null };
   byVm: ({ vmId: string; name: string; restorePoints: number } & PointStatistics)[];
 };

@@ -3,6 +3,7 @@ import type {
   CheckOptions,
   DryRunOptions,
   MaintenanceOptions,
+  ResetClockOptions,
   StatsOptions,
 } from '../../actions/maintenance-options.ts';
 import { example, parseBytes, parseTime, withCommon } from '../../command-options.ts';
@@ -27,6 +28,7 @@ export function registerMaintenance(repository: Command): void {
   registerImport(repository);
   registerRepair(repository);
   registerStats(repository);
+  registerResetClock(repository);
 }
 
 function registerCheck(repository: Command): void {
@@ -99,4 +101,17 @@ function registerStats(repository: Command): void {
     runCommand(async (name: string | undefined, options: StatsOptions) => (await load()).stats(name, options)),
   );
   example(stats, 'tidemark repository stats main');
+}
+
+function registerResetClock(repository: Command): void {
+  const reset = repository
+    .command('reset-clock')
+    .description('set repository time back to the present, after clocks were set ahead by mistake and put right again')
+    .argument(...REPOSITORY)
+    .requiredOption('--today <day>', 'what day it is, like 2026-11-30: the clocks of host and Temporal have to agree')
+    .option('--detach', 'return when it is started');
+  withCommon(reset, 'the session when it has ended').action(
+    runCommand(async (name: string, options: ResetClockOptions) => (await load()).resetClock(name, options)),
+  );
+  example(reset, 'tidemark repository reset-clock main --today 2026-11-30');
 }

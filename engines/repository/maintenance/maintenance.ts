@@ -8,12 +8,13 @@ import { collect } from './collect.ts';
 import { describeFlags, type Flags } from './flags.ts';
 import { createProtection } from './locks.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
+import { resetClock } from './reset-clock.ts';
 import { removeRestorePoint, restoreFromTrash } from './removal.ts';
 import { bringBackFor } from './trash.ts';
 
 type Verbs = Pick<
   Repository,
-  'collect' | 'removeRestorePoint' | 'restoreFromTrash' | 'setFlags' | 'flagsOf' | 'readTime'
+  'collect' | 'resetClock' | 'removeRestorePoint' | 'restoreFromTrash' | 'setFlags' | 'flagsOf' | 'readTime'
 >;
 
 export function createMaintenance(parts: MaintenanceParts): Verbs {
@@ -38,6 +39,7 @@ export function createMaintenance(parts: MaintenanceParts): Verbs {
     },
     flagsOf: (id) => describe(id, flags.of(id)),
     readTime: () => time.read(),
+    resetClock: (today) => turns.take('collection', () => resetClock(parts, today)),
   };
 }
 
