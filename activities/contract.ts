@@ -173,7 +173,8 @@ export type ControlActivities = {
 
   /** What the janitor goes round. */
   listSiteParts(): Promise<{ site: SiteId | null; hosts: HostId[]; repositories: RepositoryId[] }>;
-  judgeRuns(of: { runs: RunKey[] }): Promise<RunJudgement>;
+  /** `witness`: an open workflow that Temporal's list has to show when it is asked about runs the catalog does not know. */
+  judgeRuns(of: { runs: RunKey[]; witness: string | null }): Promise<RunJudgement>;
   /** Into the stories of the sessions whose runs they were. */
   recordJanitor(of: { removed: { run: RunKey; message: string }[] }): Promise<void>;
 };

@@ -70,7 +70,7 @@ export async function startBackup(client: Client, job: JobConfig): Promise<Start
 
 export type AskedMaintenance = Pick<
   RepositoryMaintenanceInput,
-  'repositoryId' | 'steps' | 'check' | 'dryRun' | 'today'
+  'repositoryId' | 'steps' | 'check' | 'dryRun' | 'today' | 'abort'
 >;
 
 export async function startMaintenance(client: Client, asked: AskedMaintenance): Promise<StartedWorkflow> {

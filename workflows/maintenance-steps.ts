@@ -12,6 +12,7 @@ import type { CheckReport } from '../schema/domain/maintenance.ts';
 import { controlQueue } from '../schema/domain/queues.ts';
 import { errorView } from './failures.ts';
 import type { MaintenanceRun } from './maintenance-run.ts';
+import { openPointsOf } from './open-points.ts';
 import { say } from './say.ts';
 
 /** Resolves with what came of it, in words. */
@@ -23,6 +24,7 @@ export const maintenanceStepWork: Record<MaintenanceStep, (run: MaintenanceRun) 
   repair,
   statistics: measure,
   'reset-clock': resetClock,
+  'open-points': openPoints,
 };
 
 async function record(run: MaintenanceRun, outcome: MaintenanceOutcome, part = 0): Promise<void> {
@@ -148,6 +150,13 @@ async function repair(run: MaintenanceRun): Promise<string> {
     `${dryRun ? 'would save' : 'saved'} ${recordsSaved} records of ${packsSalvaged} damaged packs, ${recordsLost} are lost; ` +
     `${packsRestored} packs from the trash; ${whole} restore points are whole`
   );
+}
+
+async function openPoints(run: MaintenanceRun): Promise<string> {
+  const { points, aborted } = await openPointsOf(run);
+  await record(run, { step: 'open-points', points, aborted });
+  const what = aborted === null ? '' : `restore point ${aborted} was aborted; `;
+  return `${what}${points.length} are open, nobody writes to ${points.filter(({ writer }) => writer === 'none').length} of them`;
 }
 
 async function resetClock(run: MaintenanceRun): Promise<string> {

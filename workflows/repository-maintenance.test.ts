@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { WorkflowHandle } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { repositoryId, runKey, sessionId } from '../schema/domain/ids.ts';
+import { repositoryId, restorePointId, runKey, sessionId } from '../schema/domain/ids.ts';
 import {
   type JanitorResult,
   maintenanceWorkflowId,
@@ -209,6 +209,51 @@ describe('repositoryMaintenance', () => {
   });
 });
 
+describe('open restore points', () => {
+  const [dead, alive, strange] = ['dead', 'alive', 'strange'].map((name) => runKey(name.padEnd(12, '0')));
+  const open = [dead, alive, strange].map((run, n) => ({
+    restorePointId: restorePointId(`${n + 1}abc`.padEnd(32, '0')),
+    run: run!,
+    vmName: `vm-${n}`,
+    lastWriteAt: 't',
+  }));
+  const artifacts = { temporary: [], referencePoints: [] };
+  const scene = { site: { hosts: [], artifacts, open, named: [] }, closed: [[dead!]], unknown: [strange!] };
+  const ask = (abort?: string) =>
+    maintain({ input: { steps: ['open-points'], ...(abort === undefined ? {} : { abort }) }, scene });
+
+  it('are listed with who writes to them', async () => {
+    const { state, handle } = await ask();
+    const writers = ['none', 'open', 'unknown'];
+    expect(state.outcomes).toEqual([
+      { step: 'open-points', points: open.map((point, n) => ({ ...point, writer: writers[n] })), aborted: null },
+    ]);
+    expect(state.witnesses).toEqual([handle.workflowId]);
+    expect(state.calls).not.toContain('abortRestorePoint');
+  });
+
+  it('are aborted by order when nobody writes to them', async () => {
+    const { status, state } = await ask('1abc');
+    expect(status).toBe('COMPLETED');
+    expect(state.point).toBe('aborted');
+    expect(state.outcomes).toMatchObject([
+      { points: [{ vmName: 'vm-1' }, { vmName: 'vm-2' }], aborted: open[0]!.restorePointId },
+    ]);
+  });
+
+  it.each([
+    ['2abc', 'ALREADY_RUNNING', 'a workflow with its run key alive0000000 is open'],
+    ['3abc', 'ALREADY_RUNNING', 'nobody says whether it is written to'],
+    ['4abc', 'RESTORE_POINT_NOT_FOUND', 'there is no open restore point 4abc'],
+  ])('%s is refused: %s', async (abort, code, message) => {
+    const { status, state, handle } = await ask(abort);
+    expect(status).toBe('FAILED');
+    expect(rowsOf(handle).error).toMatchObject({ code, message: expect.stringContaining(message) });
+    expect(state.calls).not.toContain('abortRestorePoint');
+    expect(state.outcomes).toMatchObject([{ points: [{}, {}, {}], aborted: null }]);
+  });
+});
+
 describe('restorePointChange', () => {
   const change = async (number: number) => {
     const workflowId = `change-${randomUUID()}`;
@@ -297,7 +342,12 @@ describe('janitor', () => {
   const [dead, alive, lost, kept] = ['dead', 'alive', 'lost', 'kept'].map((name) => runKey(name.padEnd(12, '0'))) as [
     ...ReturnType<typeof runKey>[],
   ] & { length: 4 };
-  const open = [dead, alive].map((run, n) => ({ restorePointId: pointId(n + 1), run: run!, lastWriteAt: 't' }));
+  const open = [dead, alive].map((run, n) => ({
+    restorePointId: pointId(n + 1),
+    run: run!,
+    vmName: 'vm',
+    lastWriteAt: 't',
+  }));
   const site = {
     hosts: [fakeHost],
     artifacts: { temporary: [dead!, alive!], referencePoints: [dead!, alive!, lost!, kept!] },
@@ -346,13 +396,18 @@ describe('janitor', () => {
     const unknown = await sweep({ site, closed: [[]], unknown: [lost!] });
     expect(unknown.result).toEqual({
       removed: [],
-      left: [`what there is of run ${lost} is left: the catalog does not know whose it was`],
+      left: [`what there is of run ${lost} is left: nobody says whether it goes on`],
     });
     const faults = { listArtifactRuns: { at: 'before', code: 'STORAGE_ERROR', times: 9 } } as const;
     const silent = await sweep({ site, closed: [[dead!]], faults });
     expect(silent.state.removedRuns).toBeNull();
     expect(silent.result.removed).toHaveLength(1);
     expect(silent.result.left).toEqual(['host h1 is left alone: listArtifactRuns failed as asked']);
+  });
+
+  it('shows itself to Temporal before it acts on runs that the catalog does not know', async () => {
+    const { state, handle } = await sweep({ site, closed: [[dead!]] });
+    expect(state.witnesses).toEqual([null, handle.workflowId]);
   });
 
   it('has nothing to do before a site is applied, or when nothing is left', async () => {

@@ -49,9 +49,7 @@ export function createRepositoryActivities({ open, clock, serverClock }: Reposit
     changeRestorePoint: (of) => verb(({ repository }) => changeRestorePoint(repository, of, clock)),
     resetClock: ({ today }) => verb(({ repository }) => repository.resetClock(today)),
     listOpenRestorePoints: () =>
-      verb(async ({ repository }) =>
-        repository.listOpen().map(({ restorePointId, run, lastWriteAt }) => ({ restorePointId, run, lastWriteAt })),
-      ),
+      verb(async ({ repository }) => repository.listOpen().map(({ disks: _disks, ...point }) => point)),
     namedRuns: ({ runs }) => verb(async ({ repository }) => namedRuns(repository, runs)),
   } satisfies RepositoryActivities);
 }

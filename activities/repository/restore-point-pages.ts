@@ -68,7 +68,10 @@ export function unpackRestorePoints({ packed }: PackedRestorePoints): (SealedRes
 }
 
 /** Which of these runs somebody needs: as a restore point's own, as the one its reference point was made in, as open. */
-export function namedRuns(repository: Pick<Repository, 'listSealed' | 'listOpen'>, runs: readonly RunKey[]): RunKey[] {
+export function namedRuns(
+  repository: Pick<Repository, 'listSealed'> & { listOpen(): { run: RunKey }[] },
+  runs: readonly RunKey[],
+): RunKey[] {
   const named = new Set<RunKey>(repository.listOpen().map(({ run }) => run));
   for (const { manifest } of repository.listSealed()) {
     named.add(manifest.run);

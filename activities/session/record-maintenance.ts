@@ -49,6 +49,7 @@ async function takeOver(
     case 'collection':
     case 'repair':
     case 'reset-clock':
+    case 'open-points':
   }
 }
 

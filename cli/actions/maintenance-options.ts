@@ -17,6 +17,7 @@ export type CheckOptions = MaintenanceOptions &
     maxTime?: number;
   };
 export type DryRunOptions = MaintenanceOptions & OfflineOptions & { dryRun?: boolean };
+export type OpenPointsOptions = MaintenanceOptions & { abort?: string };
 /** `today`: as it was typed. */
 export type ResetClockOptions = MaintenanceOptions & { today: string };
 export type StatsOptions = ReadOptions & OfflineOptions;

@@ -1,4 +1,5 @@
 /** Maintenance through the command line: real workflows, catalog, Temporal server and repository. */
+import { defineSearchAttributeKey } from '@temporalio/common';
 import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -7,7 +8,9 @@ import { listSessions } from '../../schema/catalog/sessions.ts';
 import { applySite, loadSite } from '../../schema/catalog/site.ts';
 import type { RepositoryStatistics } from '../../schema/domain/maintenance.ts';
 import { DEFAULT_MINIMUM_GOOD } from '../../schema/domain/retention.ts';
+import { searchAttributeNames } from '../../schema/domain/sessions.ts';
 import type { RestorePointSummary } from '../../schema/catalog/restore-points.ts';
+import { verbsOf } from '../../tests/fixtures/repository/verbs.ts';
 import { type PlayedRepository, playRepository } from '../../tests/fixtures/cli/played-repository.ts';
 import { type PlayedStack, startPlayedStack, waitFor } from '../../tests/fixtures/cli/played-stack.ts';
 import type { Outcome } from '../../tests/fixtures/cli/test-stack.ts';
@@ -329,6 +332,33 @@ describe('figures', () => {
     const backup = await tidemark('job', 'run', 'webs');
     expect(backup.output).toContain('repository main has 40 B (4.0 %) free, less than 5 %');
   });
+});
+
+test('what was begun and is not sealed is listed, and aborted when no workflow has its run key', async () => {
+  const { openPoint } = verbsOf(() => repository.world);
+  const { restorePointId: id, run } = await openPoint(77);
+  // Its owner is not in the catalog: only its search attribute says that it goes on.
+  const attribute = defineSearchAttributeKey(searchAttributeNames.runKey, 'KEYWORD');
+  const owner = await stack.sessions.client.workflow.start('vmBackup', {
+    workflowId: 'nobody-works-on-it',
+    taskQueue: 'nowhere',
+    typedSearchAttributes: [{ key: attribute, value: run }],
+  });
+  const open = await tidemark('repository', 'open-points', 'main');
+  expect(open.output).toContain('open restore points: 1\n');
+  expect(open.output).toMatch(new RegExp(`${id.slice(0, 12)} +vm1 +${run} .* its session`));
+  const refused = await json<SessionReport>('repository', 'open-points', 'main', '--abort', id);
+  expect(refused.error).toMatchObject({ code: 'ALREADY_RUNNING', message: expect.stringContaining(run) });
+  expect(repository.world.repository.listOpen()).toHaveLength(1);
+  await owner.terminate();
+  await waitFor(async () => (await tidemark('repository', 'open-points', 'main')).output.includes('nobody\n'));
+  const aborted = await tidemark('repository', 'open-points', 'main', '--abort', id.slice(0, 8));
+  expect(aborted).toMatchObject({
+    exitCode: 0,
+    output: expect.stringContaining(`restore point ${id.slice(0, 12)} was aborted\nopen restore points: 0`),
+  });
+  expect(repository.world.repository.listOpen()).toEqual([]);
+  expect((await tidemark('repository', 'open-points', 'main', '--abort', 'x')).exitCode).toBe(2);
 });
 
 test('clocks that were set ahead, and put right again: it is said in plain words, and taken back by order', async () => {

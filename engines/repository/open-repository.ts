@@ -220,6 +220,7 @@ function facade(parts: CheckParts, laneKeys: VaultKeys | null, shut: () => Promi
       [...points.open.values()].map(({ head, disks, lastWriteAt }) => ({
         restorePointId: head.restorePointId,
         run: head.spec.run,
+        vmName: head.spec.vmName,
         disks: [...disks.keys()],
         lastWriteAt: new Date(lastWriteAt).toISOString(),
       })),

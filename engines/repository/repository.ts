@@ -85,7 +85,13 @@ export type Repository = {
   survey(): Promise<Survey>;
   /** Those of them that are in the trash and can be read, in no order. */
   describeTrashed(ids: readonly RestorePointId[]): Promise<TrashedRestorePoint[]>;
-  listOpen(): { restorePointId: RestorePointId; run: RunKey; disks: DiskKey[]; lastWriteAt: string }[];
+  listOpen(): {
+    restorePointId: RestorePointId;
+    run: RunKey;
+    vmName: string;
+    disks: DiskKey[];
+    lastWriteAt: string;
+  }[];
   /**
    * Makes room: what no restore point and no session needs goes to the trash, what lay there for the grace goes for good.
    * One at a time; sessions go on. Rejects with the signal's reason; whatever else ends it is told in the report.

@@ -32,6 +32,7 @@ export type TrashedRestorePoint = SealedRestorePoint & Pick<TrashedSign, 'trashe
  * `import`: the catalog becomes what the repository holds. `retention`: restore points that no rule keeps go to the trash.
  * `collection`: what nothing needs any more goes. `check`: what is there is looked at. `repair`: what is sound of damaged
  * packs is saved. `statistics`: how much of everything there is. `reset-clock`: repository time goes back to the present.
+ * `open-points`: what was begun and is not sealed is listed, and one of it aborted when that is said.
  */
 export const maintenanceSteps = [
   'import',
@@ -41,6 +42,7 @@ export const maintenanceSteps = [
   'repair',
   'statistics',
   'reset-clock',
+  'open-points',
 ] as const;
 export type MaintenanceStep = (typeof maintenanceSteps)[number];
 /** What a Schedule does. */
@@ -58,6 +60,8 @@ export type RepositoryMaintenanceInput = {
   check: CheckRequest | null;
   /** For the step `reset-clock`: "2026-11-30", which the clocks have to show. */
   today?: string;
+  /** For the step `open-points`: the restore point to be aborted, or the beginning of its id. */
+  abort?: string;
   /** Retention and repair say what they would do, and do nothing. */
   dryRun: boolean;
 };
@@ -152,6 +156,8 @@ export type MaintenanceOutcome =
   | { step: 'check'; report: CheckReport; damageCount: number }
   | { step: 'repair'; dryRun: boolean; report: RepairReport }
   | { step: 'reset-clock'; reset: ClockReset }
+  /** `aborted`: one that is therefore not among the points any more. */
+  | { step: 'open-points'; points: JudgedOpenPoint[]; aborted: RestorePointId | null }
   | { step: 'statistics'; statistics: RepositoryStatistics; space: RepositorySpace | null };
 
 export type MaintenanceResult = {
@@ -192,7 +198,14 @@ export type ChangedRestorePoint = { asOf: string } & (
 export type JanitorInput = { version: 1 };
 
 /** An open restore point as the repository knows it. */
-export type OpenRestorePointView = { restorePointId: RestorePointId; run: RunKey; lastWriteAt: string };
+export type OpenRestorePointView = {
+  restorePointId: RestorePointId;
+  run: RunKey;
+  vmName: string;
+  lastWriteAt: string;
+};
+/** `writer`: whether a workflow with its run key is open. */
+export type JudgedOpenPoint = OpenRestorePointView & { writer: 'open' | 'none' | 'unknown' };
 
 /** Whose artifacts a host has: short-lived ones, and reference points. */
 export type ArtifactRuns = { temporary: RunKey[]; referencePoints: RunKey[] };
@@ -202,7 +215,7 @@ export type RemovedArtifacts = {
   failed: { run: RunKey; what: string; why: string }[];
 };
 
-/** Of runs asked about: whose workflow is over, and of whom nothing is known. All others are alive. */
+/** Of runs asked about: whose workflow is over, and of whom nobody can say. All others are alive. */
 export type RunJudgement = { closed: RunKey[]; unknown: RunKey[] };
 
 export type JanitorResult = {

@@ -3,6 +3,7 @@ import type {
   CheckOptions,
   DryRunOptions,
   MaintenanceOptions,
+  OpenPointsOptions,
   ResetClockOptions,
   StatsOptions,
 } from '../../actions/maintenance-options.ts';
@@ -29,6 +30,7 @@ export function registerMaintenance(repository: Command): void {
   registerRepair(repository);
   registerStats(repository);
   registerResetClock(repository);
+  registerOpenPoints(repository);
 }
 
 function registerCheck(repository: Command): void {
@@ -114,4 +116,17 @@ function registerResetClock(repository: Command): void {
     runCommand(async (name: string, options: ResetClockOptions) => (await load()).resetClock(name, options)),
   );
   example(reset, 'tidemark repository reset-clock main --today 2026-11-30');
+}
+
+function registerOpenPoints(repository: Command): void {
+  const open = repository
+    .command('open-points')
+    .description('restore points that were begun and are not sealed: of sessions in work, or left behind')
+    .argument(...REPOSITORY)
+    .option('--abort <restore point>', 'end this one for good (its id or the beginning of it), if nobody writes to it')
+    .option('--detach', 'return when it is started');
+  withCommon(open, 'the session when it has ended').action(
+    runCommand(async (name: string, options: OpenPointsOptions) => (await load()).openPoints(name, options)),
+  );
+  example(open, 'tidemark repository open-points main', 'tidemark repository open-points main --abort 3f2a9c01');
 }
