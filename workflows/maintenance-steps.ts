@@ -39,9 +39,10 @@ const IDS_AT_ONCE = 500;
 
 async function importAll(run: MaintenanceRun): Promise<string> {
   const { repositoryId } = run.input;
-  const counts: ImportCounts = { restorePoints: 0, trashed: 0, added: 0, changed: 0, removed: 0, sessionsAdded: 0 };
-  let after: RestorePointId | null = null;
-  do {
+  const begun = run.takeCursor('import');
+  const counts: ImportCounts = begun?.counts ?? nothingImported();
+  let after: RestorePointId | null = begun?.after ?? null;
+  for (;;) {
     const page = await run.machines.on(run.repository, 'listRestorePoints')({ after });
     const { missing, trashed, changed, removed } = await say('reconcileRestorePoints', { queue: controlQueue })({
       repositoryId,
@@ -54,12 +55,23 @@ async function importAll(run: MaintenanceRun): Promise<string> {
     await importMissing(run, missing, counts);
     run.step('import', 'working', `${counts.restorePoints} restore points looked at, ${counts.added} added`);
     after = page.upTo;
-  } while (after !== null);
+    if (after === null) break;
+    await run.turnPage({ step: 'import', after, counts });
+  }
   await record(run, { step: 'import', counts });
   const { restorePoints, trashed, added, changed, removed } = counts;
   const inTrash = trashed === 0 ? '' : ` and ${trashed} in the trash`;
   return `${restorePoints} restore points${inTrash}: ${added} added to the catalog, ${changed} changed, ${removed} no longer there`;
 }
+
+const nothingImported = (): ImportCounts => ({
+  restorePoints: 0,
+  trashed: 0,
+  added: 0,
+  changed: 0,
+  removed: 0,
+  sessionsAdded: 0,
+});
 
 async function importMissing(run: MaintenanceRun, missing: RestorePointId[], counts: ImportCounts): Promise<void> {
   for (let left = missing; left.length > 0;) {
@@ -74,14 +86,16 @@ async function importMissing(run: MaintenanceRun, missing: RestorePointId[], cou
 
 async function retainAll(run: MaintenanceRun): Promise<string> {
   const { repositoryId, dryRun } = run.input;
-  const told = { stays: 0, goes: 0, refused: 0 };
-  let after: LineageId | null = null;
-  for (let part = 0; part === 0 || after !== null; part += 1) {
+  const begun = run.takeCursor('retention');
+  const told = begun?.told ?? { stays: 0, goes: 0, refused: 0 };
+  let after: LineageId | null = begun?.after ?? null;
+  for (let part = begun?.part ?? 0; part === 0 || after !== null; part += 1) {
     const plan = await say('planRetention', { queue: controlQueue })({ repositoryId, after });
     const lineages = await run.machines.on(run.repository, 'applyRetention')({ lineages: plan.lineages, dryRun });
     await record(run, { step: 'retention', dryRun, lineages }, part);
     count(told, lineages);
     after = plan.next;
+    if (after !== null) await run.turnPage({ step: 'retention', after, part: part + 1, told });
   }
   const refused = told.refused === 0 ? '' : `, ${told.refused} of those are kept, held or locked`;
   return `${told.goes} restore points ${dryRun ? 'would go' : 'went to the trash'}, ${told.stays + told.refused} stay${refused}`;

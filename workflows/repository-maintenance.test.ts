@@ -51,6 +51,20 @@ const detailsOf = async (handle: WorkflowHandle): Promise<string> =>
 const stepsOf = ({ calls }: RunState): string[] =>
   calls.filter((name) => !/^(startMaintenance|updateSession|acquire|release|othersWait|record)/.test(name));
 
+/** Bytes of the history of each of its runs, the last one first. */
+async function historiesOf({ workflowId }: WorkflowHandle): Promise<number[]> {
+  const bytes: number[] = [];
+  let runId: string | undefined;
+  for (;;) {
+    const handle = play.client.workflow.getHandle(workflowId, runId);
+    const { raw } = await handle.describe();
+    bytes.push(Number(raw.workflowExecutionInfo?.historySizeBytes));
+    const [first] = (await handle.fetchHistory()).events ?? [];
+    runId = first?.workflowExecutionStartedEventAttributes?.continuedExecutionRunId ?? '';
+    if (runId === '') return bytes;
+  }
+}
+
 describe('repositoryMaintenance', () => {
   it('takes its steps in order behind one slot, records what each came to, and says it all', async () => {
     const plans = [[lineage(1), lineage(2)], [lineage(3)]];
@@ -104,6 +118,42 @@ describe('repositoryMaintenance', () => {
       '| check | done | 2 packs, 3 restore points, 4.0 KiB read: no damage |',
       '| statistics | done | 3 restore points, VMs: 1, 4.0 KiB in 1.0 KiB; 100 B of 1000 B are free |',
     ]);
+  });
+
+  it('goes on in a new run when its history has become long, as one session behind one slot', async () => {
+    const EACH = 1000;
+    const pages = Array.from({ length: 16 }, (_, at) => pageOf(at * EACH, EACH, at === 15));
+    const plans = Array.from({ length: 24 }, (_, at) =>
+      Array.from({ length: 400 }, (_each, n) => lineage(at * 1000 + n)),
+    );
+    const input = { steps: ['statistics', 'import', 'retention', 'check'] as const };
+    const { status, state, handle } = await maintain({
+      input: { ...input, steps: [...input.steps] },
+      scene: { pages, plans, allKnown: true, othersWaiting: [0, 3] },
+    });
+    expect(status).toBe('COMPLETED');
+    const bytes = await historiesOf(handle);
+    expect(bytes.length).toBeGreaterThan(2);
+    // Each ends at the page with which it went over 2 MiB.
+    for (const each of bytes) expect(each).toBeLessThan(3.5 * 1024 * 1024);
+    expect(state.calls.filter((name) => name === 'startMaintenance')).toHaveLength(1);
+    expect([state.taken, state.leases]).toEqual([2, []]);
+    expect(rowsOf(handle)).toMatchObject({ states: ['Starting', 'Working', 'Stopped'], result: 'Success' });
+    expect(state.findings.map(({ code }) => code)).toEqual(['GAVE_WAY']);
+    expect(state.outcomes.map(({ step }) => step)).toEqual([
+      'statistics',
+      'import',
+      ...plans.map(() => 'retention'),
+      'check',
+    ]);
+    expect(state.outcomes[1]).toMatchObject({ counts: { restorePoints: 16 * EACH, added: 0 } });
+    expect(state.parts).toEqual([0, 0, ...plans.keys(), 0]);
+    const details = await detailsOf(handle);
+    expect(details).toContain('| import | done | 16000 restore points: 0 added');
+    expect(details).toContain('| retention | done | 9600 restore points went to the trash, 9600 stay |');
+    expect(details).toContain('| statistics | done |');
+    const { searchAttributes } = await handle.describe();
+    expect(searchAttributes[searchAttributeNames.repository]).toEqual(['main']);
   });
 
   it('gives its slot up between two steps when others wait, and takes it again', async () => {

@@ -64,7 +64,27 @@ export type RepositoryMaintenanceInput = {
   abort?: string;
   /** Retention and repair say what they would do, and do nothing. */
   dryRun: boolean;
+  /** Of a run that goes on where the one before it left off, because its history had become long; absent: it begins. */
+  goingOn?: MaintenanceMemory;
 };
+
+/** `startedAt`: of the first run. `cursor`: where the step that is working is; null: at its beginning. */
+export type MaintenanceMemory = {
+  startedAt: string;
+  steps: MaintenanceProgressView['steps'];
+  findings: Finding[];
+  error: SessionErrorView | null;
+  cursor: MaintenanceCursor | null;
+};
+/** After which restore point or lineage a step goes on, and what it came to so far. `part`: of what it records. */
+export type MaintenanceCursor =
+  | { step: 'import'; after: RestorePointId | null; counts: ImportCounts }
+  | {
+      step: 'retention';
+      after: LineageId | null;
+      part: number;
+      told: { stays: number; goes: number; refused: number };
+    };
 
 // ---- retention -----------------------------------------------------------------------------------
 
