@@ -16,7 +16,7 @@ export async function retainAfter(run: SessionRun, lineages: readonly LineagePol
     for (let at = 0; at < lineages.length; at += LINEAGES_AT_ONCE) {
       const some = lineages.slice(at, at + LINEAGES_AT_ONCE);
       const retained = await say('applyRetention', { queue, summary: 'retention' })({ lineages: some, dryRun: false });
-      if (retained.some(({ decisions }) => decisions.length > 0))
+      if (retained.some(({ decisions, trashed = [] }) => decisions.length + trashed.length > 0))
         await say('recordRetention', { queue: controlQueue })({ sessionId, lineages: retained });
     }
   } catch (error) {
