@@ -3,6 +3,7 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 import type { DiskWriter, Seams } from '../../../schema/domain/seams.ts';
 import { openPortCalls, type Port } from '../port-calls.ts';
+import type { ClientEnd } from '../wire-session/secure-ends.ts';
 import { type RestoreCursor, readCursor, writeCursor } from './cursor-file.ts';
 import { RestoreConnection } from './restore-connection.ts';
 import type { RestoreProgress, RestoreSpec, RestoreSummary } from './restore-spec.ts';
@@ -11,17 +12,20 @@ export type RestoreLaneOptions = {
   port: Port;
   seams: Seams;
   openWriter: (access: TargetAccess, seams: Seams) => Promise<DiskWriter>;
+  /** For repositories of other machines. */
+  secure?: ClientEnd | undefined;
 };
 
 /** Target flushed and cursor written each so many windows: what a killed worker restores again at most. */
 const WINDOWS_PER_FLUSH = 4;
 const LONGEST_BACK_OFF_MS = 10_000;
 
-export function runRestoreLane({ port, seams, openWriter }: RestoreLaneOptions): void {
+export function runRestoreLane({ port, seams, openWriter, secure }: RestoreLaneOptions): void {
   let running: DiskRestore | null = null;
   const calls = openPortCalls(port, {
     restore: async (spec: RestoreSpec) => {
-      running = new DiskRestore(spec, seams, (p) => calls.notify('progress', { restoreId: spec.restoreId, ...p }));
+      const tell = (p: RestoreProgress): void => calls.notify('progress', { restoreId: spec.restoreId, ...p });
+      running = new DiskRestore(spec, seams, tell, secure);
       const writer = await openWriter(spec.target, seams);
       try {
         return await running.run(writer);
@@ -38,6 +42,7 @@ class DiskRestore {
   readonly #spec: RestoreSpec;
   readonly #seams: Seams;
   readonly #report: (progress: RestoreProgress) => void;
+  readonly #secure: ClientEnd | undefined;
   readonly #abort = new AbortController();
   #connection: RestoreConnection | null = null;
   #writer: DiskWriter | null = null;
@@ -46,10 +51,16 @@ class DiskRestore {
   #windowsRestored = 0;
   #reconnects = 0;
 
-  constructor(spec: RestoreSpec, seams: Seams, report: (progress: RestoreProgress) => void) {
+  constructor(
+    spec: RestoreSpec,
+    seams: Seams,
+    report: (progress: RestoreProgress) => void,
+    secure: ClientEnd | undefined,
+  ) {
     this.#spec = spec;
     this.#seams = seams;
     this.#report = report;
+    this.#secure = secure;
   }
 
   stop(): void {
@@ -117,7 +128,7 @@ class DiskRestore {
     for (let backOffMs = 100; ; backOffMs = Math.min(backOffMs * 2, LONGEST_BACK_OFF_MS)) {
       this.#abort.signal.throwIfAborted();
       try {
-        this.#connection ??= await RestoreConnection.open(this.#spec, this.#abort.signal);
+        this.#connection ??= await RestoreConnection.open(this.#spec, this.#abort.signal, this.#secure);
         return await work(this.#connection);
       } catch (error) {
         this.#connection?.destroy(error as Error);

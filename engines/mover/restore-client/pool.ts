@@ -1,6 +1,6 @@
 /** Restores in the main thread's eyes: a few lane threads, a disk each; the rest wait their turn. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
-import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
+import type { TargetEndpoint } from '../../../schema/domain/hypervisor.ts';
 import type { DiskKey, RestorePointId, RunKey } from '../../../schema/domain/ids.ts';
 import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
@@ -12,7 +12,8 @@ export type RestoreOrder = {
   run: RunKey;
   restorePointId: RestorePointId;
   diskKey: DiskKey;
-  endpoint: Endpoint;
+  endpoint: TargetEndpoint;
+  grant?: string;
   target: TargetAccess;
   signal: AbortSignal;
   onProgress?: (progress: RestoreProgress) => void;
