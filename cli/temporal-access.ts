@@ -1,8 +1,11 @@
 /** Temporal for commands. Loads its client: import it late. */
+import path from 'node:path';
 import { Client, Connection, WorkflowNotFoundError } from '@temporalio/client';
 import { defaultPayloadConverter } from '@temporalio/common';
 import type { StackFile } from '../engines/stack/stack-file.ts';
 import { TidemarkError } from '../schema/domain/errors.ts';
+import { type TemporalAddress, temporalTlsIn } from '../workers/runtime/config.ts';
+import { readTemporalTls } from '../workers/runtime/temporal-tls.ts';
 
 const CONNECT_LIMIT_MS = 5000;
 /** Of one call: a person waits for it. */
@@ -13,8 +16,11 @@ const RECONNECT = { 'grpc.initial_reconnect_backoff_ms': 200, 'grpc.max_reconnec
 
 /** UNREACHABLE when the server does not answer, at the beginning or in a call made through `soon`. */
 export async function withTemporal<T>(stack: StackFile, work: (client: Client) => Promise<T>): Promise<T> {
-  const { address, namespace } = stack.temporal;
-  const options = { address, connectTimeout: CONNECT_LIMIT_MS, channelArgs: RECONNECT };
+  const { address, namespace, tls } = temporalOf(stack);
+  // The state folder of this stack, whatever option or variable named it.
+  const configFolder = path.dirname(stack.database.passwordFile);
+  const certificates = tls ? { tls: await readTemporalTls(tls, configFolder) } : {};
+  const options = { address, connectTimeout: CONNECT_LIMIT_MS, channelArgs: RECONNECT, ...certificates };
   const connection = await Connection.connect(options).catch((error: unknown) => {
     throw new TidemarkError('UNREACHABLE', `Temporal does not answer at ${address}`, { address }, error);
   });
@@ -26,6 +32,12 @@ export async function withTemporal<T>(stack: StackFile, work: (client: Client) =
   } finally {
     await connection.close();
   }
+}
+
+/** The stack's own, unless the environment names another way to it, like one through a TLS front. */
+export function temporalOf({ temporal }: StackFile): TemporalAddress {
+  const address = process.env['TIDEMARK_TEMPORAL_ADDRESS'] ?? temporal.address;
+  return { address, namespace: temporal.namespace, tls: temporalTlsIn(process.env) };
 }
 
 const grpcCodes = { deadlineExceeded: 4, failedPrecondition: 9, unavailable: 14 } as const;

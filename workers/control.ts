@@ -16,6 +16,7 @@ import { stateLayout, temporalAddress } from './runtime/config.ts';
 import { catalogConnection } from './runtime/database.ts';
 import { periodically } from './runtime/periodically.ts';
 import { ScheduleKeeper } from './runtime/schedules.ts';
+import { EnrolmentKeeper } from './runtime/serve-enrolment.ts';
 import { createQueueView, createWorkflowView, listWorkerSigns } from './runtime/temporal-views.ts';
 import { type RoleContext, runWorkerProcess, type ServedQueue } from './runtime/worker-process.ts';
 import { loadWorkflowBundle } from './runtime/workflow-bundle.ts';
@@ -28,6 +29,7 @@ const LOOK_AT_WORKERS_MS = 3000;
 const SWEEP_MS = 15_000;
 /** A new site is in force so soon. */
 const KEEP_SCHEDULES_MS = 5000;
+const KEEP_ENROLMENT_MS = 2000;
 
 type Parts = { db: CatalogDatabase; client: Client; context: RoleContext };
 
@@ -91,11 +93,15 @@ function queuesOf(activities: object, code: string): ServedQueue[] {
 await runWorkerProcess({
   name: 'control',
   open: async (context) => {
-    const { namespace } = temporalAddress();
+    const { namespace } = await temporalAddress();
     const db = connectCatalog(await catalogConnection());
     // While Temporal comes up, too.
     const code = await loadWorkflowBundle(stateLayout().workflowBundleFolder, context.seams.log);
     let background: Promise<unknown> = Promise.resolve();
+    const enrolment = new EnrolmentKeeper(stateLayout(), context.seams);
+    const enrolling = periodically({ what: 'letting machines enrol', intervalMs: KEEP_ENROLMENT_MS, ...context }, () =>
+      enrolment.keep(),
+    );
     return {
       queues: (connection: NativeConnection) => {
         const client = new Client({ connection, namespace });
@@ -104,7 +110,8 @@ await runWorkerProcess({
         return queuesOf(control.activities, code);
       },
       close: async () => {
-        await background;
+        await Promise.all([background, enrolling]);
+        await enrolment.close();
         await db.destroy();
       },
     };

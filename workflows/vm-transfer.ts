@@ -5,7 +5,7 @@
 import { isCancellation } from '@temporalio/workflow';
 import { errorTable } from '../schema/domain/errors.ts';
 import type { Checkpoint, CheckpointDisk } from '../schema/domain/hypervisor.ts';
-import type { ProxyId } from '../schema/domain/ids.ts';
+import type { MachineId, ProxyId } from '../schema/domain/ids.ts';
 import { controlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import type { DiskPlan, OpenedRestorePoint, TransferSummary } from '../schema/domain/restore-point.ts';
 import type { HeldLease } from '../schema/domain/scheduling.ts';
@@ -99,7 +99,7 @@ async function transferOnce(way: Way, plan: DiskPlan, assignment: number, state:
   const { run, opened, checkpoint, disk } = way;
   const { diskKey } = disk;
   const what = `disk ${diskKey}`;
-  const proxy = await confirmedProxy(way);
+  const { proxy, machineId } = await confirmedProxy(way);
   state.proxyId = proxy;
   const assigned = await run.machines.on(
     run.repository,
@@ -111,6 +111,7 @@ async function transferOnce(way: Way, plan: DiskPlan, assignment: number, state:
     disk: plan,
     checkpoint: `${checkpoint.run} ${checkpoint.takenAt}`,
     assignment,
+    ...(machineId === undefined ? {} : { machineId }),
   });
   const access = await run.machines.on(run.host, 'openAccess', what)({ run: run.run, diskKey, reader: proxy });
   state.state = 'transferring';
@@ -126,17 +127,26 @@ function noteDone(run: VmRun, state: DiskState, summary: TransferSummary): void 
   run.show();
 }
 
-/** The proxy of this way's pair, its lease confirmed just now. */
-async function confirmedProxy({ run, leases, pair }: Way): Promise<ProxyId> {
+/** The proxy of this way's pair, its lease confirmed just now, and its machine as far as it is known. */
+async function confirmedProxy({ run, leases, pair }: Way): Promise<{ proxy: ProxyId; machineId?: MachineId }> {
   const { workflowId } = run;
-  try {
+  const confirm = async (): Promise<Partial<Record<ProxyId, MachineId>>> => {
     const leaseIds = leases.held().map((lease) => lease.leaseId);
-    await say('confirmLeases', { queue: controlQueue })({ workflowId, leaseIds });
+    const confirmed = await say('confirmLeases', { queue: controlQueue })({ workflowId, leaseIds });
+    // A control worker of before machines were told apart answers nothing.
+    return (confirmed as typeof confirmed | null)?.machines ?? {};
+  };
+  // When leases were lost, nobody says it anew: a proxy of another machine is then let in at its next try.
+  let machines: Partial<Record<ProxyId, MachineId>> = {};
+  try {
+    machines = await confirm();
   } catch (error) {
     if (viewOf(error).code !== 'LEASE_LOST') throw error;
     run.note({ level: 'info', code: 'LEASE_LOST', message: 'resources are taken again: their leases were freed' });
     await leases.again();
   }
   const proxies = proxiesOf(leases.held());
-  return proxies[pair % proxies.length]!;
+  const proxy = proxies[pair % proxies.length]!;
+  const machineId = machines[proxy];
+  return { proxy, ...(machineId === undefined ? {} : { machineId }) };
 }

@@ -101,8 +101,7 @@ async function certifyOwn(layout: SecurityLayout, identity: MachineIdentity, now
   const pair = await readPair(layout);
   const { key, request } = await makeRequest(identity.machineId);
   const certificate = await issue(layout, pair, identity, request, now());
-  await writePrivate(layout.key, key);
-  await writePrivate(layout.certificate, certificate);
+  await writePrivate(layout.certificate, `${key}${certificate}`);
 }
 
 async function readPair({ authorityKey, authority, folder }: SecurityLayout): Promise<KeyPair> {

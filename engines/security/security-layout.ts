@@ -2,7 +2,7 @@
  * Where a machine's certificates lie, below `config/security` of the state folder; 0700, every file 0600.
  *
  *   authority.pem, revocations.pem   whom this machine trusts, and whom no longer
- *   machine.pem, machine.key         who it is
+ *   machine.pem                      who it is: key and certificate, in one file, so that they always fit together
  *   enrolment.json                   where it enrolled and renews; not on the machine of the authority
  *   authority/                       only on the machine of the stack:
  *     authority.key                  signs certificates and the revocation list
@@ -31,7 +31,7 @@ export function securityLayout(configFolder: string): SecurityLayout {
     authority: at('authority.pem'),
     revocations: at('revocations.pem'),
     certificate: at('machine.pem'),
-    key: at('machine.key'),
+    key: at('machine.pem'),
     enrolment: at('enrolment.json'),
     authorityFolder: at('authority'),
     authorityKey: at('authority', 'authority.key'),

@@ -126,10 +126,13 @@ async function provenKey(text: string): Promise<x509.PublicKey> {
   throw new TidemarkError('BAD_REQUEST', 'the certificate request is not signed by its own key');
 }
 
-/** `what`: its path, for messages. CERTIFICATE_INVALID. */
+const certificateBlock = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/;
+
+/** Of PEM the first certificate, of a Buffer DER. `what`: its path, for messages. CERTIFICATE_INVALID. */
 export function readCertificate(text: string | Buffer, what: string): CertificateFacts {
   return reading(what, () => {
-    const certificate = new x509.X509Certificate(typeof text === 'string' ? text : Uint8Array.from(text));
+    const bytes = typeof text === 'string' ? (certificateBlock.exec(text)?.[0] ?? text) : Uint8Array.from(text);
+    const certificate = new x509.X509Certificate(bytes);
     const names = certificate.getExtension(x509.SubjectAlternativeNameExtension)?.names.items ?? [];
     return {
       serial: serialOf(certificate.serialNumber),

@@ -2,7 +2,8 @@
 import { DefaultLogger, type Logger, type LogLevel, NativeConnection, Runtime } from '@temporalio/worker';
 import { messageOf } from '../../schema/domain/errors.ts';
 import type { Log, Seams } from '../../schema/domain/seams.ts';
-import type { TemporalAddress } from './config.ts';
+import { stateLayout, type TemporalAddress } from './config.ts';
+import { readTemporalTls } from './temporal-tls.ts';
 
 /** How often workers tell Temporal that they live; control calls one silent after four times as long. */
 const WORKER_HEARTBEAT = '5 s';
@@ -38,7 +39,7 @@ export function installRuntime(log: Log): void {
 
 /** Resolves when the server answers and has the namespace; rejects with the signal's reason. */
 export async function connectTemporal(
-  { address, namespace }: TemporalAddress,
+  { address, namespace, tls }: TemporalAddress,
   { clock, log }: Seams,
   signal: AbortSignal,
 ): Promise<NativeConnection> {
@@ -46,7 +47,9 @@ export async function connectTemporal(
     signal.throwIfAborted();
     let connection: NativeConnection | null = null;
     try {
-      connection = await NativeConnection.connect({ address });
+      // Read at each try: it may be renewed, or come, while the server is waited for.
+      const certificates = tls ? { tls: await readTemporalTls(tls, stateLayout().configFolder) } : {};
+      connection = await NativeConnection.connect({ address, ...certificates });
       await connection.workflowService.describeNamespace({ namespace });
       return connection;
     } catch (error) {
