@@ -143,9 +143,9 @@ function ask<T>(url: URL, path: string, context: SecureContextOptions, body: obj
         response.on('error', reject);
         response.on('end', () => {
           try {
-            resolve(answerIn<T>(Buffer.concat(parts).toString(), response.statusCode));
+            resolve(answerIn(Buffer.concat(parts).toString(), response.statusCode) as T);
           } catch (error) {
-            reject(error as Error);
+            reject(error);
           }
         });
       },
@@ -156,8 +156,8 @@ function ask<T>(url: URL, path: string, context: SecureContextOptions, body: obj
   });
 }
 
-function answerIn<T>(text: string, status: number | undefined): T {
-  const answer = JSON.parse(text) as T & Partial<ErrorAnswer>;
+function answerIn(text: string, status: number | undefined): object {
+  const answer = JSON.parse(text) as Partial<ErrorAnswer>;
   if (status === 200) return answer;
   const { code = 'BUG', message = `answered ${status}` } = answer.error ?? {};
   throw new TidemarkError(isErrorCode(code) ? code : 'BUG', message);

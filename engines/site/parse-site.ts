@@ -151,8 +151,8 @@ function machinesOf(site: SiteText, machineName: string): MachineConfig[] {
   });
 }
 
-function proxyOf({ name, machine: _, ...rest }: SiteText['proxies'][number]): ProxyConfig {
-  return { proxyId: proxyId(name), ...rest };
+function proxyOf({ name, slots, lanes, restoreFolders }: SiteText['proxies'][number]): ProxyConfig {
+  return { proxyId: proxyId(name), slots, lanes, restoreFolders };
 }
 
 function ownPkiOf({ machines, ...files }: NonNullable<SiteText['security']>): OwnPki {
@@ -165,11 +165,11 @@ const defined = <T extends object>(of: T): { [K in keyof T]: Exclude<T[K], undef
   Object.fromEntries(Object.entries(of).filter(([, value]) => value !== undefined)) as never;
 
 function repositoryOf(repository: RepositoryText, timeZone: string): RepositoryConfig {
-  const { name, machine: _, maintenance, encryption, lockDays, listen, ...rest } = repository;
+  const { name, folder, slots, lanes, alarms, maintenance, encryption, lockDays, listen } = repository;
   return {
     ...(listen === undefined ? {} : { listen }),
     repositoryId: repositoryId(name),
-    ...rest,
+    ...{ folder, slots, lanes, alarms },
     ...(lockDays === undefined ? {} : { lockDays }),
     ...(maintenance === null ? {} : { maintenance: maintenanceOf(maintenance, timeZone) }),
     ...(encryption === undefined ? {} : { encryption: encryptionOf(encryption) }),

@@ -5,7 +5,7 @@
  *   stack.lock             who supervises
  *   ports.json             ports, kept over restarts
  *   config/                machine.json (what this machine runs), machines/ (what others do), security/ (certificates),
- *                          database-password; only the owner may read it
+ *                          database-password, payload-keys; only the owner may read it
  *   run/                   sockets
  *   logs/                  one per child, and stack.log of a detached supervisor
  *   temporal.sqlite        Temporal's database
@@ -33,6 +33,8 @@ export type StackLayout = {
   /** Where the control worker lets machines enrol, while it runs. */
   enrolmentFile: string;
   databasePasswordFile: string;
+  /** Of what is encrypted before Temporal's server has it; absent: nothing is. */
+  payloadKeysFile: string;
   runFolder: string;
   databaseSocket: string;
   logFolder: string;
@@ -58,6 +60,7 @@ export function stackLayout(stateFolder: string): StackLayout {
     otherMachinesFolder: at('config', 'machines'),
     enrolmentFile: at('run', 'enrolment.json'),
     databasePasswordFile: at('config', 'database-password'),
+    payloadKeysFile: at('config', 'payload-keys'),
     runFolder: at('run'),
     databaseSocket: at('run', 'database.sock'),
     logFolder: at('logs'),

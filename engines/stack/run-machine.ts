@@ -23,7 +23,7 @@ export type MachineOptions = {
   workers: Record<ConfiguredWorker, string>;
   clock: Clock;
   log: Log;
-  onChange(child: ChildStatus): void;
+  onChange: (child: ChildStatus) => void;
 };
 
 /** Until the signal aborts; then no process is left. STACK_RUNNING, BAD_CONFIG (folder too long). */

@@ -174,6 +174,10 @@ export const errorTable = {
     'operator',
     'Compare the clocks of both machines first; then enrol the machine named anew, or put the right file where the message says.',
   ),
+  PAYLOAD_KEY_MISSING: row(
+    'operator',
+    'Put the key back into `config/payload-keys` of every machine: keys stay there for as long as histories that need them.',
+  ),
   PEER_REFUSED: row(
     'retry-elsewhere',
     'One machine did not take the other for what it should be; read why in the log of the repository, and see docs/security.md.',

@@ -6,13 +6,17 @@ import { createServer } from 'node:net';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { Client } from '@temporalio/client';
 import { readSimulated } from '../../engines/hypervisors/simulated/model.ts';
+import { stackLayout } from '../../engines/stack/layout.ts';
+import { createPayloadCodec, parsePayloadKeys } from '../../workers/runtime/payload-codec.ts';
 import { rootFolder } from '../../setup/locate.mjs';
 import { simulatedDisk, simulatedHost, simulatedJob, simulatedVm } from '../fixtures/machine.ts';
 import { startTlsFront, type TlsFront } from '../fixtures/tls-front.ts';
 import { sessionsOf } from '../fixtures/whole-sessions.ts';
 import { startWholeStack, type WholeStack } from '../fixtures/whole-stack.ts';
 
+const KEYS = [`old ${'1a'.repeat(32)}`, `new ${'2b'.repeat(32)}`] as const;
 let whole: WholeStack;
 let front: TlsFront;
 let machine: ChildProcess | null = null;
@@ -34,6 +38,22 @@ async function freePort(): Promise<number> {
   return port;
 }
 
+/** Encodings of all payloads of a history but search attributes, and whether `marker` stands anywhere in it. */
+function lookInto(history: unknown, marker: string): { encodings: Set<string>; hasMarker: boolean } {
+  const found = { encodings: new Set<string>(), hasMarker: false };
+  const look = (value: unknown, name: string): void => {
+    if (typeof value === 'string') found.hasMarker ||= value.includes(marker);
+    if (value instanceof Uint8Array) found.hasMarker ||= Buffer.from(value).includes(marker);
+    if (value === null || typeof value !== 'object' || value instanceof Uint8Array || name === 'searchAttributes')
+      return;
+    const { metadata } = value as { metadata?: { encoding?: Uint8Array } };
+    if (metadata?.encoding) found.encodings.add(Buffer.from(metadata.encoding).toString());
+    for (const [key, inner] of Object.entries(value)) look(inner, key);
+  };
+  look(history, '');
+  return found;
+}
+
 const siteText = (repositoryPort: number): string => `
 site: lab
 machine: m1
@@ -51,9 +71,17 @@ jobs:
 `;
 
 beforeAll(async () => {
-  whole = await startWholeStack();
+  whole = await startWholeStack(({ layout }) =>
+    writeFile(layout.payloadKeysFile, `${KEYS[0]}\n${KEYS[1]}\n`, { mode: 0o600 }),
+  );
   state = path.join(whole.machine.root, 'm2');
-  await mkdir(state);
+  const far = stackLayout(state);
+  await mkdir(far.configFolder, { recursive: true, mode: 0o700 });
+  // As in the middle of a rotation: each end encrypts with another key, and knows both.
+  await writeFile(far.payloadKeysFile, `${KEYS[1]}\n${KEYS[0]}\n`, { mode: 0o600 });
+  const { connection, options } = whole.client;
+  const dataConverter = { payloadCodecs: [createPayloadCodec(parsePayloadKeys(KEYS.join('\n'), 'test')!)] };
+  whole.client = new Client({ connection, namespace: options.namespace, dataConverter });
 });
 afterAll(async () => {
   if (machine && machine.exitCode === null) {
@@ -106,6 +134,11 @@ test('a machine joins with a token, reads and restores a disk over TLS, and reac
   });
   const bytes = await readSimulated(whole.machine.layout.hostFolder(simulatedHost), simulatedDisk, simulatedVm.vmId);
   expect((await restore(session.vms[0]!.restorePointId!, 'again', 'raw')).equals(bytes)).toBe(true);
+  for await (const execution of whole.client.workflow.list()) {
+    const history = await whole.client.workflow.getHandle(execution.workflowId, execution.runId).fetchHistory();
+    const { encodings, hasMarker } = lookInto(history, whole.machine.root);
+    expect([execution.type, [...encodings], hasMarker]).toEqual([execution.type, ['binary/encrypted'], false]);
+  }
   // Only the second machine goes through the front.
   expect(front.count.passed).toBeGreaterThan(0);
   const { certificates } = (await own(['machine', 'list'])) as { certificates: { machineId: string }[] };

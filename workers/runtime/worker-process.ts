@@ -10,7 +10,7 @@ import type { Seams } from '../../schema/domain/seams.ts';
 import { securityLayout } from '../../engines/security/security-layout.ts';
 import { stateLayout, temporalAddress } from './config.ts';
 import { createSeams } from './seams.ts';
-import { connectTemporal, installRuntime } from './temporal.ts';
+import { connectTemporal, installRuntime, loadDataConverter } from './temporal.ts';
 
 /** One task queue. */
 export type ServedQueue = {
@@ -121,7 +121,9 @@ async function runQueues(
   { seams, signal }: RoleContext,
 ): Promise<void> {
   const workers: Worker[] = [];
-  for (const queue of queues) workers.push(await Worker.create({ ...where, ...optionsOf(role, queue) }));
+  const dataConverter = await loadDataConverter();
+  const common = { ...where, ...(dataConverter ? { dataConverter } : {}) };
+  for (const queue of queues) workers.push(await Worker.create({ ...common, ...optionsOf(role, queue) }));
   const runs = workers.map((worker) => worker.run());
   sayReady(
     seams.log,
