@@ -169,7 +169,10 @@ function repositoryOf(repository: RepositoryText, timeZone: string): RepositoryC
   return {
     ...(listen === undefined ? {} : { listen }),
     repositoryId: repositoryId(name),
-    ...{ folder, slots, lanes, alarms },
+    folder,
+    slots,
+    lanes,
+    alarms,
     ...(lockDays === undefined ? {} : { lockDays }),
     ...(maintenance === null ? {} : { maintenance: maintenanceOf(maintenance, timeZone) }),
     ...(encryption === undefined ? {} : { encryption: encryptionOf(encryption) }),

@@ -123,7 +123,11 @@ test('a machine joins with a token, reads and restores a disk over TLS, and reac
     stdio: 'ignore',
   });
   const proxyLog = (): Promise<string> => readFile(path.join(state, 'logs/proxy.log'), 'utf8').catch(() => '');
-  await whole.until('the proxy serves its queues', async () => (await proxyLog()).includes('proxy.far'));
+  await whole
+    .until('the proxy serves its queues', async () => (await proxyLog()).includes('proxy.far'))
+    .catch(async (error: unknown) => {
+      throw new Error(`its log: ${(await proxyLog()).slice(-3000)}`, { cause: error });
+    });
 
   const { backUp, restore } = sessionsOf(() => whole);
   const session = await backUp(simulatedJob);
