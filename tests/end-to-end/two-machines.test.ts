@@ -38,14 +38,15 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** Encodings of all payloads of a history but search attributes, and whether `marker` stands anywhere in it. */
+/** Search attributes, and the markers in which Temporal's library keeps names of versions of workflow code. */
+const inTheClear = new Set(['searchAttributes', 'markerRecordedEventAttributes']);
+/** Encodings of all other payloads of a history, and whether `marker` stands anywhere in it. */
 function lookInto(history: unknown, marker: string): { encodings: Set<string>; hasMarker: boolean } {
   const found = { encodings: new Set<string>(), hasMarker: false };
   const look = (value: unknown, name: string): void => {
     if (typeof value === 'string') found.hasMarker ||= value.includes(marker);
     if (value instanceof Uint8Array) found.hasMarker ||= Buffer.from(value).includes(marker);
-    if (value === null || typeof value !== 'object' || value instanceof Uint8Array || name === 'searchAttributes')
-      return;
+    if (value === null || typeof value !== 'object' || value instanceof Uint8Array || inTheClear.has(name)) return;
     const { metadata } = value as { metadata?: { encoding?: Uint8Array } };
     if (metadata?.encoding) found.encodings.add(Buffer.from(metadata.encoding).toString());
     for (const [key, inner] of Object.entries(value)) look(inner, key);
