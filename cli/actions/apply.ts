@@ -20,6 +20,7 @@ import { diffSites } from '../../schema/domain/site-changes.ts';
 import { withCatalog } from '../catalog-access.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { machineNameOf } from '../machine-name.ts';
+import { checkOtherMachines } from '../other-machines.ts';
 import { printJson } from '../run-command.ts';
 import { checkMachine } from '../site-checks.ts';
 import { layoutOf } from '../stack-access.ts';
@@ -229,7 +230,7 @@ export async function apply(options: ApplyOptions): Promise<number> {
     }
     await store(db, layout, site);
     const unready = await untilApplied(layout);
-    const absent = await checkMachine(site.machines[0]!);
+    const absent = [...(await checkMachine(site.machines[0]!)), ...checkOtherMachines(site)];
     warn([...unready, ...absent]);
     show(options, { applied: true, changes, warnings: [...inUse, ...unready, ...absent] });
     if (!options.json) console.log('applied');
