@@ -8,7 +8,7 @@ import type {
   Checkpoint,
   CheckpointSpec,
   DiskAccess,
-  Endpoint,
+  TargetEndpoint,
   ReferencePoint,
   Released,
   VmFacts,
@@ -20,6 +20,7 @@ import type {
   DiskKey,
   HostId,
   LineageId,
+  MachineId,
   ProxyId,
   RepositoryId,
   RestorePointId,
@@ -125,8 +126,8 @@ export type ControlActivities = {
   /** The catalog's index entry of a sealed restore point. */
   recordRestorePoint(sealed: SealAnswer): Promise<void>;
 
-  /** LEASE_LOST when one of them is no longer held. */
-  confirmLeases(of: { workflowId: string; leaseIds: number[] }): Promise<void>;
+  /** LEASE_LOST when one of them is no longer held. `machines`: of every proxy of the site. */
+  confirmLeases(of: { workflowId: string; leaseIds: number[] }): Promise<{ machines: Record<ProxyId, MachineId> }>;
   /** Some, or (null) all of the workflow and its waiting requests. Nothing held: success. */
   releaseResources(of: { workflowId: string; leaseIds: number[] | null }): Promise<void>;
   /** How long ago a worker last polled the queue; null: none is known. */
@@ -226,9 +227,14 @@ export type RepositoryActivities = {
   sealRestorePoint(request: SealRequest): Promise<SealAnswer>;
   /** `restorePointId` null: it never became known. */
   abortRestorePoint(of: { restorePointId: RestorePointId | null; run: RunKey }): Promise<AbortOutcome>;
-  /** RESTORE_POINT_NOT_FOUND. Where restore clients connect, and the disks as the manifest has them. */
-  openRestore(of: { restorePointId: RestorePointId }): Promise<{
-    endpoint: Endpoint;
+  /**
+   * RESTORE_POINT_NOT_FOUND. Where restore clients connect, and the disks as the manifest has them. `machineId`: of the proxy
+   * that will restore it.
+   */
+  openRestore(of: { restorePointId: RestorePointId; run?: RunKey; machineId?: MachineId }): Promise<{
+    endpoint: TargetEndpoint;
+    /** What lets `machineId` read it, in this run; hex. */
+    grant?: string;
     suspect: boolean;
     disks: { diskKey: DiskKey; sizeBytes: number }[];
   }>;
@@ -259,7 +265,7 @@ export type RepositoryWorkActivities = {
 /** Queue `proxy.<id>.ctl`. */
 export type ProxyControlActivities = {
   /** The rehearsal of step 4: connects, shakes hands, for this restore point. */
-  connectMovers(of: { restorePointId: RestorePointId; run: RunKey; endpoint: Endpoint }): Promise<void>;
+  connectMovers(of: { restorePointId: RestorePointId; run: RunKey; endpoint: TargetEndpoint }): Promise<void>;
   /** `allowedFolders` come from the proxy's own configuration. */
   createTargets(request: Omit<TargetRequest, 'allowedFolders'>): Promise<TargetAccess[]>;
   finishTargets(of: { run: RunKey; folder: string }): Promise<FinishedTarget[]>;
@@ -273,7 +279,8 @@ export type ProxyActivities = {
     run: RunKey;
     restorePointId: RestorePointId;
     diskKey: DiskKey;
-    endpoint: Endpoint;
+    endpoint: TargetEndpoint;
+    grant?: string;
     target: TargetAccess;
   }): Promise<Omit<RestoredDisk, 'file'>>;
 };

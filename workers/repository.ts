@@ -11,14 +11,16 @@ import { type MoverTarget, startMoverTarget } from '../engines/mover/target/move
 import { openPackThreads } from '../engines/repository/maintenance/pack-threads.ts';
 import { openRepository } from '../engines/repository/open-repository.ts';
 import type { StorageDescription } from '../engines/repository/storage/storage.ts';
+import { loadGrantKey, signGrant } from '../engines/security/grants.ts';
+import { securityLayout } from '../engines/security/security-layout.ts';
 import type { StackLayout } from '../engines/stack/layout.ts';
-import type { RepositoryConfig } from '../schema/domain/configuration.ts';
+import type { MachineConfig, RepositoryConfig } from '../schema/domain/configuration.ts';
 import type { RepositorySpace } from '../schema/domain/maintenance-sessions.ts';
 import { repositoryCtlQueue, repositoryQueue } from '../schema/domain/queues.ts';
 import type { Seams } from '../schema/domain/seams.ts';
 import type { PackLaneData } from './lanes/pack-lane.ts';
-import type { RepositoryLaneData } from './lanes/target-lane.ts';
-import { loadMachine, stateLayout } from './runtime/config.ts';
+import type { TargetLaneParts } from './lanes/target-lane.ts';
+import { laneSecurityOf, loadMachine, stateLayout } from './runtime/config.ts';
 import { readSecret } from './runtime/repository-secret.ts';
 import { repositorySpace } from './runtime/repository-space.ts';
 import { openRepositoryStorage } from './runtime/repository-storage.ts';
@@ -31,7 +33,8 @@ const MOST_LONG_WORK = 8;
 const PROGRESS_AGE_MS = 2000;
 
 async function openWithTarget(
-  { repositoryId, folder, lanes, encryption, lockDays }: RepositoryConfig,
+  { repositoryId, folder, lanes, encryption, lockDays, listen }: RepositoryConfig,
+  machine: MachineConfig,
   layout: StackLayout,
   seams: Seams,
   serverClock: ServerClock,
@@ -57,11 +60,14 @@ async function openWithTarget(
     ...(lockDays === undefined ? {} : { lockDays }),
   });
   try {
+    const grantKey = await loadGrantKey(securityLayout(layout.configFolder).folder);
+    const security = { ...laneSecurityOf(machine, layout), grantKey };
     const mover = await startMoverTarget({
+      listenSecurely: listen,
       listen: { unix: join(layout.runFolder, `target.${repositoryId}.sock`) },
       laneCount: lanes,
       laneEntry: new URL('./lanes/target-lane.ts', import.meta.url),
-      laneData: { storage, keys: repository.laneKeys } satisfies RepositoryLaneData,
+      laneData: { storage, keys: repository.laneKeys, security: listen ? security : null } satisfies TargetLaneParts,
       registrar: repository.registrar,
       restoreSource: repository.restoreSource,
       rehearse: (restorePointId, run) => repository.rehearse(restorePointId, run),
@@ -73,7 +79,14 @@ async function openWithTarget(
     };
     target = mover;
     const space = (): Promise<RepositorySpace | null> => repositorySpace(storage, seams.clock);
-    return { repository, endpoint: mover.endpoint, space, close };
+    const endpoint = { ...(mover.endpoint as { unix: string }), machineId: machine.machineId };
+    return {
+      repository,
+      endpoint: mover.secureEndpoint ? { ...endpoint, listen: mover.secureEndpoint } : endpoint,
+      signGrant: (of) => signGrant(grantKey, of),
+      space,
+      close,
+    };
   } catch (error) {
     await repository.close();
     throw error;
@@ -89,7 +102,7 @@ await runWorkerProcess({
     const serverClock = new ServerClock(seams.clock);
     const repositories = machine.repositories.map((config) => {
       const { repositoryId } = config;
-      const open = (): Promise<HeldRepository> => openWithTarget(config, layout, seams, serverClock);
+      const open = (): Promise<HeldRepository> => openWithTarget(config, machine, layout, seams, serverClock);
       const holder = new RepositoryHolder({ repositoryId, open, clock: seams.clock, log: seams.log });
       const verbs: ServedQueue = {
         queue: repositoryCtlQueue(repositoryId),

@@ -187,7 +187,7 @@ describe('with a server', () => {
     await rm(strange);
     let opened: OpenedRestorePoint | null = null;
     while (!opened) opened = await openPoint().catch(() => null);
-    expect(opened.endpoint).toEqual({ unix: path.join(machine.layout.runFolder, 'target.main.sock') });
+    expect(opened.endpoint).toEqual({ machineId: 'm1', unix: path.join(machine.layout.runFolder, 'target.main.sock') });
   });
 
   it('repository: killed, the next process has the open restore points before it is ready', async () => {

@@ -18,9 +18,10 @@ import { resultAttributes } from './search-attributes.ts';
 import { runAllOrCancel, sideBySide } from './side-by-side.ts';
 import { UndoList } from './undo-list.ts';
 import { finishVm, sealVm } from './vm-finish.ts';
+import { proxiesOf, VmLeases } from './vm-leases.ts';
 import { VmRollback } from './vm-rollback.ts';
 import { VmRun } from './vm-run.ts';
-import { type Leases, proxiesOf, transferDisks } from './vm-transfer.ts';
+import { transferDisks } from './vm-transfer.ts';
 
 export async function vmBackup(input: VmBackupInput): Promise<VmBackupResult> {
   const run = new VmRun(input);
@@ -53,6 +54,7 @@ async function forward(run: VmRun, undo: UndoList): Promise<void> {
   const [disks] = await sideBySide([
     () => run.during('inspecting', () => chooseDisks(run, opened.base?.referencePoint ?? null)),
     () => run.during('rehearsing', () => rehearse(run, opened, leases)),
+    () => leases.confirm(run),
   ]);
   const checkpoint = await takeCheckpoint(run, undo, rollback, opened, disks);
   run.enter('transferring');
@@ -84,23 +86,14 @@ function requestOf(run: VmRun): ResourceRequest {
   };
 }
 
-async function acquire(run: VmRun, undo: UndoList): Promise<Leases> {
+async function acquire(run: VmRun, undo: UndoList): Promise<VmLeases> {
   const { workflowId } = run;
   undo.push('leases', () => say('releaseResources', { queue: controlQueue })({ workflowId, leaseIds: null }));
   const take = (): Promise<HeldLease[]> =>
     say('acquireResources', { queue: controlWaitQueue, summary: 'VM lock, host, proxy and repository slots' })(
       requestOf(run),
     );
-  let held = await take();
-  let grantedMs = Date.now();
-  return {
-    held: () => held,
-    grantedMs: () => grantedMs,
-    again: async () => {
-      held = await take();
-      grantedMs = Date.now();
-    },
-  };
+  return new VmLeases(await take(), take);
 }
 
 async function openRestorePoint(run: VmRun, undo: UndoList, rollback: VmRollback): Promise<OpenedRestorePoint> {
@@ -126,7 +119,7 @@ async function openRestorePoint(run: VmRun, undo: UndoList, rollback: VmRollback
   return opened;
 }
 
-async function rehearse(run: VmRun, { restorePointId, endpoint }: OpenedRestorePoint, leases: Leases): Promise<void> {
+async function rehearse(run: VmRun, { restorePointId, endpoint }: OpenedRestorePoint, leases: VmLeases): Promise<void> {
   const of = { restorePointId, run: run.run, endpoint };
   const queues = [...new Set(proxiesOf(leases.held()))].map(proxyCtlQueue);
   await runAllOrCancel(queues.map((queue) => () => run.machines.on(queue, 'connectMovers', machineOfQueue(queue))(of)));

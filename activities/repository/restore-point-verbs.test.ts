@@ -157,7 +157,7 @@ describe('long work', () => {
   const space = () => Promise.resolve({ freeBytes: 1, totalBytes: 2, at: 't' });
   const activities = (verbs: Partial<Repository>) =>
     createRepositoryWork({
-      open: () => Promise.resolve({ repository: verbs as Repository, endpoint, space }),
+      open: () => Promise.resolve({ repository: verbs as Repository, endpoint, signGrant: () => '', space }),
       serverClock: new ServerClock(testSeams().clock),
     });
   const untilStopped = (work: LongWork): Promise<never> =>

@@ -11,6 +11,7 @@ import {
   withdrawRequest,
 } from '../../schema/catalog/leases.ts';
 import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
+import { machinesOfProxies } from './machines-of-proxies.ts';
 import type { HeldLease, ResourceRequest } from '../../schema/domain/scheduling.ts';
 import type { Clock, Log } from '../../schema/domain/seams.ts';
 import type { WaitHeartbeat } from '../../schema/domain/sessions.ts';
@@ -56,7 +57,10 @@ export function createResourceActivities(dependencies: ResourceDependencies, loo
   return translating(
     withCatalogErrors({
       acquireResources: (request) => acquire(request, dependencies, loop),
-      confirmLeases: async ({ workflowId, leaseIds }) => void (await confirmLeases(db, workflowId, leaseIds)),
+      confirmLeases: async ({ workflowId, leaseIds }) => {
+        await confirmLeases(db, workflowId, leaseIds);
+        return { machines: await machinesOfProxies(db) };
+      },
       releaseResources: async ({ workflowId, leaseIds }) => {
         await releaseLeases(db, workflowId, leaseIds ?? undefined);
         loop.kick();

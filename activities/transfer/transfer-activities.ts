@@ -29,9 +29,9 @@ export function createTransferActivities({ pool, clock }: TransferDependencies):
 }
 
 /** Step 4: before anything touches a guest. */
-export function createRehearsalActivities(): RehearsalActivities {
+export function createRehearsalActivities(secure?: Parameters<typeof rehearse>[0]['secure']): RehearsalActivities {
   return translating({
-    connectMovers: (of) => beating(async () => void (await rehearse(of))),
+    connectMovers: (of) => beating(async () => void (await rehearse({ ...of, secure }))),
   } satisfies RehearsalActivities);
 }
 

@@ -65,6 +65,7 @@ describe('the example of the page', () => {
     expect(machine!.repositories).toEqual([
       {
         repositoryId: 'main',
+        listen: { host: '10.0.0.1', port: 7950 },
         folder: '/backups/main',
         slots: 4,
         lanes: 2,
@@ -146,7 +147,7 @@ describe('one mistake', () => {
     [
       'an unknown key',
       'proxies: [{ name: p1, slotz: 3 }]',
-      '8:23: proxies[0].slotz: this key is not known here (name, slots, lanes, restoreFolders); did you mean "slots"?',
+      '8:23: proxies[0].slotz: this key is not known here (name, machine, slots, lanes, restoreFolders); did you mean "slots"?',
     ],
     [
       'a wrong type',

@@ -5,6 +5,7 @@ import { blockSizes, compressions, DEFAULT_BLOCK_SIZE } from '../../schema/domai
 import { parseSize } from './measures.ts';
 import { alarms, maintenance } from './maintenance-shape.ts';
 import { retention } from './retention-shape.ts';
+import { address, securityShapes } from './security-shape.ts';
 import { duration, leaf, listOf, oneOf, size, strict, textWhere, whole } from './shape-leaves.ts';
 
 /** `sun_path` of Linux holds 108 bytes, the closing zero among them. */
@@ -80,7 +81,9 @@ const simulatedDisk = strict('a disk: name, size, seed or image', {
 });
 const simulatedVm = strict('a VM: name, disks', { ...vmHead, disks: listOf('disks', simulatedDisk, MAX_DISKS) });
 
-const hostHead = { name: shortName, slots: whole(1, 256).prefault(4) };
+/** The machine it is on; absent: that of the stack. */
+const onMachine = { machine: shortName.optional() };
+const hostHead = { name: shortName, ...onMachine, slots: whole(1, 256).prefault(4) };
 const scratch = strict('a mapping with folder and limit', {
   folder: absolutePath,
   limit: size(64 * 2 ** 20, 2 ** 50, '64MiB to 1PiB').prefault('64GiB'),
@@ -101,6 +104,7 @@ const host = z.discriminatedUnion(
 
 const proxy = strict('a proxy: name and more', {
   name: shortName,
+  ...onMachine,
   slots: whole(1, 256).prefault(2),
   lanes: whole(1, 64).prefault(2),
   restoreFolders: listOf('folders', absolutePath, MAX_THINGS).prefault([]),
@@ -119,6 +123,8 @@ const encryption = strict(`a mapping with one of ${secretNames.join(', ')}`, sec
 );
 const repository = strict('a repository: name, folder and more', {
   name: shortName,
+  ...onMachine,
+  listen: address.optional(),
   folder: absolutePath,
   slots: whole(1, 256).prefault(4),
   lanes: whole(1, 64).prefault(2),
@@ -171,6 +177,7 @@ const job = strict('a job: name, vms, repository and more', {
 export const siteShape = strict('a mapping: site, hosts, proxies, repositories, jobs', {
   site: textWhere('1 to 6 of a-z and 0-9, the name of this installation', isSiteId),
   machine: shortName.optional(),
+  ...securityShapes(absolutePath),
   timeZone: textWhere('the name of a time zone, like UTC or Europe/Berlin', isTimeZone).prefault('UTC'),
   hosts: listOf('hosts', host, MAX_THINGS).prefault([]),
   proxies: listOf('proxies', proxy, MAX_THINGS).prefault([]),

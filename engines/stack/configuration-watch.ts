@@ -22,7 +22,7 @@ export async function configurationDigest(machineFile: string): Promise<string |
   return text === null ? null : digestOf(text);
 }
 
-/** What of the file each worker reads; all read `site` and `machineId`. Others read nothing of it. */
+/** What of the file each worker reads; all read `site`, `machineId` and `security`. Others read nothing of it. */
 const partsRead = { keeper: 'hosts', host: 'hosts', proxy: 'proxies', repository: 'repositories' } as const;
 export type ConfiguredWorker = keyof typeof partsRead;
 /** The keeper first, as at the start. */
@@ -38,8 +38,8 @@ export async function configurationParts(machineFile: string): Promise<Configura
 
 function partOf(text: string, worker: ConfiguredWorker): string {
   try {
-    const { site, machineId, [partsRead[worker]]: part } = JSON.parse(text) as Record<string, unknown>;
-    return JSON.stringify([site, machineId, part]);
+    const { site, machineId, security, [partsRead[worker]]: part } = JSON.parse(text) as Record<string, unknown>;
+    return JSON.stringify([site, machineId, security, part]);
   } catch {
     // Damaged: each worker shall say so.
     return text;

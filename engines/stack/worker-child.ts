@@ -37,12 +37,19 @@ export function workerChild(
   layout: StackLayout,
   connections: StackConnections,
 ): ChildSpec {
-  return {
-    name,
-    command: node,
-    args: [...NODE_FLAGS, entry],
-    environment: environmentOf(name, layout, connections),
-    readiness: { kind: 'message' },
-    graceMs: WORKER_GRACE_MS,
-  };
+  return { ...specOf(name, node, entry), environment: environmentOf(name, layout, connections) };
 }
+
+/** On a machine without a stack: where Temporal is, its machine.json says. */
+export const remoteWorkerChild = (name: WorkerName, node: string, entry: string, layout: StackLayout): ChildSpec => ({
+  ...specOf(name, node, entry),
+  environment: { TIDEMARK_STATE: layout.folder },
+});
+
+const specOf = (name: WorkerName, node: string, entry: string): Omit<ChildSpec, 'environment'> => ({
+  name,
+  command: node,
+  args: [...NODE_FLAGS, entry],
+  readiness: { kind: 'message' },
+  graceMs: WORKER_GRACE_MS,
+});

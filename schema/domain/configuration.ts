@@ -2,6 +2,7 @@
  * A site as its owner writes it (site.yaml), after validation: `engines/site` makes these from text.
  * One machine in the embedded stack; several later. Folders and sockets are absolute.
  */
+import type { OwnPki } from './security.ts';
 import type { DiskKey, HostId, JobId, MachineId, ProxyId, RepositoryId, SiteId, VmId } from './ids.ts';
 import type { RetentionPolicy } from './retention.ts';
 import type { Compression, ConsistencyPolicy } from './states.ts';
@@ -50,6 +51,16 @@ export type MaintenanceConfig = {
 export type AlarmConfig = { freePercent: number; daysUntilFull: number };
 /** Where the secret of an encrypted repository lies, never the secret. Files are absolute. */
 export type EncryptionConfig = { passphraseFile: string } | { keyFile: string } | { passphraseEnvironment: string };
+export type Address = { host: string; port: number };
+/** Files of the certificates that Temporal's server asks for; `true`: those of the machine. Absolute. */
+export type TemporalTls =
+  | true
+  | {
+      authority?: string | undefined;
+      certificate?: string | undefined;
+      key?: string | undefined;
+      serverName?: string | undefined;
+    };
 export type RepositoryConfig = {
   repositoryId: RepositoryId;
   folder: string;
@@ -61,6 +72,8 @@ export type RepositoryConfig = {
   alarms?: AlarmConfig;
   /** Absent: it is plain. */
   encryption?: EncryptionConfig;
+  /** Where proxies of other machines reach it, over TLS; absent: they do not. */
+  listen?: Address;
   /** From its seal a restore point cannot be removed for so many days; absent: it can. */
   lockDays?: number;
 };
@@ -72,6 +85,12 @@ export type MachineConfig = {
   hosts: HostConfig[];
   proxies: ProxyConfig[];
   repositories: RepositoryConfig[];
+  /** Absent: the site's own authority. */
+  security?: OwnPki;
+  /** For machines other than that of the stack. */
+  temporal?: { address: string; namespace?: string; tls?: TemporalTls };
+  /** Where machines enrol and renew their certificates; absent: a port of the loopback. Of the stack's machine only. */
+  enrolment?: Address;
 };
 
 /** A program in the guest, run through its agent. `timeoutMs` at most 10 min. */

@@ -1,7 +1,7 @@
 /** A restore point as the repository, the mover and the workflows see it. Block lists stay in the repository. */
 import type { Extent } from './extents.ts';
-import type { Endpoint, Reason, ReferencePoint, VmRef } from './hypervisor.ts';
-import type { DiskKey, JobId, LineageId, RepositoryId, RestorePointId, RunKey, SessionId } from './ids.ts';
+import type { Endpoint, Reason, ReferencePoint, TargetEndpoint, VmRef } from './hypervisor.ts';
+import type { DiskKey, JobId, LineageId, MachineId, RepositoryId, RestorePointId, RunKey, SessionId } from './ids.ts';
 import type { Compression, ConsistencyPolicy, ConsistencyReached, Finding, ReadMode } from './states.ts';
 
 /** Bytes of a disk, each block in exactly one class (invariant 4). `size` is their sum. */
@@ -41,7 +41,7 @@ export type BaseRestorePoint = {
 export type OpenedRestorePoint = {
   restorePointId: RestorePointId;
   /** Where movers connect. */
-  endpoint: Endpoint;
+  endpoint: TargetEndpoint;
   /** Last sealed restore point of the same lineage: its reference point is the only base for an increment (invariant 1). */
   base: BaseRestorePoint | null;
   /** Newest sealed restore point of the same VM, of any lineage: what a comparison compares with. */
@@ -68,6 +68,8 @@ export type TransferRequest = {
   /** Identity of the checkpoint the ledger is bound to (invariant 8). */
   checkpoint: string;
   assignment: number;
+  /** Whose machine the proxy is; absent: not known, and then only a proxy on the repository's own machine may send. */
+  machineId?: MachineId;
 };
 
 /** What a proxy needs to send one disk. `fence` is durable at the repository before this is returned (invariant 5). */
@@ -82,7 +84,9 @@ export type TransferAssignment = {
   mode: ReadMode;
   /** Read besides what CBT reports: growth, the old end's block, suspect blocks. Sorted, whole blocks. */
   alsoRead: Extent[];
-  endpoint: Endpoint;
+  endpoint: TargetEndpoint;
+  /** What the repository lets `machineId` do, for HELLO; hex. */
+  grant?: string;
 };
 
 /** The source's own account of one disk over all its windows, bytes; from the target's ledger of what sources declared. */

@@ -19,6 +19,7 @@ export const PROTOCOL_VERSION = 0;
 export const MIN_CREDIT_BYTES = MAX_PAYLOAD_BYTES;
 export const MAX_CREDIT_BYTES = 64 * 1024 * 1024;
 const MAX_DISK_BYTES = 2 ** 50;
+const TOKEN_BYTES = 32;
 const MAX_WINDOW_BLOCKS = WINDOW_BYTES / blockSizes[0];
 
 export type Purpose = 'backup' | 'restore' | 'rehearsal';
@@ -35,6 +36,8 @@ export type Hello = {
   lowestVersion: number;
   highestVersion: number;
   purpose: Purpose;
+  /** What the target has granted, hex of 32 bytes; a Unix socket needs none. */
+  token?: string;
   restorePointId: RestorePointId;
   run: RunKey;
   fence: number;
@@ -90,7 +93,9 @@ function helloHead(m: Hello): FieldWriter {
     .u16(m.lowestVersion)
     .u16(m.highestVersion)
     .u8(code(purposes, m.purpose))
-    .zeros(3 + 32)
+    .u8(m.token === undefined ? 0 : 1)
+    .zeros(2)
+    .bytes(m.token === undefined ? Buffer.alloc(TOKEN_BYTES) : Buffer.from(m.token, 'hex'))
     .bytes(Buffer.from(m.restorePointId, 'hex'))
     .bytes(Buffer.from(m.run, 'latin1'))
     .u64(m.fence)
@@ -166,10 +171,11 @@ function readHello(r: FieldReader): Hello {
   const lowestVersion = r.u16('lowest version');
   const highestVersion = r.u16('highest version', lowestVersion);
   const purpose = r.one('purpose', purposes);
-  r.u8('authentication', 0, 0);
+  const hasToken = r.u8('authentication', 0, 1) === 1;
   r.u8('encryption', 0, 0);
   r.zeros('reserved', 1);
-  r.zeros('token', 32);
+  const token = hasToken ? r.bytes('token', TOKEN_BYTES).toString('hex') : null;
+  if (token === null) r.zeros('token', TOKEN_BYTES);
   const restorePoint = restorePointId(r.bytes('restore point', 16).toString('hex'));
   const run = runKey(r.matching('run key', r.bytes('run key', 12).toString('latin1'), /^[a-z0-9]{12}$/));
   const fence = r.u64('fence');
@@ -188,6 +194,7 @@ function readHello(r: FieldReader): Hello {
     lowestVersion,
     highestVersion,
     purpose,
+    ...(token === null ? {} : { token }),
     restorePointId: restorePoint,
     run,
     fence,

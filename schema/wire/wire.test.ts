@@ -21,6 +21,17 @@ const hello: Message = {
 const digest = Buffer.alloc(32, 0xd1);
 const welcome = { type: 'welcome', version: 0, laneCount: 2, creditBytes: 16_777_216, blockSize: 1_048_576 } as const;
 
+test('HELLO carries a token between machines; one that is not announced is no HELLO', () => {
+  const withToken = { ...hello, token: 'a5'.repeat(32) };
+  const bytes = encodeMessage(withToken);
+  const frames: Message[] = [];
+  new FrameDecoder((frame) => void frames.push(decodeMessage(frame))).push(bytes);
+  expect(frames).toEqual([withToken]);
+  const head = Buffer.from(bytes.subarray(FRAME_HEADER_BYTES));
+  head[5] = 0;
+  expect(() => new FrameDecoder(decodeMessage).push(encodeFrame('hello', head, 0))).toThrow('token');
+});
+
 /** What a whole exchange looks like; the payload of a DATA or BLOCK frame follows it. */
 const transcripts: Record<string, { from: '>' | '<'; message: Message; payload?: Buffer }[]> = {
   backup: [

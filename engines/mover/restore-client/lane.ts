@@ -4,6 +4,7 @@ import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 import type { DiskWriter, Seams } from '../../../schema/domain/seams.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
 import { createFlushBehind, type FlushBehind } from './flush-behind.ts';
+import type { ClientEnd } from '../wire-session/secure-ends.ts';
 import { RestoreConnection } from './restore-connection.ts';
 import type { LaneDurable, RestoreItem, RestoreSpec, WindowWritten } from './restore-spec.ts';
 
@@ -11,15 +12,17 @@ export type RestoreLaneOptions = {
   port: Port;
   seams: Seams;
   openWriter: (access: TargetAccess, seams: Seams) => Promise<DiskWriter>;
+  /** For repositories of other machines. */
+  secure?: ClientEnd | undefined;
 };
 
 /** Serves the pool over `port` until the thread ends. */
-export function runRestoreLane({ port, seams, openWriter }: RestoreLaneOptions): void {
+export function runRestoreLane({ port, seams, openWriter, secure }: RestoreLaneOptions): void {
   const restores = new Map<number, LaneRestore>();
   const calls: PortCalls = openPortCalls(port, {
     begin: (spec: RestoreSpec) => {
       const tell = (durable: LaneDurable): void => calls.notify('durable', durable);
-      restores.set(spec.restoreId, new LaneRestore(spec, () => openWriter(spec.target, seams), tell));
+      restores.set(spec.restoreId, new LaneRestore(spec, () => openWriter(spec.target, seams), tell, secure));
     },
     run: (restoreId: number, item: RestoreItem) => {
       const restore = restores.get(restoreId);
@@ -41,13 +44,20 @@ class LaneRestore {
   readonly #spec: RestoreSpec;
   readonly #open: () => Promise<DiskWriter>;
   readonly #tell: (durable: LaneDurable) => void;
+  readonly #secure: ClientEnd | undefined;
   readonly #abort = new AbortController();
   #target: Promise<OpenTarget> | null = null;
   readonly #connections = new Set<RestoreConnection>();
   readonly #idle: RestoreConnection[] = [];
 
-  constructor(spec: RestoreSpec, open: () => Promise<DiskWriter>, tell: (durable: LaneDurable) => void) {
+  constructor(
+    spec: RestoreSpec,
+    open: () => Promise<DiskWriter>,
+    tell: (durable: LaneDurable) => void,
+    secure: ClientEnd | undefined,
+  ) {
     this.#spec = spec;
+    this.#secure = secure;
     this.#open = open;
     this.#tell = tell;
   }
@@ -111,7 +121,7 @@ class LaneRestore {
   async #connect(): Promise<RestoreConnection> {
     const { signal } = this.#abort;
     signal.throwIfAborted();
-    const connection = await RestoreConnection.open(this.#spec, signal);
+    const connection = await RestoreConnection.open(this.#spec, signal, this.#secure);
     this.#connections.add(connection);
     if (signal.aborted) connection.destroy(signal.reason as Error);
     return connection;

@@ -7,6 +7,7 @@ import type { BlockHead, Message, Welcome } from '../../../schema/wire/messages.
 import { decodeBlock, DIGEST_BYTES, digestOf } from '../block-codec.ts';
 import { deferred, type Deferred } from '../waiting.ts';
 import { openWire, versions } from '../wire-session/open-wire.ts';
+import type { ClientEnd } from '../wire-session/secure-ends.ts';
 import type { Wire } from '../wire-session/wire.ts';
 import type { RestoreSpec } from './restore-spec.ts';
 
@@ -29,7 +30,7 @@ export class RestoreConnection {
    * UNREACHABLE with details.lost: try again later; RESTORE_POINT_NOT_FOUND and others are the target's refusal. BAD_DISK:
    * the target has another size. The signal ends the opening only.
    */
-  static async open(spec: RestoreSpec, signal: AbortSignal): Promise<RestoreConnection> {
+  static async open(spec: RestoreSpec, signal: AbortSignal, secure?: ClientEnd): Promise<RestoreConnection> {
     const connection = new RestoreConnection();
     const { restorePointId, run, diskKey } = spec;
     const none = { fence: 0, sizeBytes: 0, blockSize: 0 };
@@ -44,12 +45,14 @@ export class RestoreConnection {
         run,
         diskKey,
         creditBytes: CREDIT_BYTES,
+        ...(spec.grant === undefined ? {} : { token: spec.grant }),
       },
       {
         onMessage: (message, payload) => connection.#receive(message, payload),
         onEnd: (error) => connection.#end(error),
         silenceMs: spec.silenceMs,
         signal,
+        secure,
       },
     );
     connection.#wire = opened.wire;

@@ -1,5 +1,5 @@
 /** What a restore lane is asked, tells on the way, and answers. Bytes. */
-import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
+import type { TargetEndpoint } from '../../../schema/domain/hypervisor.ts';
 import type { DiskKey, RestorePointId, RunKey } from '../../../schema/domain/ids.ts';
 import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 
@@ -9,7 +9,9 @@ export type RestoreSpec = {
   run: RunKey;
   restorePointId: RestorePointId;
   diskKey: DiskKey;
-  endpoint: Endpoint;
+  endpoint: TargetEndpoint;
+  /** What the repository lets this machine do; hex. */
+  grant?: string;
   target: TargetAccess;
   silenceMs: number;
 };
@@ -23,7 +25,8 @@ export type RestoreOrder = {
   run: RunKey;
   restorePointId: RestorePointId;
   diskKey: DiskKey;
-  endpoint: Endpoint;
+  endpoint: TargetEndpoint;
+  grant?: string;
   target: TargetAccess;
   signal: AbortSignal;
   onProgress?: (progress: RestoreProgress) => void;

@@ -4,6 +4,7 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { DiskReader, Seams, TransferCursor } from '../../../schema/domain/seams.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
+import type { ClientEnd } from '../wire-session/secure-ends.ts';
 import { LevelChoice } from './level-choice.ts';
 import { SegmentBuffers, sendWindow, type WaitsFor } from './send-window.ts';
 import { SourceConnection } from './source-connection.ts';
@@ -32,10 +33,12 @@ export type SourceLaneOptions = {
   port: Port;
   seams: Seams;
   openReader: (access: DiskAccess, seams: Seams) => Promise<DiskReader>;
+  /** For repositories of other machines. */
+  secure?: ClientEnd | undefined;
 };
 
 /** Serves the pool over `port` until the thread ends. */
-export function runSourceLane({ port, seams, openReader }: SourceLaneOptions): void {
+export function runSourceLane({ port, seams, openReader, secure }: SourceLaneOptions): void {
   const transfers = new Map<number, LaneTransfer>();
   const buffers = new SegmentBuffers();
   const calls: PortCalls = openPortCalls(port, {
@@ -47,6 +50,7 @@ export function runSourceLane({ port, seams, openReader }: SourceLaneOptions): v
           buffers,
           () => openReader(spec.access, seams),
           (p) => calls.notify('progress', p),
+          secure,
         ),
       ),
     run: (transferId: number, item: LaneItem) => {
@@ -67,6 +71,7 @@ class LaneTransfer {
   readonly #buffers: SegmentBuffers;
   readonly #open: () => Promise<DiskReader>;
   readonly #report: (progress: LaneProgress) => void;
+  readonly #secure: ClientEnd | undefined;
   readonly #abort = new AbortController();
   #reader: Promise<DiskReader> | null = null;
   #connection: SourceConnection | null = null;
@@ -78,12 +83,14 @@ class LaneTransfer {
     buffers: SegmentBuffers,
     open: () => Promise<DiskReader>,
     report: (p: LaneProgress) => void,
+    secure: ClientEnd | undefined,
   ) {
     this.#spec = spec;
     this.#levels = new LevelChoice(spec.assignment.compression);
     this.#buffers = buffers;
     this.#open = open;
     this.#report = report;
+    this.#secure = secure;
   }
 
   async run(item: LaneItem): Promise<ItemDone> {
@@ -125,7 +132,7 @@ class LaneTransfer {
     if (this.#connection?.alive) return false;
     const { assignment, silenceMs } = this.#spec;
     const { signal } = this.#abort;
-    this.#connection = await SourceConnection.open(assignment, { silenceMs, signal });
+    this.#connection = await SourceConnection.open(assignment, { silenceMs, signal, secure: this.#secure });
     this.#cursor = this.#connection.cursor;
     if (signal.aborted) this.#connection.destroy(signal.reason as Error);
     return true;

@@ -15,6 +15,7 @@ import {
 } from '../../../schema/wire/messages.ts';
 import { ByteBudget, deferred, type Deferred } from '../waiting.ts';
 import { openWire, versions } from '../wire-session/open-wire.ts';
+import type { ClientEnd } from '../wire-session/secure-ends.ts';
 import type { Wire } from '../wire-session/wire.ts';
 
 export type WantedBlock = { window: number; block: number };
@@ -35,19 +36,20 @@ export class SourceConnection {
    */
   static async open(
     assignment: TransferAssignment,
-    { silenceMs, signal }: { silenceMs: number; signal: AbortSignal },
+    { silenceMs, signal, secure }: { silenceMs: number; signal: AbortSignal; secure?: ClientEnd | undefined },
   ): Promise<SourceConnection> {
-    const { restorePointId, run, diskKey, fence, sizeBytes, blockSize } = assignment;
+    const { restorePointId, run, diskKey, fence, sizeBytes, blockSize, grant } = assignment;
     const connection = new SourceConnection();
     const hello = { restorePointId, run, diskKey, fence, sizeBytes, blockSize, creditBytes: 0, ...versions };
     const opened = await openWire(
       assignment.endpoint,
-      { type: 'hello', purpose: 'backup', ...hello },
+      { type: 'hello', purpose: 'backup', ...hello, ...(grant === undefined ? {} : { token: grant }) },
       {
         onMessage: (message) => connection.#receive(message),
         onEnd: (error) => connection.#end(error),
         silenceMs,
         signal,
+        secure,
       },
     );
     const wrong = mismatchOf(opened.welcome, assignment);

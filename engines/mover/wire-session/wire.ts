@@ -18,6 +18,8 @@ export type WireOptions = {
   frameTimeoutMs?: number;
   /** How long a peer that owes an answer (`owed`) may say nothing before it counts as lost; default: for ever. */
   silenceMs?: number;
+  /** How long a peer may take nothing of a payload that is on its way; default: for ever. */
+  stallMs?: number;
 };
 
 const READ_BYTES = 256 * 1024;
@@ -37,6 +39,8 @@ export class Wire {
   readonly #decoder: FrameDecoder;
   #timer: NodeJS.Timeout | null = null;
   #silence: NodeJS.Timeout | null = null;
+  #stall: NodeJS.Timeout | null = null;
+  #leavingCount = 0;
   #owedCount = 0;
   #ended = false;
   #leaving = false;
@@ -92,7 +96,12 @@ export class Wire {
       this.#silence?.refresh();
       socket.cork();
       socket.write(encodeMessage(message, payload.length));
-      socket.write(payload, (error) => (error ? reject(this.#unreachable(error)) : resolve()));
+      this.#leaves();
+      socket.write(payload, (error) => {
+        this.#hasLeft();
+        if (error) reject(this.#unreachable(error));
+        else resolve();
+      });
       socket.uncork();
     });
   }
@@ -148,6 +157,26 @@ export class Wire {
     this.#timer = null;
   }
 
+  /** A peer that stops reading keeps what is on its way for ever, and a connection with it. */
+  #leaves(): void {
+    this.#leavingCount += 1;
+    const { stallMs } = this.#options;
+    if (stallMs === undefined) return;
+    const lost = (): void => this.destroy(this.#unreachable(new Error(`nothing was taken for ${stallMs} ms`)));
+    this.#stall ??= setTimeout(lost, stallMs);
+  }
+
+  #hasLeft(): void {
+    this.#leavingCount -= 1;
+    if (this.#leavingCount === 0) this.#endStall();
+    else this.#stall?.refresh();
+  }
+
+  #endStall(): void {
+    if (this.#stall) clearTimeout(this.#stall);
+    this.#stall = null;
+  }
+
   #fallenSilent(): void {
     this.destroy(this.#unreachable(new Error(`nothing was heard for ${this.#options.silenceMs} ms`)));
   }
@@ -175,6 +204,7 @@ export class Wire {
     this.#ended = true;
     this.#disarm();
     this.#endSilence();
+    this.#endStall();
     this.#options.socket.end();
     // A peer that does not close its side must not hold ours open.
     setTimeout(() => this.#options.socket.destroy(), 1000).unref();
