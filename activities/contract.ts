@@ -69,6 +69,7 @@ import type {
 import type {
   CheckReport,
   CheckRequest,
+  ClockReset,
   CollectionReport,
   RepairReport,
   RepositoryStatistics,
@@ -125,8 +126,8 @@ export type ControlActivities = {
   /** The catalog's index entry of a sealed restore point. */
   recordRestorePoint(sealed: SealAnswer): Promise<void>;
 
-  /** LEASE_LOST when one of them is no longer held. `machines`: of every proxy of the site. */
-  confirmLeases(of: { workflowId: string; leaseIds: number[] }): Promise<{ machines: Record<ProxyId, MachineId> }>;
+  /** LEASE_LOST when one of them is no longer held. */
+  confirmLeases(of: { workflowId: string; leaseIds: number[] }): Promise<void>;
   /** Some, or (null) all of the workflow and its waiting requests. Nothing held: success. */
   releaseResources(of: { workflowId: string; leaseIds: number[] | null }): Promise<void>;
   /** How long ago a worker last polled the queue; null: none is known. */
@@ -167,13 +168,14 @@ export type ControlActivities = {
   reconcileRestorePoints(of: {
     repositoryId: RepositoryId;
     page: RestorePointPage;
-  }): Promise<{ missing: RestorePointId[] } & Pick<ImportCounts, 'changed' | 'removed'>>;
+  }): Promise<{ missing: RestorePointId[] } & Pick<ImportCounts, 'trashed' | 'changed' | 'removed'>>;
   importRestorePoints(of: PackedRestorePoints): Promise<Pick<ImportCounts, 'sessionsAdded'>>;
   recordRestorePointChange(changed: ChangedRestorePoint): Promise<void>;
 
   /** What the janitor goes round. */
   listSiteParts(): Promise<{ site: SiteId | null; hosts: HostId[]; repositories: RepositoryId[] }>;
-  judgeRuns(of: { runs: RunKey[] }): Promise<RunJudgement>;
+  /** `witness`: an open workflow that Temporal's list has to show when it is asked about runs the catalog does not know. */
+  judgeRuns(of: { runs: RunKey[]; witness: string | null }): Promise<RunJudgement>;
   /** Into the stories of the sessions whose runs they were. */
   recordJanitor(of: { removed: { run: RunKey; message: string }[] }): Promise<void>;
 };
@@ -238,12 +240,14 @@ export type RepositoryActivities = {
   }>;
   /** Decides by repository time, and moves what goes to the trash, unless `dryRun`; that one tells why each stays, too. */
   applyRetention(of: { lineages: LineagePolicy[]; dryRun: boolean }): Promise<LineageRetention[]>;
-  /** Those with ids above `after`, as many as go into one answer. */
+  /** Those with ids above `after`, in the trash or not, as many as go into one answer. */
   listRestorePoints(of: { after: RestorePointId | null }): Promise<RestorePointPage>;
   /** The first so many of them; those that are no longer there are left out, and counted. */
   describeRestorePoints(of: { restorePointIds: RestorePointId[] }): Promise<PackedRestorePoints>;
   /** RESTORE_POINT_NOT_FOUND, RESTORE_POINT_HELD, LAST_RESTORE_POINT. */
   changeRestorePoint(of: { restorePointId: RestorePointId; change: RestorePointChange }): Promise<ChangedRestorePoint>;
+  /** `today`: see `RepositoryMaintenanceInput`. CLOCK_IN_DOUBT, BAD_REQUEST. */
+  resetClock(of: { today: string }): Promise<ClockReset>;
   listOpenRestorePoints(): Promise<OpenRestorePointView[]>;
   /** Which of these a sealed restore point names as its own or as its reference point's, or an open one has. */
   namedRuns(of: { runs: RunKey[] }): Promise<RunKey[]>;

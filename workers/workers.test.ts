@@ -173,7 +173,7 @@ describe('with a server', () => {
     sessionId: sessionId('s1'),
     nominalTime: '2026-11-25T00:00:00.000Z',
     blockSize: 1024 * 1024,
-    codec: 'zstd',
+    compression: 'balanced',
   };
   const openPoint = (): Promise<OpenedRestorePoint> => speaker.tell(ctl.repository, 'openRestorePoint', spec);
 

@@ -115,6 +115,8 @@ export const activityBounds = {
     attempts: 3,
     never: ['RESTORE_POINT_NOT_FOUND', 'RESTORE_POINT_HELD', 'LAST_RESTORE_POINT'],
   },
+  /** It waits for a collection to end; a person waits for it. */
+  resetClock: { toStart: '30 s', attempt: '10 min', heartbeat: '30 s', attempts: 3 },
   /** The janitor's. */
   listOpenRestorePoints: { toStart: '20 s', attempt: '30 s', attempts: 2 },
   namedRuns: { toStart: '20 s', attempt: '30 s', attempts: 2 },

@@ -1,5 +1,5 @@
 /** One `vmBackup` while it runs: where it is, what was found, and how it is shown. */
-import { setCurrentDetails, workflowInfo } from '@temporalio/workflow';
+import { isCancellation, setCurrentDetails, workflowInfo } from '@temporalio/workflow';
 import {
   lineageOf,
   runKeyOf,
@@ -66,9 +66,20 @@ export class VmRun {
     this.show();
   }
 
+  /** A step beside others: which of them failed is told all the same. */
+  async during<T>(step: VmStep, work: () => Promise<T>): Promise<T> {
+    this.enter(step);
+    try {
+      return await work();
+    } catch (error) {
+      if (!isCancellation(error)) this.failedStep ??= step;
+      throw error;
+    }
+  }
+
   fail(error: unknown): void {
     this.error = viewOf(error);
-    this.failedStep = this.step;
+    this.failedStep ??= this.step;
     this.enter('undoing');
   }
 

@@ -14,13 +14,18 @@ import { say } from './say.ts';
 import { lastHeartbeatOf, viewOf } from './failures.ts';
 import { fallbackWarnings, planDisk } from './plan-disks.ts';
 import { ProxyTries } from './proxy-tries.ts';
-import { runAllOrCancel } from './side-by-side.ts';
+import { runAllOrCancel, sideBySide } from './side-by-side.ts';
 import type { DiskState } from './vm-details.ts';
 import type { VmRun } from './vm-run.ts';
+
+/** Leases of a workflow that is not closed are not freed; somebody who frees them by hand has waited longer than this. */
+const FRESH_MS = 15_000;
 
 export type Leases = {
   /** As granted last; pairs are numbered from 0. */
   held(): readonly HeldLease[];
+  /** When that was, by the workflow's time. */
+  grantedMs(): number;
   /** Takes them again after LEASE_LOST. */
   again(): Promise<void>;
 };
@@ -99,21 +104,20 @@ async function transferOnce(way: Way, plan: DiskPlan, assignment: number, state:
   const { run, opened, checkpoint, disk } = way;
   const { diskKey } = disk;
   const what = `disk ${diskKey}`;
-  const { proxy, machineId } = await confirmedProxy(way);
+  const { proxy, machineId } = await confirmedProxy(way, assignment === 1);
   state.proxyId = proxy;
-  const assigned = await run.machines.on(
-    run.repository,
-    'assignTransfer',
-    what,
-  )({
+  const request = {
     restorePointId: opened.restorePointId,
     run: run.run,
     disk: plan,
     checkpoint: `${checkpoint.run} ${checkpoint.takenAt}`,
     assignment,
     ...(machineId === undefined ? {} : { machineId }),
-  });
-  const access = await run.machines.on(run.host, 'openAccess', what)({ run: run.run, diskKey, reader: proxy });
+  };
+  const [assigned, access] = await sideBySide([
+    () => run.machines.on(run.repository, 'assignTransfer', what)(request),
+    () => run.machines.on(run.host, 'openAccess', what)({ run: run.run, diskKey, reader: proxy }),
+  ]);
   state.state = 'transferring';
   run.show();
   const transfer = say('transferDisk', { queue: proxyQueue(proxy), summary: `${what} on proxy ${proxy}` });
@@ -127,26 +131,25 @@ function noteDone(run: VmRun, state: DiskState, summary: TransferSummary): void 
   run.show();
 }
 
-/** The proxy of this way's pair, its lease confirmed just now, and its machine as far as it is known. */
-async function confirmedProxy({ run, leases, pair }: Way): Promise<{ proxy: ProxyId; machineId?: MachineId }> {
+/** The proxy of this way's pair, its lease confirmed, or granted not long ago and nothing gone wrong since; and its machine. */
+async function confirmedProxy(
+  { run, leases, pair }: Way,
+  isFirst: boolean,
+): Promise<{ proxy: ProxyId; machineId: MachineId | undefined }> {
+  if (!isFirst || Date.now() - leases.grantedMs() > FRESH_MS) await confirm(run, leases);
+  const proxies = leases.held().filter(({ kind }) => kind === 'proxy');
+  const { id, machineId } = proxies[pair % proxies.length]!;
+  return { proxy: id as ProxyId, machineId };
+}
+
+async function confirm(run: VmRun, leases: Leases): Promise<void> {
   const { workflowId } = run;
-  const confirm = async (): Promise<Partial<Record<ProxyId, MachineId>>> => {
-    const leaseIds = leases.held().map((lease) => lease.leaseId);
-    const confirmed = await say('confirmLeases', { queue: controlQueue })({ workflowId, leaseIds });
-    // A control worker of before machines were told apart answers nothing.
-    return (confirmed as typeof confirmed | null)?.machines ?? {};
-  };
-  // When leases were lost, nobody says it anew: a proxy of another machine is then let in at its next try.
-  let machines: Partial<Record<ProxyId, MachineId>> = {};
   try {
-    machines = await confirm();
+    const leaseIds = leases.held().map((lease) => lease.leaseId);
+    await say('confirmLeases', { queue: controlQueue })({ workflowId, leaseIds });
   } catch (error) {
     if (viewOf(error).code !== 'LEASE_LOST') throw error;
     run.note({ level: 'info', code: 'LEASE_LOST', message: 'resources are taken again: their leases were freed' });
     await leases.again();
   }
-  const proxies = proxiesOf(leases.held());
-  const proxy = proxies[pair % proxies.length]!;
-  const machineId = machines[proxy];
-  return { proxy, ...(machineId === undefined ? {} : { machineId }) };
 }

@@ -52,16 +52,15 @@ export function createRepositoryActivities({ open, clock, serverClock }: Reposit
         const of = { purpose: 'restore', machineId, restorePointId, run, diskKey: diskKey(''), fence: 0 } as const;
         return { ...opened, grant: signGrant(of) };
       }),
-    applyRetention: (of) => verb(({ repository }) => applyRetention(repository, of)),
-    listRestorePoints: ({ after }) =>
-      verb(async ({ repository }) => pageOf(repository, after, new Date(clock.now()).toISOString())),
+    applyRetention: (of) =>
+      verb(({ repository }) => applyRetention(repository, { ...of, again: Context.current().info.attempt > 1 })),
+    listRestorePoints: ({ after }) => verb(({ repository }) => pageOf(repository, after)),
     describeRestorePoints: ({ restorePointIds }) =>
-      verb(async ({ repository }) => packRestorePoints(repository, restorePointIds)),
-    changeRestorePoint: (of) => verb(({ repository }) => changeRestorePoint(repository, of)),
+      verb(({ repository }) => packRestorePoints(repository, restorePointIds)),
+    changeRestorePoint: (of) => verb(({ repository }) => changeRestorePoint(repository, of, clock)),
+    resetClock: ({ today }) => verb(({ repository }) => repository.resetClock(today)),
     listOpenRestorePoints: () =>
-      verb(async ({ repository }) =>
-        repository.listOpen().map(({ restorePointId, run, lastWriteAt }) => ({ restorePointId, run, lastWriteAt })),
-      ),
+      verb(async ({ repository }) => repository.listOpen().map(({ disks: _disks, ...point }) => point)),
     namedRuns: ({ runs }) => verb(async ({ repository }) => namedRuns(repository, runs)),
   } satisfies RepositoryActivities);
 }

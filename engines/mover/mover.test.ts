@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { randomFillSync } from 'node:crypto';
 import { mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -87,20 +88,20 @@ async function restoreInto(file: string, sizeBytes: number) {
 
 describe('full', () => {
   test.each([
-    { codec: 'none', blockSize: 256 * 1024, sizeBytes: 66 * MIB + 1000, tcp: false },
-    { codec: 'lz4', blockSize: MIB, sizeBytes: 130 * MIB + 511, tcp: true },
-    { codec: 'zstd', blockSize: 4 * MIB, sizeBytes: 65 * MIB, tcp: false },
-    { codec: 'zstd', blockSize: MIB, sizeBytes: 0, tcp: false },
-    { codec: 'zstd', blockSize: MIB, sizeBytes: 1, tcp: false },
+    { compression: 'none', blockSize: 256 * 1024, sizeBytes: 66 * MIB + 1000, tcp: false },
+    { compression: 'fast', blockSize: MIB, sizeBytes: 130 * MIB + 511, tcp: true },
+    { compression: 'auto', blockSize: 4 * MIB, sizeBytes: 65 * MIB, tcp: false },
+    { compression: 'balanced', blockSize: MIB, sizeBytes: 0, tcp: false },
+    { compression: 'small', blockSize: MIB, sizeBytes: 1, tcp: false },
   ] as const)(
-    'comes back byte for byte: $codec, blocks of $blockSize, disk of $sizeBytes',
-    async ({ codec, blockSize, sizeBytes, tcp }) => {
+    'comes back byte for byte: $compression, blocks of $blockSize, disk of $sizeBytes',
+    async ({ compression, blockSize, sizeBytes, tcp }) => {
       const { next } = seeded();
       const file = path.join(folder, 'disk');
       await writeRandomDisk(file, sizeBytes, next);
       const { endpoint } = await start({ sizeBytes, blockSize, tcp });
       let last: TransferProgress | null = null;
-      const order = orderOf({ disk: { file }, sizeBytes, blockSize, codec, endpoint });
+      const order = orderOf({ disk: { file }, sizeBytes, blockSize, compression, endpoint });
       const summary = await pool.transfer({ ...order, onProgress: (p) => (last = p) });
       expect(summary).toMatchObject({
         windowCount: Math.ceil(sizeBytes / WINDOW_BYTES),
@@ -120,7 +121,7 @@ describe('full', () => {
     const sizeBytes = 70 * MIB;
     await writeRandomDisk(file, sizeBytes, next, 1);
     const { endpoint } = await start();
-    const order = orderOf({ disk: { file }, sizeBytes, blockSize: MIB, codec: 'none', endpoint });
+    const order = orderOf({ disk: { file }, sizeBytes, blockSize: MIB, compression: 'none', endpoint });
     const first = await pool.transfer(order);
     expect(first.sentBytes).toBe(sizeBytes);
     repository.windows.clear();
@@ -171,7 +172,7 @@ test('comparison reads everything and sends what differs', async () => {
   await writeFile(file, disk);
   const { endpoint } = await start();
   const summary = await pool.transfer(
-    orderOf({ disk: { file }, sizeBytes, blockSize: MIB, mode: 'comparison', codec: 'none', endpoint }),
+    orderOf({ disk: { file }, sizeBytes, blockSize: MIB, mode: 'comparison', compression: 'none', endpoint }),
   );
   expect(summary).toMatchObject({ readBytes: sizeBytes, sentBytes: MIB });
 });
@@ -196,7 +197,7 @@ test('a target killed in mid-window: the same call ends well, at most lanes x wi
   await startChild();
   const endpoint = { unix: path.join(folder, 'sock', 'mover') };
   let killed = false;
-  const order = orderOf({ disk: { file }, sizeBytes, blockSize: MIB, codec: 'none', endpoint });
+  const order = orderOf({ disk: { file }, sizeBytes, blockSize: MIB, compression: 'none', endpoint });
   const summary = await pool.transfer({
     ...order,
     onProgress: (p) => {
@@ -227,7 +228,7 @@ test('a second call goes on from the cursor', async () => {
   const sizeBytes = 3 * WINDOW_BYTES;
   await writeRandomDisk(file, sizeBytes, next, 1);
   const { endpoint } = await start();
-  const order = orderOf({ disk: { file, delayMs: 5 }, sizeBytes, blockSize: MIB, codec: 'none', endpoint });
+  const order = orderOf({ disk: { file, delayMs: 5 }, sizeBytes, blockSize: MIB, compression: 'none', endpoint });
   const stop = new AbortController();
   const reason = new Error('stopped by the test');
   const first = pool.transfer({
@@ -266,20 +267,34 @@ test('refusals end the transfer with their code; a target that never comes with 
   await expect(pool.transfer({ ...nobody, patienceMs: 200 })).rejects.toMatchObject({ code: 'TRANSFER_FAILED' });
 });
 
-test('a restore goes on from its cursor file', async () => {
-  const { next } = seeded();
+test('a restore goes on from its cursor file; one that is not sound is no cursor', async () => {
   const file = path.join(folder, 'disk');
   const sizeBytes = 2 * WINDOW_BYTES + 12_345;
-  await writeRandomDisk(file, sizeBytes, next);
   const { endpoint } = await start({ sizeBytes, blockSize: MIB });
+  const whole = Buffer.alloc(sizeBytes);
+  for (const window of [0, 1, 2]) randomFillSync(whole, window * WINDOW_BYTES, 12_345);
+  await writeFile(file, whole);
   await pool.transfer(orderOf({ disk: { file }, sizeBytes, blockSize: MIB, endpoint }));
   const restored = path.join(folder, 'restored');
-  await writeFile(restored, (await readFile(file)).subarray(0, WINDOW_BYTES));
-  const cursor = { restorePointId: '0123456789abcdef0123456789abcdef', diskKey: TEST_DISK, sizeBytes, windowsDone: 1 };
-  await writeFile(`${restored}.cursor`, JSON.stringify(cursor));
-  const summary = await restoreInto(restored, sizeBytes);
-  expect(summary.windowsRestored).toBe(2);
-  expect((await readFile(restored)).equals(await readFile(file))).toBe(true);
+  const of = { restorePointId: '0123456789abcdef0123456789abcdef', diskKey: TEST_DISK, sizeBytes };
+  const cursors = [
+    { cursor: { lowWater: 0, above: [1] }, there: [1], windowsRestored: 2 },
+    { cursor: { lowWater: 3, above: [] }, there: [0, 1, 2], windowsRestored: 0 },
+    // Of a former form; of windows that are not there; out of order.
+    { cursor: { windowsDone: 2 }, there: [], windowsRestored: 3 },
+    { cursor: { lowWater: 1, above: [3] }, there: [], windowsRestored: 3 },
+    { cursor: { lowWater: 0, above: [2, 1] }, there: [], windowsRestored: 3 },
+  ];
+  for (const { cursor, there, windowsRestored } of cursors) {
+    const before = Buffer.alloc(sizeBytes);
+    for (const window of there)
+      whole.copy(before, window * WINDOW_BYTES, window * WINDOW_BYTES, (window + 1) * WINDOW_BYTES);
+    await writeFile(restored, before);
+    await writeFile(`${restored}.cursor`, JSON.stringify({ ...of, ...cursor }));
+    expect(await restoreInto(restored, sizeBytes)).toMatchObject({ windowsRestored });
+    expect((await readFile(restored)).equals(whole)).toBe(true);
+    expect(JSON.parse(await readFile(`${restored}.cursor`, 'utf8'))).toEqual({ ...of, lowWater: 3, above: [] });
+  }
 });
 
 const laneClient = (): Promise<RawClient> => rawClient(path.join(folder, 'sock', 'mover.0'));

@@ -87,7 +87,7 @@ describe('the example of the page', () => {
       repositoryId: 'main',
       proxies: ['proxy-1'],
       consistency: 'prefer',
-      codec: 'zstd',
+      compression: 'balanced',
       blockSize: 2 ** 20,
       maxParallelVms: 4,
       hostWaitMs: 900_000,
@@ -113,7 +113,7 @@ describe('the example of the page', () => {
 
   it('gives the defaults it names: without those keys it is the same site', () => {
     const defaults =
-      /^ *(?:slots: 4|slots: 2|lanes: 2|proxies: \[proxy-1\]|codec: zstd|blockSize: 1MiB|maxParallelVms: 4|hostWait: 15m|consistency: prefer|maintenance:|at: "03:30"|verify: \{ maxTime: 1h \}|alarms: \{ freePercent: 5, daysUntilFull: 14 \}) .*\n(?: +#.*\n)?/gm;
+      /^ *(?:slots: 4|slots: 2|lanes: 2|proxies: \[proxy-1\]|compression: balanced|blockSize: 1MiB|maxParallelVms: 4|hostWait: 15m|consistency: prefer|maintenance:|at: "03:30"|verify: \{ maxTime: 1h \}|alarms: \{ freePercent: 5, daysUntilFull: 14 \}) .*\n(?: +#.*\n)?/gm;
     const shorter = example.replace(defaults, '');
     expect(shorter.length).toBeLessThan(example.length - 600);
     const changes = diffSites(parseSite(example, 'a'), parseSite(shorter, 'b'));
@@ -241,8 +241,8 @@ describe('one mistake', () => {
     ],
     [
       'a codec',
-      'repository: main\n    codec: zsdt',
-      '14:12: jobs[0].codec: expected one of none, lz4, zstd, found "zsdt"; did you mean "zstd"?',
+      'repository: main\n    compression: blanced',
+      '14:18: jobs[0].compression: expected one of none, fast, balanced, small, auto, found "blanced"; did you mean "balanced"?',
     ],
     [
       'a block size',

@@ -214,7 +214,7 @@ function hostOf(host: HostText): HostConfig {
   }
   const vms = host.vms.map((vm) => ({
     ...idOf(vm),
-    disks: vm.disks.map(({ name, size, seed }) => ({ diskKey: diskKey(name), sizeBytes: size, seed })),
+    disks: vm.disks.map(({ name, size, ...content }) => ({ diskKey: diskKey(name), sizeBytes: size, ...content })),
   }));
   return { ...common, provider: 'simulated', vms };
 }
@@ -242,7 +242,7 @@ function jobOf(job: JobText, hosts: HostConfig[], timeZone: string): JobConfig {
       postThaw: scriptOf(job.scripts.postThaw),
       success: scriptOf(job.scripts.success),
     },
-    codec: job.codec,
+    compression: job.compression,
     blockSize: job.blockSize,
     maxParallelVms: job.maxParallelVms,
     hostWaitMs: job.hostWait,

@@ -1,7 +1,7 @@
 /** The shape of site.yaml, before names are resolved. */
 import { z } from 'zod';
 import { isShortName, isSiteId } from '../../schema/domain/ids.ts';
-import { blockSizes, codecs, DEFAULT_BLOCK_SIZE } from '../../schema/domain/states.ts';
+import { blockSizes, compressions, DEFAULT_BLOCK_SIZE } from '../../schema/domain/states.ts';
 import { parseSize } from './measures.ts';
 import { alarms, maintenance } from './maintenance-shape.ts';
 import { retention } from './retention-shape.ts';
@@ -73,10 +73,11 @@ const qemuVm = strict('a VM: name, qmp and more', {
 });
 const imageDisk = strict('a disk: name, file, format', { ...imageFile, allowBacking: flag.prefault(false) });
 const imageVm = strict('a VM: name, disks', { ...vmHead, disks: listOf('disks', imageDisk, MAX_DISKS) });
-const simulatedDisk = strict('a disk: name, size, seed', {
+const simulatedDisk = strict('a disk: name, size, seed or image', {
   name: diskName,
   size: size(0, 2 ** 50, '0 to 1PiB'),
   seed: whole(0, 2 ** 31).prefault(1),
+  image: absolutePath.optional(),
 });
 const simulatedVm = strict('a VM: name, disks', { ...vmHead, disks: listOf('disks', simulatedDisk, MAX_DISKS) });
 
@@ -166,7 +167,7 @@ const job = strict('a job: name, vms, repository and more', {
   ).prefault([]),
   consistency: oneOf(['require', 'prefer', 'none']).optional(),
   scripts: scripts.prefault({}),
-  codec: oneOf(codecs).prefault('zstd'),
+  compression: oneOf(compressions).prefault('balanced'),
   blockSize: blockSize.prefault(DEFAULT_BLOCK_SIZE),
   maxParallelVms: whole(1, 250).prefault(4),
   hostWait: duration(0, DAY_MS, '0s to 24h').prefault('15m'),

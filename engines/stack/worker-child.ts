@@ -8,6 +8,8 @@ export type WorkerName = (typeof workerNames)[number];
 
 /** Longer than the bound from freeze to thaw, so that a worker can end what it has begun. */
 const WORKER_GRACE_MS = 20_000;
+/** What V8 keeps for young objects grows by half a hundred MiB per thread at a busy moment, and hardly makes it faster. */
+const NODE_FLAGS = ['--max-semi-space-size=16'];
 
 /** Only `control` learns where the catalog is: the others have no business with it. */
 function environmentOf(name: WorkerName, layout: StackLayout, connections: StackConnections): Record<string, string> {
@@ -47,7 +49,7 @@ export const remoteWorkerChild = (name: WorkerName, node: string, entry: string,
 const specOf = (name: WorkerName, node: string, entry: string): Omit<ChildSpec, 'environment'> => ({
   name,
   command: node,
-  args: [entry],
+  args: [...NODE_FLAGS, entry],
   readiness: { kind: 'message' },
   graceMs: WORKER_GRACE_MS,
 });

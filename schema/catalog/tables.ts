@@ -160,6 +160,8 @@ export type RestorePointsTable = {
   /** Not null: it lies in the repository's trash, and no list shows it. */
   removed_at: Nullable<Date>;
   trashed_until: Nullable<Date>;
+  /** When its repository said so, by the clock of its host: what it said earlier comes too late. */
+  said_at: Nullable<Date>;
 };
 /** `exclusive_key` is unique where it is not null: one lease per VM, whatever the scheduler says. */
 export type LeasesTable = {

@@ -5,7 +5,7 @@
 import type { OwnPki } from './security.ts';
 import type { DiskKey, HostId, JobId, MachineId, ProxyId, RepositoryId, SiteId, VmId } from './ids.ts';
 import type { RetentionPolicy } from './retention.ts';
-import type { Codec, ConsistencyPolicy } from './states.ts';
+import type { Compression, ConsistencyPolicy } from './states.ts';
 
 export type QemuVmConfig = {
   name: string;
@@ -28,8 +28,10 @@ export type ImageVmConfig = {
 export type SimulatedVmConfig = {
   name: string;
   vmId: VmId;
-  disks: { diskKey: DiskKey; sizeBytes: number; seed: number }[];
+  disks: SimulatedDiskConfig[];
 };
+/** `image`: a raw file that holds what the disk held at first; else it follows from `seed`. */
+export type SimulatedDiskConfig = { diskKey: DiskKey; sizeBytes: number; seed: number; image?: string | undefined };
 
 export type HostConfig = { hostId: HostId; slots: number } & (
   | { provider: 'qemu'; scratch: { folder: string; maxBytes: number }; vms: QemuVmConfig[] }
@@ -104,7 +106,7 @@ export type JobConfig = {
   proxies: ProxyId[];
   consistency: ConsistencyPolicy;
   scripts: GuestScripts;
-  codec: Codec;
+  compression: Compression;
   blockSize: number;
   /** VMs of one session in work at once. */
   maxParallelVms: number;

@@ -116,6 +116,10 @@ export const errorTable = {
     'operator',
     'It is the newest good restore point of its VM and job; make a newer one first, or say `--last` if the VM is not needed any more.',
   ),
+  CLOCK_IN_DOUBT: row(
+    'operator',
+    'Set the clocks of the repository’s host and of the Temporal server right, then ask again; until then nothing is removed.',
+  ),
   DAMAGE_FOUND: row(
     'damage',
     'The report names what is damaged and which restore points it hits: run their jobs, which store again what the VMs still have, then `tidemark repository repair`.',

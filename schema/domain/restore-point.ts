@@ -2,7 +2,7 @@
 import type { Extent } from './extents.ts';
 import type { Endpoint, Reason, ReferencePoint, TargetEndpoint, VmRef } from './hypervisor.ts';
 import type { DiskKey, JobId, LineageId, MachineId, RepositoryId, RestorePointId, RunKey, SessionId } from './ids.ts';
-import type { Codec, ConsistencyPolicy, ConsistencyReached, Finding, ReadMode } from './states.ts';
+import type { Compression, ConsistencyPolicy, ConsistencyReached, Finding, ReadMode } from './states.ts';
 
 /** Bytes of a disk, each block in exactly one class (invariant 4). `size` is their sum. */
 export type Conservation = {
@@ -26,7 +26,7 @@ export type RestorePointSpec = {
   /** Scheduled time beside the real one; ISO 8601, UTC. */
   nominalTime: string;
   blockSize: number;
-  codec: Codec;
+  compression: Compression;
 };
 
 /** A sealed restore point that a session may build on. */
@@ -80,7 +80,7 @@ export type TransferAssignment = {
   fence: number;
   sizeBytes: number;
   blockSize: number;
-  codec: Codec;
+  compression: Compression;
   mode: ReadMode;
   /** Read besides what CBT reports: growth, the old end's block, suspect blocks. Sorted, whole blocks. */
   alsoRead: Extent[];

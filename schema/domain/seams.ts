@@ -154,10 +154,11 @@ export type RestoreSource = {
 /** In the lane's thread. */
 export type RecordSource = {
   /**
-   * The payload, still encoded, of the record of `digest`. DAMAGED_BLOCK when it is not what was written, TAMPERED when
-   * somebody without the keys wrote it.
+   * The payload, still encoded, of the record of `digest`, in memory that is the caller's. DAMAGED_BLOCK when it is not
+   * what was written, TAMPERED when somebody without the keys wrote it. `unsummed`: the caller sees to it that the digest
+   * of what it decodes to is checked, and reads again when it is wrong, to be told what is damaged.
    */
-  read(place: RecordPlace, digest: Uint8Array): Promise<Uint8Array>;
+  read(place: RecordPlace, digest: Uint8Array, options?: { unsummed?: boolean }): Promise<Uint8Array>;
   close(): Promise<void>;
 };
 

@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { TidemarkError } from '../domain/errors.ts';
 import type { DiskKey, RepositoryId, RestorePointId, RunKey } from '../domain/ids.ts';
 import type { DiskPlan, Manifest, RestorePointSpec } from '../domain/restore-point.ts';
-import { blockSizes, codecs } from '../domain/states.ts';
+import { blockSizes, codecs, compressions } from '../domain/states.ts';
 import { canonicalJson, decodeChecked, encodeChecked } from './checked-json.ts';
 import { isId128 } from './digest.ts';
 import { ENCRYPTION, keyMembers, keyMembersFault, type KeyMembers } from './key-shapes.ts';
@@ -243,6 +243,7 @@ const headDisk = z.object({
   base: baseMap.nullable(),
   filterDigest: digest.nullable(),
 });
+/** `codec`: of heads that were written before there were levels, in place of `compression`. */
 const spec = z.object({
   run: text,
   lineage: text,
@@ -252,7 +253,8 @@ const spec = z.object({
   sessionId: text,
   nominalTime: text,
   blockSize,
-  codec: z.enum(codecs),
+  compression: z.enum(compressions).optional(),
+  codec: z.enum(codecs).optional(),
 });
 const head = z.object({
   format,
@@ -285,8 +287,11 @@ export function encodeHead(value: Head): string {
   return encodeChecked(value, MAX_DOCUMENT_BYTES).text;
 }
 
-export const parseHead = (source: string, file: string): Head =>
-  checkShape(head, decodeChecked(source, file).value, file) as Head;
+export function parseHead(source: string, file: string): Head {
+  const { spec: written, ...rest } = checkShape(head, decodeChecked(source, file).value, file);
+  const { codec, compression = codec === 'none' ? 'none' : 'balanced', ...of } = written;
+  return { ...rest, spec: { ...of, compression } } as Head;
+}
 
 const tombstone = z.object({ format, restorePointId: id128, run: text, abortedAt: text });
 export type Tombstone = { format: number; restorePointId: RestorePointId; run: RunKey; abortedAt: string };

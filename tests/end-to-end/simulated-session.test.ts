@@ -20,7 +20,7 @@ const rules = {
   repositoryId: repository,
   proxies: [],
   scripts: { preFreeze: null, postThaw: null, success: null },
-  codec: 'zstd' as const,
+  compression: 'balanced' as const,
   blockSize: MIB,
   maxParallelVms: 2,
   hostWaitMs: 900_000,

@@ -7,10 +7,11 @@ import { appendFile, mkdir, readFile, rename, writeFile } from 'node:fs/promises
 import { dirname, join } from 'node:path';
 import type { ErrorCode } from '../../../schema/domain/errors.ts';
 import type { Checkpoint, ReferencePoint, VmPower } from '../../../schema/domain/hypervisor.ts';
+import type { SimulatedDiskConfig } from '../../../schema/domain/configuration.ts';
 import type { DiskKey, LineageId, RunKey, SiteId, VmId } from '../../../schema/domain/ids.ts';
 import { contentOf, type DiskAtMoment } from './content.ts';
 
-export type SimulatedDisk = { diskKey: DiskKey; sizeBytes: number; seed: number };
+export type SimulatedDisk = SimulatedDiskConfig;
 
 /** One line of the guest's file. */
 export type GuestLine =
@@ -82,12 +83,13 @@ export async function actOnSimulated(stateFolder: string, vmId: VmId, line: Gues
 
 /** A disk as it was after the first `moment` guest lines. */
 export function diskAt(disk: SimulatedDisk, guest: readonly GuestLine[], moment: number): DiskAtMoment {
-  const at: DiskAtMoment = { sizeBytes: disk.sizeBytes, seed: disk.seed, identity: `sim-${disk.seed}`, writes: [] };
+  const { sizeBytes, seed, image } = disk;
+  const at: DiskAtMoment = { sizeBytes, seed, image, identity: `sim-${seed}`, writes: [] };
   for (const line of guest.slice(0, moment)) {
     if (!('diskKey' in line) || line.diskKey !== disk.diskKey) continue;
     if (line.kind === 'write') at.writes.push({ offset: line.offset, length: line.length, seed: line.seed });
     else if (line.kind === 'resize') at.sizeBytes = line.sizeBytes;
-    else Object.assign(at, { seed: line.seed, identity: `sim-${line.seed}`, writes: [] });
+    else Object.assign(at, { seed: line.seed, image: undefined, identity: `sim-${line.seed}`, writes: [] });
   }
   return at;
 }

@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -108,4 +108,15 @@ describe('simulated provider', () => {
     expect((await events.next()).done).toBe(true);
     await world.close();
   });
+});
+
+it('a disk with an image holds its bytes, zeros behind its end, and what was written since', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'td-sim-'));
+  const image = join(folder, 'image');
+  await writeFile(image, Buffer.alloc(1000, 7));
+  const disk = { diskKey: diskKey('d0'), sizeBytes: 4096, seed: 1, image };
+  await actOnSimulated(folder, config.vmId, { kind: 'write', diskKey: disk.diskKey, offset: 10, length: 5, seed: 0 });
+  const expected = Buffer.concat([Buffer.alloc(1000, 7), Buffer.alloc(3096)]).fill(0, 10, 15);
+  expect(Buffer.from(await readSimulated(folder, disk, config.vmId)).equals(expected)).toBe(true);
+  await rm(folder, { recursive: true });
 });

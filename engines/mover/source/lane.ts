@@ -5,6 +5,7 @@ import type { TransferAssignment } from '../../../schema/domain/restore-point.ts
 import type { DiskReader, Seams, TransferCursor } from '../../../schema/domain/seams.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
 import type { ClientEnd } from '../wire-session/secure-ends.ts';
+import { LevelChoice } from './level-choice.ts';
 import { SegmentBuffers, sendWindow, type WaitsFor } from './send-window.ts';
 import { SourceConnection } from './source-connection.ts';
 import { touchedWindows } from './window-plan.ts';
@@ -75,6 +76,7 @@ class LaneTransfer {
   #reader: Promise<DiskReader> | null = null;
   #connection: SourceConnection | null = null;
   #cursor: TransferCursor | null = null;
+  readonly #levels: LevelChoice;
 
   constructor(
     spec: TransferSpec,
@@ -84,6 +86,7 @@ class LaneTransfer {
     secure: ClientEnd | undefined,
   ) {
     this.#spec = spec;
+    this.#levels = new LevelChoice(spec.assignment.compression);
     this.#buffers = buffers;
     this.#open = open;
     this.#report = report;
@@ -110,7 +113,8 @@ class LaneTransfer {
     try {
       const reader = await this.#openReader();
       const onProgress = (p: Omit<LaneProgress, 'transferId'>): void => this.#report({ transferId, ...p });
-      await sendWindow({ reader, connection, assignment, window, buffers: this.#buffers, signal, onProgress });
+      const buffers = this.#buffers;
+      await sendWindow({ reader, connection, assignment, window, buffers, levels: this.#levels, signal, onProgress });
     } catch (error) {
       // The window is open at the target: only a new connection makes it forgotten.
       connection.destroy(error as Error);

@@ -3,23 +3,19 @@ import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferSummary } from '../../../schema/domain/restore-point.ts';
 import type { Clock } from '../../../schema/domain/seams.ts';
 import { windowCountOf } from '../../../schema/domain/extents.ts';
+import { Patience, PATIENCE_MS, silenceMsOf } from '../patience.ts';
 import { deferred } from '../waiting.ts';
 import { describeEndpoint } from '../wire-session/open-wire.ts';
 import type { ItemDone, LaneItem, LaneProgress, TransferSpec } from './lane.ts';
 import type { TransferOrder } from './transfer-order.ts';
-import { WindowQueue } from './window-queue.ts';
-
-const PATIENCE_MS = 10 * 60_000;
-const FIRST_BACK_OFF_MS = 100;
-const LONGEST_BACK_OFF_MS = 10_000;
-/** A target that owes an answer and is silent for this part of the patience is left, and tried anew. A sync may be slow. */
-const SILENCE_SHARE = 1 / 2;
+import { WindowQueue } from '../window-queue.ts';
 
 export class RunningTransfer {
   readonly id: number;
   readonly #order: TransferOrder;
   readonly #clock: Clock;
   readonly #startedMs: number;
+  readonly #patience: Patience;
   readonly #result = deferred<TransferSummary>();
   #queue: WindowQueue | null = null;
   #opening = false;
@@ -32,14 +28,13 @@ export class RunningTransfer {
   #windowsSent = 0;
   #reconnects = 0;
   #waitsFor: string | null = null;
-  /** Since when nothing got through, and when it is worth trying again; null while all is well. */
-  #trouble: { sinceMs: number; backOffMs: number; retryAtMs: number } | null = null;
 
   constructor(id: number, order: TransferOrder, clock: Clock) {
     this.id = id;
     this.#order = order;
     this.#clock = clock;
     this.#startedMs = clock.monotonic();
+    this.#patience = new Patience(clock, this.#patienceMs);
   }
 
   get finished(): Promise<TransferSummary> {
@@ -52,7 +47,7 @@ export class RunningTransfer {
 
   get spec(): TransferSpec {
     const { access, assignment } = this.#order;
-    return { transferId: this.id, access, assignment, silenceMs: Math.ceil(this.#patienceMs * SILENCE_SHARE) };
+    return { transferId: this.id, access, assignment, silenceMs: silenceMsOf(this.#patienceMs) };
   }
 
   /** Lanes that may work on it: each opens the disk for itself, and an export takes only so many connections. */
@@ -65,10 +60,8 @@ export class RunningTransfer {
     return this.#order.patienceMs ?? PATIENCE_MS;
   }
 
-  /** 0: now, as far as back-off goes. While in trouble one lane at a time tries. */
   readyInMs(): number {
-    if (!this.#trouble) return 0;
-    return this.#inWork > 0 ? Infinity : Math.max(0, Math.ceil(this.#trouble.retryAtMs - this.#clock.monotonic()));
+    return this.#patience.readyInMs(this.#inWork);
   }
 
   take(): LaneItem | null {
@@ -90,7 +83,7 @@ export class RunningTransfer {
 
   done(item: LaneItem, result: ItemDone, lane: number): void {
     this.#leaveWork(lane);
-    this.#trouble = null;
+    this.#patience.gotThrough();
     const { assignment } = this.#order;
     if (item.kind === 'open')
       this.#queue = new WindowQueue(assignment.sizeBytes, windowCountOf(assignment.sizeBytes), result.touched);
@@ -111,11 +104,8 @@ export class RunningTransfer {
     const again = error instanceof TidemarkError && error.details['lost'] === true;
     if (!again) return this.fail(error);
     this.#reconnects += 1;
-    const now = this.#clock.monotonic();
-    const sinceMs = this.#trouble?.sinceMs ?? now;
-    if (now - sinceMs > this.#patienceMs) return this.fail(this.#givenUp(now - sinceMs, error));
-    const backOffMs = this.#trouble ? Math.min(this.#trouble.backOffMs * 2, LONGEST_BACK_OFF_MS) : FIRST_BACK_OFF_MS;
-    this.#trouble = { sinceMs, backOffMs, retryAtMs: now + backOffMs };
+    const tooLong = this.#patience.met();
+    if (tooLong) return this.fail(this.#givenUp(tooLong.lastedMs, error));
     this.#waitsFor = `repository at ${describeEndpoint(this.#order.assignment.endpoint)}: ${messageOf(error)}`;
     this.#report();
   }

@@ -4,11 +4,13 @@
  */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { type Extent, windowExtent } from '../../../schema/domain/extents.ts';
+import { releaseMemory } from '../../../schema/domain/memory.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { DiskReader, SourceClass } from '../../../schema/domain/seams.ts';
 import type { WindowEnd } from '../../../schema/wire/messages.ts';
 import { digestOf, encodeBlock, isZeroBlock } from '../block-codec.ts';
 import { runSideBySide } from '../waiting.ts';
+import { type LevelChoice, WindowClock } from './level-choice.ts';
 import type { SourceConnection, WantedBlock } from './source-connection.ts';
 import { blockExtent, planWindow, type Segment, SEGMENT_BYTES, segmentsOf } from './window-plan.ts';
 
@@ -28,6 +30,7 @@ export type WindowWork = {
   assignment: TransferAssignment;
   window: number;
   buffers: SegmentBuffers;
+  levels: LevelChoice;
   signal: AbortSignal;
   /** Bytes since the last call. */
   onProgress(p: { readBytes: number; sentBytes: number; doneBytes: number; waitsFor: WaitsFor }): void;
@@ -40,8 +43,11 @@ const sumNames = {
   data: 'dataBytes',
 } as const satisfies Record<SourceClass, keyof WindowEnd['sums']>;
 
+type Work = WindowWork & { clock: WindowClock };
+
 /** Resolves when the target has acknowledged the window. */
-export async function sendWindow(work: WindowWork): Promise<void> {
+export async function sendWindow(of: WindowWork): Promise<void> {
+  const work: Work = { ...of, clock: new WindowClock(() => performance.now()) };
   const extent = windowExtent(work.window, work.assignment.sizeBytes);
   const sums = { notReadBytes: 0, unallocatedBytes: 0, zeroBytes: 0, dataBytes: 0 };
   const digests = new Map<number, Buffer>();
@@ -57,6 +63,7 @@ export async function sendWindow(work: WindowWork): Promise<void> {
       work.buffers.give(buffer);
     }
   });
+  work.levels.afterWindow(work.clock.times);
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
   await Promise.race([work.connection.endWindow(work.window, sums), resending.failed]);
   work.connection.onWant = null;
@@ -65,7 +72,7 @@ export async function sendWindow(work: WindowWork): Promise<void> {
 type Account = { sums: WindowEnd['sums']; digests: Map<number, Buffer> };
 
 async function sendSegment(
-  work: WindowWork,
+  work: Work,
   window: Extent,
   segment: Segment,
   buffer: Buffer,
@@ -96,12 +103,7 @@ async function sendSegment(
 }
 
 /** Reads runs of neighbouring blocks at once. Block index within the segment to its bytes in `buffer`. */
-async function readSegment(
-  work: WindowWork,
-  window: Extent,
-  segment: Segment,
-  buffer: Buffer,
-): Promise<Map<number, Buffer>> {
+async function readSegment(work: Work, window: Extent, segment: Segment, buffer: Buffer): Promise<Map<number, Buffer>> {
   const blocks = new Map<number, Buffer>();
   const runs: { of: Extent; into: Buffer }[] = [];
   let used = 0;
@@ -121,23 +123,26 @@ async function readSegment(
   return blocks;
 }
 
-async function sendBlock(work: WindowWork, block: number, bytes: Buffer | undefined): Promise<void> {
+async function sendBlock(work: Work, block: number, bytes: Buffer | undefined): Promise<void> {
   if (!bytes)
     throw new TidemarkError(
       'PROTOCOL_ERROR',
       `target wants block ${block} of window ${work.window}, which has no data`,
       { field: 'ANSWER answer' },
     );
-  const { codec, payload } = encodeBlock(work.assignment.codec, bytes);
-  await work.connection.sendData({ window: work.window, block, codec, rawLength: bytes.length }, payload);
-  work.onProgress({ readBytes: 0, sentBytes: payload.length, doneBytes: 0, waitsFor: 'target' });
+  const { clock, levels, window } = work;
+  const { codec, payload } = clock.encode(() => encodeBlock(levels.level, bytes));
+  const sentBytes = payload.length;
+  await clock.leave(work.connection.sendData({ window, block, codec, rawLength: bytes.length }, payload));
+  if (payload !== bytes) releaseMemory(payload);
+  work.onProgress({ readBytes: 0, sentBytes, doneBytes: 0, waitsFor: 'target' });
 }
 
 /**
  * Sends blocks the target asks for again, one after another. They are read again: holding a window's blocks until its
  * acknowledgement would cost 64 MiB per lane for what hardly ever happens.
  */
-function resender(work: WindowWork, window: Extent, digests: Map<number, Buffer>) {
+function resender(work: Work, window: Extent, digests: Map<number, Buffer>) {
   let chain = Promise.resolve();
   let fail!: (error: unknown) => void;
   const failed = new Promise<never>((_, reject) => {

@@ -1,6 +1,7 @@
 /** The target's side of one backup connection: offers to the registrar, payloads to the pack, windows made durable. */
 import { windowCountOf } from '../../../schema/domain/extents.ts';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { releaseMemory } from '../../../schema/domain/memory.ts';
 import type { OfferAnswer, RecordSink, Seams, TransferHello, TransferRegistrar } from '../../../schema/domain/seams.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
 import type { BlockHead, Message, Offer, WindowEnd } from '../../../schema/wire/messages.ts';
@@ -104,7 +105,9 @@ export class BackupSession {
       throw refuse('DATA raw length', head.rawLength, String(window.lengthOf(head.block)));
     const { wire, sink, hello } = this.#options;
     const block = decodeBlock(head.codec, payload, head.rawLength);
-    if (block && digestOf(block).equals(wanted.digest)) {
+    const isSound = block !== null && digestOf(block).equals(wanted.digest);
+    if (block && head.codec !== 'none') releaseMemory(block);
+    if (isSound) {
       const { restorePointId } = hello;
       const record = { digest: wanted.digest, codec: head.codec, rawLength: head.rawLength, payload, restorePointId };
       window.stored(head.block, sink.append(record));

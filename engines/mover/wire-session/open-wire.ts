@@ -5,7 +5,7 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TargetEndpoint } from '../../../schema/domain/hypervisor.ts';
 import { type Hello, type Message, PROTOCOL_VERSION, type Welcome } from '../../../schema/wire/messages.ts';
 import { type ClientEnd, reach, type WireEndpoint } from './secure-ends.ts';
-import { Wire } from './wire.ts';
+import { readInto, Wire } from './wire.ts';
 
 const GREETING_TIMEOUT_MS = 20_000;
 export const SOFTWARE = 'tidemark';
@@ -57,10 +57,14 @@ export function errorOfPeer(message: Extract<Message, { type: 'error' }>, what: 
   return new TidemarkError(message.code, message.message, { from: what, ...(again ? { lost: true } : {}) });
 }
 
-async function openSocket(endpoint: WireEndpoint, secure: ClientEnd | undefined): Promise<Socket> {
-  if ('unix' in endpoint) return connect(endpoint.unix);
+async function openSocket(
+  endpoint: WireEndpoint,
+  secure: ClientEnd | undefined,
+  onread: ReturnType<typeof readInto>,
+): Promise<Socket> {
+  if ('unix' in endpoint) return connect({ path: endpoint.unix, onread });
   const { host, port, machineId } = endpoint;
-  if (machineId === undefined || secure === undefined) return connect(port, host);
+  if (machineId === undefined || secure === undefined) return connect({ host, port, onread });
   return await secure.connect({ host, port }, { machineId, role: 'repository' });
 }
 
@@ -78,7 +82,12 @@ async function greet(
   const what = `target ${describeEndpoint(endpoint)}`;
   const { signal, silenceMs, secure } = options;
   signal?.throwIfAborted();
-  const socket = await openSocket(endpoint, secure);
+  let take: (bytes: Buffer) => void = () => undefined;
+  const socket = await openSocket(
+    endpoint,
+    secure,
+    readInto((bytes) => take(bytes)),
+  );
   return await new Promise((resolve, reject) => {
     let greeted = false;
     let welcomed = false;
@@ -112,6 +121,7 @@ async function greet(
         else if (welcomed) options.onEnd(error);
       },
     });
+    take = (bytes) => wire.take(bytes);
     const late = new TidemarkError('UNREACHABLE', `${what} did not answer HELLO in time`, { lost: true });
     const greetingMs = Math.min(GREETING_TIMEOUT_MS, silenceMs ?? GREETING_TIMEOUT_MS);
     const timer = setTimeout(() => wire.destroy(late), greetingMs);

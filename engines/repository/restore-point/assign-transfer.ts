@@ -22,7 +22,7 @@ export async function assignTransfer(parts: Parts, request: TransferRequest): Pr
     fence: disk.fence,
     sizeBytes: disk.plan.sizeBytes,
     blockSize: disk.blockSize,
-    codec: point.head.spec.codec,
+    compression: point.head.spec.compression,
     mode: disk.plan.mode,
     alsoRead: await alsoReadOf(parts, disk),
   };
