@@ -126,8 +126,8 @@ export type ControlActivities = {
   /** The catalog's index entry of a sealed restore point. */
   recordRestorePoint(sealed: SealAnswer): Promise<void>;
 
-  /** LEASE_LOST when one of them is no longer held. `machines`: of every proxy of the site. */
-  confirmLeases(of: { workflowId: string; leaseIds: number[] }): Promise<{ machines: Record<ProxyId, MachineId> }>;
+  /** LEASE_LOST when one of them is no longer held. */
+  confirmLeases(of: { workflowId: string; leaseIds: number[] }): Promise<void>;
   /** Some, or (null) all of the workflow and its waiting requests. Nothing held: success. */
   releaseResources(of: { workflowId: string; leaseIds: number[] | null }): Promise<void>;
   /** How long ago a worker last polled the queue; null: none is known. */

@@ -1,7 +1,7 @@
 /** The way of a restore: slots, targets, disks side by side, and only then their names. */
 import { CancellationScope, CancelledFailure, workflowInfo } from '@temporalio/workflow';
 import type { Activities } from '../activities/contract.ts';
-import type { DiskKey, ProxyId } from '../schema/domain/ids.ts';
+import type { DiskKey, MachineId, ProxyId } from '../schema/domain/ids.ts';
 import { controlQueue, controlWaitQueue, proxyCtlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import type { TargetAccess } from '../schema/domain/restore-point.ts';
 import { type HeldLease, requestOrders } from '../schema/domain/scheduling.ts';
@@ -20,9 +20,9 @@ type Way = { run: RestoreRun; proxy: ProxyId; opened: Opened; remake: () => Prom
 
 export async function restoreDisks(run: RestoreRun, undo: UndoList): Promise<void> {
   const proxies = await acquire(run, undo);
-  const proxy = proxies[0]!;
+  const { proxy, machineId } = proxies[0]!;
   run.enter('preparing');
-  const opened = await openRestore(run, proxy);
+  const opened = await openRestore(run, machineId);
   const { folder } = run.input;
   const machine = proxyCtlQueue(proxy);
   undo.push('the files begun', () => run.machines.on(machine, 'discardTargets')({ run: run.run, folder }));
@@ -40,9 +40,8 @@ export async function restoreDisks(run: RestoreRun, undo: UndoList): Promise<voi
   for (const disk of restored) run.disks.push({ ...disk, file: fileOf(run, disk.diskKey, files) });
 }
 
-async function openRestore(run: RestoreRun, proxy: ProxyId): Promise<Opened> {
+async function openRestore(run: RestoreRun, machineId: MachineId | undefined): Promise<Opened> {
   const { restorePointId } = run.input;
-  const machineId = run.started.machines?.[proxy];
   const of = { restorePointId, run: run.run, ...(machineId === undefined ? {} : { machineId }) };
   const opened = await run.machines.on(run.repository, 'openRestore')(of);
   const message = 'the restore point is marked suspect: check the disks';
@@ -84,7 +83,10 @@ function fileOf({ input, started }: RestoreRun, diskKey: DiskKey, files: readonl
 }
 
 /** One entry per disk that may be restored at once; all of one proxy, which holds the files. */
-async function acquire(run: RestoreRun, undo: UndoList): Promise<ProxyId[]> {
+async function acquire(
+  run: RestoreRun,
+  undo: UndoList,
+): Promise<{ proxy: ProxyId; machineId: MachineId | undefined }[]> {
   const { workflowId, startTime } = workflowInfo();
   const { proxies, repositoryId, disks } = run.started;
   undo.push('leases', () => say('releaseResources', { queue: controlQueue })({ workflowId, leaseIds: null }));
@@ -100,7 +102,7 @@ async function acquire(run: RestoreRun, undo: UndoList): Promise<ProxyId[]> {
   const granted = held.filter((lease) => lease.kind === 'proxy');
   const ours = granted.filter(({ id }) => id === granted[0]!.id);
   await giveBack(held, new Set(ours.map(({ pair }) => pair)));
-  return ours.map(({ id }) => id as ProxyId);
+  return ours.map(({ id, machineId }) => ({ proxy: id as ProxyId, machineId }));
 }
 
 /** Slots of other proxies are of no use: the files are on one. */

@@ -18,10 +18,9 @@ import { resultAttributes } from './search-attributes.ts';
 import { runAllOrCancel, sideBySide } from './side-by-side.ts';
 import { UndoList } from './undo-list.ts';
 import { finishVm, sealVm } from './vm-finish.ts';
-import { proxiesOf, VmLeases } from './vm-leases.ts';
 import { VmRollback } from './vm-rollback.ts';
 import { VmRun } from './vm-run.ts';
-import { transferDisks } from './vm-transfer.ts';
+import { type Leases, proxiesOf, transferDisks } from './vm-transfer.ts';
 
 export async function vmBackup(input: VmBackupInput): Promise<VmBackupResult> {
   const run = new VmRun(input);
@@ -54,7 +53,6 @@ async function forward(run: VmRun, undo: UndoList): Promise<void> {
   const [disks] = await sideBySide([
     () => run.during('inspecting', () => chooseDisks(run, opened.base?.referencePoint ?? null)),
     () => run.during('rehearsing', () => rehearse(run, opened, leases)),
-    () => leases.confirm(run),
   ]);
   const checkpoint = await takeCheckpoint(run, undo, rollback, opened, disks);
   run.enter('transferring');
@@ -86,14 +84,23 @@ function requestOf(run: VmRun): ResourceRequest {
   };
 }
 
-async function acquire(run: VmRun, undo: UndoList): Promise<VmLeases> {
+async function acquire(run: VmRun, undo: UndoList): Promise<Leases> {
   const { workflowId } = run;
   undo.push('leases', () => say('releaseResources', { queue: controlQueue })({ workflowId, leaseIds: null }));
   const take = (): Promise<HeldLease[]> =>
     say('acquireResources', { queue: controlWaitQueue, summary: 'VM lock, host, proxy and repository slots' })(
       requestOf(run),
     );
-  return new VmLeases(await take(), take);
+  let held = await take();
+  let grantedMs = Date.now();
+  return {
+    held: () => held,
+    grantedMs: () => grantedMs,
+    again: async () => {
+      held = await take();
+      grantedMs = Date.now();
+    },
+  };
 }
 
 async function openRestorePoint(run: VmRun, undo: UndoList, rollback: VmRollback): Promise<OpenedRestorePoint> {
@@ -119,7 +126,7 @@ async function openRestorePoint(run: VmRun, undo: UndoList, rollback: VmRollback
   return opened;
 }
 
-async function rehearse(run: VmRun, { restorePointId, endpoint }: OpenedRestorePoint, leases: VmLeases): Promise<void> {
+async function rehearse(run: VmRun, { restorePointId, endpoint }: OpenedRestorePoint, leases: Leases): Promise<void> {
   const of = { restorePointId, run: run.run, endpoint };
   const queues = [...new Set(proxiesOf(leases.held()))].map(proxyCtlQueue);
   await runAllOrCancel(queues.map((queue) => () => run.machines.on(queue, 'connectMovers', machineOfQueue(queue))(of)));

@@ -6,8 +6,9 @@ import { isCancellation } from '@temporalio/workflow';
 import { errorTable } from '../schema/domain/errors.ts';
 import type { Checkpoint, CheckpointDisk } from '../schema/domain/hypervisor.ts';
 import type { MachineId, ProxyId } from '../schema/domain/ids.ts';
-import { proxyQueue } from '../schema/domain/queues.ts';
+import { controlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import type { DiskPlan, OpenedRestorePoint, TransferSummary } from '../schema/domain/restore-point.ts';
+import type { HeldLease } from '../schema/domain/scheduling.ts';
 import type { TransferHeartbeat } from '../schema/domain/sessions.ts';
 import { say } from './say.ts';
 import { lastHeartbeatOf, viewOf } from './failures.ts';
@@ -15,10 +16,24 @@ import { fallbackWarnings, planDisk } from './plan-disks.ts';
 import { ProxyTries } from './proxy-tries.ts';
 import { runAllOrCancel, sideBySide } from './side-by-side.ts';
 import type { DiskState } from './vm-details.ts';
-import { proxiesOf, type VmLeases } from './vm-leases.ts';
 import type { VmRun } from './vm-run.ts';
 
-type Transfers = { run: VmRun; opened: OpenedRestorePoint; checkpoint: Checkpoint; leases: VmLeases };
+/** Leases of a workflow that is not closed are not freed; somebody who frees them by hand has waited longer than this. */
+const FRESH_MS = 15_000;
+
+export type Leases = {
+  /** As granted last; pairs are numbered from 0. */
+  held(): readonly HeldLease[];
+  /** When that was, by the workflow's time. */
+  grantedMs(): number;
+  /** Takes them again after LEASE_LOST. */
+  again(): Promise<void>;
+};
+
+export const proxiesOf = (leases: readonly HeldLease[]): ProxyId[] =>
+  leases.filter((lease) => lease.kind === 'proxy').map((lease) => lease.id as ProxyId);
+
+type Transfers = { run: VmRun; opened: OpenedRestorePoint; checkpoint: Checkpoint; leases: Leases };
 type Way = Transfers & { disk: CheckpointDisk; pair: number };
 
 /** Resolves when every disk is at the repository, whole. The first failure cancels the others and is thrown when they have ended. */
@@ -116,13 +131,25 @@ function noteDone(run: VmRun, state: DiskState, summary: TransferSummary): void 
   run.show();
 }
 
-/** The proxy of this way's pair, its lease confirmed, not long ago and with nothing gone wrong since; and its machine. */
+/** The proxy of this way's pair, its lease confirmed, or granted not long ago and nothing gone wrong since; and its machine. */
 async function confirmedProxy(
   { run, leases, pair }: Way,
   isFirst: boolean,
 ): Promise<{ proxy: ProxyId; machineId: MachineId | undefined }> {
-  if (!isFirst || !leases.isFresh()) await leases.confirm(run);
-  const proxies = proxiesOf(leases.held());
-  const proxy = proxies[pair % proxies.length]!;
-  return { proxy, machineId: leases.machineOf(proxy) };
+  if (!isFirst || Date.now() - leases.grantedMs() > FRESH_MS) await confirm(run, leases);
+  const proxies = leases.held().filter(({ kind }) => kind === 'proxy');
+  const { id, machineId } = proxies[pair % proxies.length]!;
+  return { proxy: id as ProxyId, machineId };
+}
+
+async function confirm(run: VmRun, leases: Leases): Promise<void> {
+  const { workflowId } = run;
+  try {
+    const leaseIds = leases.held().map((lease) => lease.leaseId);
+    await say('confirmLeases', { queue: controlQueue })({ workflowId, leaseIds });
+  } catch (error) {
+    if (viewOf(error).code !== 'LEASE_LOST') throw error;
+    run.note({ level: 'info', code: 'LEASE_LOST', message: 'resources are taken again: their leases were freed' });
+    await leases.again();
+  }
 }

@@ -111,7 +111,6 @@ it('names repository, proxies and files, and keeps rows to the end', async () =>
     vmName: 'web/01',
     repositoryId: 'main',
     proxies: ['p1'],
-    machines: { p1: 'm1' },
     disks: [
       { diskKey: 'd0', sizeBytes: 4096, fileName: 'web-01-d0.raw' },
       { diskKey: 'd/1', sizeBytes: 4096, fileName: 'web-01-d-1.raw' },

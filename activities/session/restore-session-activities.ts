@@ -12,7 +12,6 @@ import {
   updateSessionVm,
 } from '../../schema/catalog/sessions.ts';
 import type { ProxyConfig } from '../../schema/domain/configuration.ts';
-import { machinesOfProxies } from '../resources/machines-of-proxies.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { RestoreSessionInput, StartedRestore } from '../../schema/domain/sessions.ts';
 import type { Clock } from '../../schema/domain/seams.ts';
@@ -62,12 +61,11 @@ async function startRestore(
       restorePointId,
     });
   const proxies = (await listResources(db, 'proxy')).filter(({ state }) => state !== 'removed');
-  const plan = planRestore(
+  const started = planRestore(
     input,
     found.manifest,
     proxies.map(({ config }) => config as ProxyConfig),
   );
-  const started: StartedRestore = { ...plan, machines: await machinesOfProxies(db) };
   const { vmId, hostId } = found.manifest.vm;
   const spec: RestoreSessionSpec = { input, started };
   const times = { nominalTime: startedAt, startedAt };

@@ -151,11 +151,12 @@ async function store(db: CatalogDatabase, layout: StackLayout, site: SiteConfig)
 
 /** They fetch it; what is no longer in the site is let go. */
 async function storeOthers(layout: StackLayout, others: readonly MachineConfig[]): Promise<void> {
-  await makePrivateFolder(layout.otherMachinesFolder);
+  const there = await readdir(layout.otherMachinesFolder).catch((): string[] => []);
+  if (others.length > 0) await makePrivateFolder(layout.otherMachinesFolder);
   for (const machine of others)
     await writePrivate(layout.otherMachineFile(machine.machineId), `${JSON.stringify(machine, null, 2)}\n`);
   const wanted = new Set(others.map(({ machineId }) => path.basename(layout.otherMachineFile(machineId))));
-  for (const name of await readdir(layout.otherMachinesFolder))
+  for (const name of there)
     if (!wanted.has(name)) await rm(path.join(layout.otherMachinesFolder, name), { force: true });
 }
 

@@ -5,18 +5,7 @@
 import type { JobConfig } from './configuration.ts';
 import type { ErrorCode } from './errors.ts';
 import type { Reason, VmRef } from './hypervisor.ts';
-import type {
-  DiskKey,
-  JobId,
-  MachineId,
-  ProxyId,
-  RepositoryId,
-  RestorePointId,
-  RunKey,
-  SessionId,
-  SiteId,
-  VmId,
-} from './ids.ts';
+import type { DiskKey, JobId, ProxyId, RepositoryId, RestorePointId, RunKey, SessionId, SiteId, VmId } from './ids.ts';
 import type { Conservation } from './restore-point.ts';
 import type { ConsistencyReached, Finding, ReadMode, SessionResult, VmStep } from './states.ts';
 
@@ -138,8 +127,6 @@ export type StartedRestore = {
   repositoryId: RepositoryId;
   /** Candidates: their configuration allows the folder. Never empty. */
   proxies: ProxyId[];
-  /** Of every proxy of the site; absent in sessions of before machines were told apart. */
-  machines?: Record<ProxyId, MachineId>;
   disks: { diskKey: DiskKey; sizeBytes: number; fileName: string }[];
 };
 

@@ -3,8 +3,8 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 import type { DiskWriter, Seams } from '../../../schema/domain/seams.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
-import { createFlushBehind, type FlushBehind } from './flush-behind.ts';
 import type { ClientEnd } from '../wire-session/secure-ends.ts';
+import { createFlushBehind, type FlushBehind } from './flush-behind.ts';
 import { RestoreConnection } from './restore-connection.ts';
 import type { LaneDurable, RestoreItem, RestoreSpec, WindowWritten } from './restore-spec.ts';
 
@@ -57,9 +57,9 @@ class LaneRestore {
     secure: ClientEnd | undefined,
   ) {
     this.#spec = spec;
-    this.#secure = secure;
     this.#open = open;
     this.#tell = tell;
+    this.#secure = secure;
   }
 
   async run({ window }: RestoreItem): Promise<WindowWritten> {

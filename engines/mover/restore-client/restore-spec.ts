@@ -26,6 +26,7 @@ export type RestoreOrder = {
   restorePointId: RestorePointId;
   diskKey: DiskKey;
   endpoint: TargetEndpoint;
+  /** What the repository lets this machine do; hex. */
   grant?: string;
   target: TargetAccess;
   signal: AbortSignal;

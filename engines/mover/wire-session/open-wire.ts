@@ -57,8 +57,11 @@ export function errorOfPeer(message: Extract<Message, { type: 'error' }>, what: 
   return new TidemarkError(message.code, message.message, { from: what, ...(again ? { lost: true } : {}) });
 }
 
-type Onread = ReturnType<typeof readInto>;
-async function openSocket(endpoint: WireEndpoint, secure: ClientEnd | undefined, onread: Onread): Promise<Socket> {
+async function openSocket(
+  endpoint: WireEndpoint,
+  secure: ClientEnd | undefined,
+  onread: ReturnType<typeof readInto>,
+): Promise<Socket> {
   if ('unix' in endpoint) return connect({ path: endpoint.unix, onread });
   const { host, port, machineId } = endpoint;
   if (machineId === undefined || secure === undefined) return connect({ host, port, onread });
@@ -79,9 +82,12 @@ async function greet(
   const what = `target ${describeEndpoint(endpoint)}`;
   const { signal, silenceMs, secure } = options;
   signal?.throwIfAborted();
-  let wire: Wire;
-  const onread = readInto((bytes) => wire.take(bytes));
-  const socket = await openSocket(endpoint, secure, onread);
+  let take: (bytes: Buffer) => void = () => undefined;
+  const socket = await openSocket(
+    endpoint,
+    secure,
+    readInto((bytes) => take(bytes)),
+  );
   return await new Promise((resolve, reject) => {
     let greeted = false;
     let welcomed = false;
@@ -90,7 +96,7 @@ async function greet(
       clearTimeout(timer);
       signal?.removeEventListener('abort', giveUp);
     };
-    wire = new Wire({
+    const wire = new Wire({
       socket,
       what,
       ...(silenceMs === undefined ? {} : { silenceMs }),
@@ -115,6 +121,7 @@ async function greet(
         else if (welcomed) options.onEnd(error);
       },
     });
+    take = (bytes) => wire.take(bytes);
     const late = new TidemarkError('UNREACHABLE', `${what} did not answer HELLO in time`, { lost: true });
     const greetingMs = Math.min(GREETING_TIMEOUT_MS, silenceMs ?? GREETING_TIMEOUT_MS);
     const timer = setTimeout(() => wire.destroy(late), greetingMs);
