@@ -63,6 +63,7 @@ import type {
   RepositorySpace,
   RestorePointChange,
   RestorePointPage,
+  RestorePointSign,
   RunJudgement,
 } from '../schema/domain/maintenance-sessions.ts';
 import type {
@@ -169,6 +170,8 @@ export type ControlActivities = {
   }): Promise<{ missing: RestorePointId[] } & Pick<ImportCounts, 'changed' | 'removed'>>;
   importRestorePoints(of: PackedRestorePoints): Promise<Pick<ImportCounts, 'sessionsAdded'>>;
   recordRestorePointChange(changed: ChangedRestorePoint): Promise<void>;
+  /** Marks and flags of restore points that the catalog has; others are passed over. */
+  recordSuspects(of: { signs: RestorePointSign[] }): Promise<void>;
 
   /** What the janitor goes round. */
   listSiteParts(): Promise<{ site: SiteId | null; hosts: HostId[]; repositories: RepositoryId[] }>;
@@ -238,6 +241,8 @@ export type RepositoryActivities = {
   describeRestorePoints(of: { restorePointIds: RestorePointId[] }): Promise<PackedRestorePoints>;
   /** RESTORE_POINT_NOT_FOUND, RESTORE_POINT_HELD, LAST_RESTORE_POINT. */
   changeRestorePoint(of: { restorePointId: RestorePointId; change: RestorePointChange }): Promise<ChangedRestorePoint>;
+  /** Of that lineage, which an audit found suspect; as many as go into one answer. */
+  listSuspects(of: { lineage: LineageId }): Promise<RestorePointSign[]>;
   listOpenRestorePoints(): Promise<OpenRestorePointView[]>;
   /** Which of these a sealed restore point names as its own or as its reference point's, or an open one has. */
   namedRuns(of: { runs: RunKey[] }): Promise<RunKey[]>;

@@ -15,6 +15,7 @@ import { say } from './say.ts';
 import { errorView, failureOf, viewOf } from './failures.ts';
 import { stopSignal, vmProgressQuery } from './messages.ts';
 import { resultAttributes } from './search-attributes.ts';
+import { tellSuspects } from './suspect-points.ts';
 import { UndoList } from './undo-list.ts';
 import { finishVm, sealVm } from './vm-finish.ts';
 import { VmRollback } from './vm-rollback.ts';
@@ -208,6 +209,7 @@ async function conclude(run: VmRun, undo: UndoList): Promise<VmBackupResult> {
     run.warn(view.code, `${name} could not be taken back (see docs/operations.md, "Left behind"): ${view.message}`);
   }
   await finishVm(run);
+  if (run.foundSuspects) await tellSuspects(run);
   const result = resultOf(run);
   upsertSearchAttributes(resultAttributes(result.result));
   const step = run.failedStep ?? 'done';

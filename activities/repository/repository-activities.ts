@@ -10,7 +10,7 @@ import type { RepositoryActivities } from '../contract.ts';
 import { translating } from '../failures.ts';
 import { changeRestorePoint } from './change-restore-point.ts';
 import type { ServerClock } from './server-clock.ts';
-import { namedRuns, packRestorePoints, pageOf } from './restore-point-pages.ts';
+import { namedRuns, packRestorePoints, pageOf, suspectsOf } from './restore-point-pages.ts';
 
 export type OpenedRepository = {
   repository: Repository;
@@ -39,7 +39,8 @@ export function createRepositoryActivities({ open, clock, serverClock }: Reposit
       verb(async ({ repository, endpoint }) => {
         const { manifest } = repository.describeSealed(restorePointId);
         const disks = manifest.disks.map(({ diskKey, sizeBytes }) => ({ diskKey, sizeBytes }));
-        return await Promise.resolve({ endpoint, suspect: manifest.suspect, disks });
+        const suspect = manifest.suspect || repository.markOf(restorePointId)?.state === 'suspect';
+        return await Promise.resolve({ endpoint, suspect, disks });
       }),
     applyRetention: (of) => verb(({ repository }) => applyRetention(repository, of)),
     listRestorePoints: ({ after }) =>
@@ -47,6 +48,7 @@ export function createRepositoryActivities({ open, clock, serverClock }: Reposit
     describeRestorePoints: ({ restorePointIds }) =>
       verb(async ({ repository }) => packRestorePoints(repository, restorePointIds)),
     changeRestorePoint: (of) => verb(({ repository }) => changeRestorePoint(repository, of)),
+    listSuspects: ({ lineage }) => verb(async ({ repository }) => suspectsOf(repository, lineage)),
     listOpenRestorePoints: () =>
       verb(async ({ repository }) =>
         repository.listOpen().map(({ restorePointId, run, lastWriteAt }) => ({ restorePointId, run, lastWriteAt })),

@@ -1,7 +1,7 @@
 /** A repository's sealed restore points in portions that fit into an activity's answer. */
 import { gunzipSync, gzipSync } from 'node:zlib';
 import type { Repository } from '../../engines/repository/repository.ts';
-import type { RestorePointId, RunKey } from '../../schema/domain/ids.ts';
+import type { LineageId, RestorePointId, RunKey } from '../../schema/domain/ids.ts';
 import {
   type PackedRestorePoints,
   type RestorePointPage,
@@ -27,6 +27,14 @@ export function pageOf(repository: Listed, after: RestorePointId | null, asOf: s
   const upTo = points.length < above.length ? points.at(-1)!.restorePointId : null;
   return { after, upTo, asOf, signs: points.map(signOf) };
 }
+
+/** Of a lineage, which are suspect. */
+export const suspectsOf = (repository: Pick<Listed, 'listSealed'>, lineage: LineageId): RestorePointSign[] =>
+  repository
+    .listSealed()
+    .filter((point) => point.manifest.lineage === lineage && stateOf(point) === 'suspect')
+    .slice(-SIGNS_PER_PAGE)
+    .map(signOf);
 
 function signOf(point: SealedRestorePoint): RestorePointSign {
   const { restorePointId, manifestDigest, mark, flags } = point;

@@ -251,7 +251,7 @@ test('a cursor that cannot be written is a storage error that names its file', a
   await expect(restore).rejects.toMatchObject({ code: 'STORAGE_ERROR', message });
 });
 
-const none = { creditBytes: 0, lowWater: 0, above: [] };
+const none = { creditBytes: 0, lowWater: 0, auditDue: false, above: [] };
 const restoreWelcome: Message = {
   type: 'welcome',
   version: 0,

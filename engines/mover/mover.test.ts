@@ -6,6 +6,7 @@ import path from 'node:path';
 import { blake3 } from '@napi-rs/blake-hash';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
+import { TidemarkError } from '../../schema/domain/errors.ts';
 import { restorePointId, runKey } from '../../schema/domain/ids.ts';
 import { encodeMessage } from '../../schema/wire/messages.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
@@ -15,7 +16,7 @@ import { createSourcePool, type SourcePool, type TransferProgress } from './sour
 import { type MoverTarget, startMoverTarget } from './target/mover-target.ts';
 import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
 import { expectedMap, MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
-import { backupHello, rawClient, type RawClient } from '../../tests/fixtures/mover/raw-client.ts';
+import { backupHello, offerFrame, rawClient, type RawClient } from '../../tests/fixtures/mover/raw-client.ts';
 
 const MIB = 1024 * 1024;
 let folder: string;
@@ -158,6 +159,95 @@ test('cbt reads changes and alsoRead only, widened to blocks; untouched windows 
   expect(read).toEqual([Math.floor(at / MIB), 256]);
   expect(repository.windows.get(2)).toMatchObject({ window: 2, count: 2, classes: null });
   expect(repository.windows.get(4)!.classes!.slice(0, 2)).toEqual(['unallocated', 'not-read']);
+});
+
+describe('an audit', () => {
+  const sizeBytes = 6 * MIB + 7;
+  /** Blocks 1 and 4 are changed, 2 is zeros, 5 has to be read for another reason, 6 is the short end. */
+  const auditOrder = async () => {
+    const { next } = seeded();
+    const file = path.join(folder, 'disk');
+    await writeRandomDisk(file, sizeBytes, next, 1);
+    const disk = (await readFile(file)).fill(0, 2 * MIB, 3 * MIB);
+    await writeFile(file, disk);
+    const changed = [
+      { offset: MIB + 5, length: 1 },
+      { offset: 4 * MIB, length: MIB },
+    ];
+    const alsoRead = [{ offset: 5 * MIB, length: MIB }];
+    repository.auditSteps = [
+      [6, 0, 1],
+      [2, 5, 4, 3],
+    ];
+    const { endpoint } = await start();
+    return orderOf({ disk: { file, changed }, sizeBytes, blockSize: MIB, mode: 'cbt', alsoRead, endpoint });
+  };
+
+  test('tells what unchanged blocks hold, before anything is sent, and how far it is', async () => {
+    const order = await auditOrder();
+    const beats: (TransferProgress['audit'] & object)[] = [];
+    const summary = await pool.transfer({
+      ...order,
+      onProgress: ({ audit, windowsAcked }) => {
+        if (audit && windowsAcked === 0) beats.push(audit);
+      },
+    });
+    const [first, second] = repository.auditAnswers;
+    expect([first!.classes, second!.classes]).toEqual([
+      ['data', 'data', 'changed'],
+      ['zero', 'changed', 'changed', 'data'],
+    ]);
+    const map = await expectedMap(path.join(folder, 'disk'), MIB);
+    const digests = Buffer.concat([first!.digests, second!.digests]).toString('hex');
+    expect(digests).toBe([map[6], map[0], map[3]].join(''));
+    expect(beats).toEqual(expect.arrayContaining([0, 3, 7].map((audited) => ({ audited, wanted: 7 }))));
+    // What it reads is not the transfer's, and nobody walks over what changed for a disk so small.
+    expect([summary.readBytes, repository.changedBytes]).toEqual([3 * MIB, 0]);
+  });
+
+  test('that finds something ends the transfer before any window', async () => {
+    const order = await auditOrder();
+    repository.auditFailure = new TidemarkError('AUDIT_MISMATCH', 'block 3 has changed');
+    await expect(pool.transfer(order)).rejects.toMatchObject({
+      code: 'AUDIT_MISMATCH',
+      message: 'block 3 has changed',
+    });
+    expect(repository.windows.size).toBe(0);
+  });
+
+  test('whose connection is lost is made again', async () => {
+    const order = await auditOrder();
+    const [first] = repository.auditSteps;
+    repository.auditFailure = new TidemarkError('UNREACHABLE', 'the target is going down');
+    const summary = await pool.transfer({
+      ...order,
+      onProgress: () => {
+        if (repository.auditAnswers.length < 2) return;
+        repository.auditFailure = null;
+      },
+    });
+    expect([summary.reconnects > 0, summary.windowsSent, first]).toEqual([true, 1, [6, 0, 1]]);
+  });
+
+  test('comes first: before it nothing of the disk is taken, and after it none', async () => {
+    await auditOrder();
+    const offer = offerFrame({ window: 0, firstBlock: 0, classes: ['zero'], digests: Buffer.alloc(0) });
+    const untouched = encodeMessage({ type: 'untouched', firstWindow: 0, count: 1 });
+    for (const frame of [offer, untouched]) {
+      const client = await laneClient();
+      client.send(backupHello(sizeBytes, MIB));
+      expect(await client.next('welcome')).toMatchObject({ auditDue: true });
+      client.send(frame);
+      const message = expect.stringContaining('until the audit is over') as string;
+      expect(await client.next('error')).toMatchObject({ code: 'PROTOCOL_ERROR', message });
+    }
+    repository.auditSteps = [];
+    const client = await laneClient();
+    client.send(backupHello(sizeBytes, MIB));
+    expect(await client.next('welcome')).toMatchObject({ auditDue: false });
+    client.send(encodeMessage({ type: 'audit', changedBytes: 0 }));
+    expect(await client.next('error')).toMatchObject({ code: 'PROTOCOL_ERROR' });
+  });
 });
 
 test('comparison reads everything and sends what differs', async () => {

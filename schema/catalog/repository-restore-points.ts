@@ -87,6 +87,16 @@ async function rowsIn(db: CatalogDatabase, repository: RepositoryId, { after, up
   return await query.execute();
 }
 
+/** Rows of restore points that the catalog has take these flags and marks. */
+export async function storeSigns(db: CatalogDatabase, signs: readonly RestorePointSign[]): Promise<void> {
+  for (const sign of signs)
+    await db
+      .updateTable('restore_points')
+      .set(saidOf(sign))
+      .where('restore_point_id', '=', sign.restorePointId)
+      .execute();
+}
+
 /** As they are now in the repository: not, or no longer, in its trash. */
 export async function storeSealed(db: CatalogDatabase, points: readonly SealedRestorePoint[]): Promise<void> {
   for (const point of points) {

@@ -121,6 +121,12 @@ export type SealRequest = {
   transfers: { diskKey: DiskKey; readBytes: number; sentBytes: number }[];
 };
 
+/**
+ * Of blocks that change tracking called unchanged: how many were looked at, and how many had changed all the same.
+ * `firstMismatch`: index of the first of them, if there is one.
+ */
+export type AuditResult = { sampled: number; mismatched: number; firstMismatch?: number | null | undefined };
+
 export type ManifestDisk = {
   diskKey: DiskKey;
   identity: string;
@@ -133,7 +139,7 @@ export type ManifestDisk = {
   baseRoot: string | null;
   mode: ReadMode;
   reason: Reason;
-  audit: { sampled: number; mismatched: number };
+  audit: AuditResult;
   conservation: Conservation;
   readBytes: number;
   sentBytes: number;

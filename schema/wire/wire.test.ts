@@ -19,7 +19,14 @@ const hello: Message = {
   software: 'tidemark',
 };
 const digest = Buffer.alloc(32, 0xd1);
-const welcome = { type: 'welcome', version: 0, laneCount: 2, creditBytes: 16_777_216, blockSize: 1_048_576 } as const;
+const welcome = {
+  type: 'welcome',
+  version: 0,
+  laneCount: 2,
+  creditBytes: 16_777_216,
+  blockSize: 1_048_576,
+  auditDue: false,
+} as const;
 
 /** What a whole exchange looks like; the payload of a DATA or BLOCK frame follows it. */
 const transcripts: Record<string, { from: '>' | '<'; message: Message; payload?: Buffer }[]> = {
@@ -52,6 +59,20 @@ const transcripts: Record<string, { from: '>' | '<'; message: Message; payload?:
     { from: '>', message: { type: 'untouched', firstWindow: 1, count: 9 } },
     { from: '<', message: { type: 'ack', firstWindow: 1, count: 9 } },
     { from: '>', message: { type: 'bye' } },
+  ],
+  audit: [
+    { from: '>', message: hello },
+    {
+      from: '<',
+      message: { ...welcome, auditDue: true, sizeBytes: 2_500_000, windowCount: 1, lowWater: 0, above: [] },
+    },
+    { from: '>', message: { type: 'audit', changedBytes: 1_048_576 } },
+    { from: '<', message: { type: 'auditSample', audited: 0, wanted: 2, blocks: [2, 0, 1] } },
+    {
+      from: '>',
+      message: { type: 'auditAnswer', classes: ['zero', 'changed', 'data'], digests: digest },
+    },
+    { from: '<', message: { type: 'auditSample', audited: 2, wanted: 2, blocks: [] } },
   ],
   restore: [
     {
@@ -129,6 +150,8 @@ test.each([
   ['OFFER count', encodeFrame('offer', Buffer.alloc(8))],
   ['WANT attempt', encodeFrame('want', Buffer.from([0, 0, 0, 0, 0, 0, 1, 9]))],
   ['CREDIT bytes', encodeFrame('credit', Buffer.alloc(4))],
+  ['AUDIT_SAMPLE count', encodeFrame('auditSample', Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0]))],
+  ['AUDIT_ANSWER count', encodeFrame('auditAnswer', Buffer.alloc(4))],
   ['HELLO purpose', encodeFrame('hello', Buffer.alloc(112))],
 ])('a lying head is refused naming %s, before anything is allocated', (field, bytes) => {
   expect(() => decode(bytes)).toThrow(field);

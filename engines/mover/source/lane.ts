@@ -4,6 +4,7 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { DiskReader, Seams, TransferCursor } from '../../../schema/domain/seams.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
+import { auditTracking } from './audit-tracking.ts';
 import { SegmentBuffers, sendWindow, type WaitsFor } from './send-window.ts';
 import { SourceConnection } from './source-connection.ts';
 import { touchedWindows } from './window-plan.ts';
@@ -27,6 +28,8 @@ export type LaneProgress = {
   waitsFor: WaitsFor;
 };
 
+export type LaneAudit = { transferId: number; audited: number; wanted: number };
+
 export type SourceLaneOptions = {
   port: Port;
   seams: Seams;
@@ -41,12 +44,10 @@ export function runSourceLane({ port, seams, openReader }: SourceLaneOptions): v
     begin: (spec: TransferSpec) =>
       void transfers.set(
         spec.transferId,
-        new LaneTransfer(
-          spec,
-          buffers,
-          () => openReader(spec.access, seams),
-          (p) => calls.notify('progress', p),
-        ),
+        new LaneTransfer(spec, buffers, () => openReader(spec.access, seams), {
+          progress: (p) => calls.notify('progress', p),
+          audit: (p) => calls.notify('audit', p),
+        }),
       ),
     run: (transferId: number, item: LaneItem) => {
       const transfer = transfers.get(transferId);
@@ -61,22 +62,19 @@ export function runSourceLane({ port, seams, openReader }: SourceLaneOptions): v
   });
 }
 
+type Reports = { progress(of: LaneProgress): void; audit(of: LaneAudit): void };
+
 class LaneTransfer {
   readonly #spec: TransferSpec;
   readonly #buffers: SegmentBuffers;
   readonly #open: () => Promise<DiskReader>;
-  readonly #report: (progress: LaneProgress) => void;
+  readonly #report: Reports;
   readonly #abort = new AbortController();
   #reader: Promise<DiskReader> | null = null;
   #connection: SourceConnection | null = null;
   #cursor: TransferCursor | null = null;
 
-  constructor(
-    spec: TransferSpec,
-    buffers: SegmentBuffers,
-    open: () => Promise<DiskReader>,
-    report: (p: LaneProgress) => void,
-  ) {
+  constructor(spec: TransferSpec, buffers: SegmentBuffers, open: () => Promise<DiskReader>, report: Reports) {
     this.#spec = spec;
     this.#buffers = buffers;
     this.#open = open;
@@ -102,7 +100,7 @@ class LaneTransfer {
     const connection = this.#connection!;
     try {
       const reader = await this.#openReader();
-      const onProgress = (p: Omit<LaneProgress, 'transferId'>): void => this.#report({ transferId, ...p });
+      const onProgress = (p: Omit<LaneProgress, 'transferId'>): void => this.#report.progress({ transferId, ...p });
       await sendWindow({ reader, connection, assignment, window, buffers: this.#buffers, signal, onProgress });
     } catch (error) {
       // The window is open at the target: only a new connection makes it forgotten.
@@ -124,7 +122,21 @@ class LaneTransfer {
     this.#connection = await SourceConnection.open(assignment, { silenceMs, signal });
     this.#cursor = this.#connection.cursor;
     if (signal.aborted) this.#connection.destroy(signal.reason as Error);
+    if (this.#connection.auditDue) await this.#audit(this.#connection);
     return true;
+  }
+
+  async #audit(connection: SourceConnection): Promise<void> {
+    const { transferId, assignment } = this.#spec;
+    const { signal } = this.#abort;
+    const onStep = (p: Omit<LaneAudit, 'transferId'>): void => this.#report.audit({ transferId, ...p });
+    try {
+      const reader = await this.#openReader();
+      await auditTracking({ reader, connection, assignment, buffers: this.#buffers, signal, onStep });
+    } catch (error) {
+      connection.destroy(error as Error);
+      throw error;
+    }
   }
 
   /** A reader that could not be opened is tried again by the next window. */

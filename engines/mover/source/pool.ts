@@ -6,7 +6,7 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferSummary } from '../../../schema/domain/restore-point.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import { startLaneThread, type LaneThread } from '../lane-thread.ts';
-import type { ItemDone, LaneItem, LaneProgress } from './lane.ts';
+import type { ItemDone, LaneAudit, LaneItem, LaneProgress } from './lane.ts';
 import { RunningTransfer } from './running-transfer.ts';
 import type { TransferOrder } from './transfer-order.ts';
 
@@ -75,6 +75,7 @@ class Pool implements SourcePool {
       onNotice: (name, value) => {
         if (name === 'progress')
           this.#transfers.get((value as LaneProgress).transferId)?.progress(value as LaneProgress, index);
+        if (name === 'audit') this.#transfers.get((value as LaneAudit).transferId)?.audit(value as LaneAudit);
       },
       onExit: (error) => this.#replace(index, error),
     });

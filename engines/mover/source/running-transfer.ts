@@ -5,8 +5,8 @@ import type { Clock } from '../../../schema/domain/seams.ts';
 import { windowCountOf } from '../../../schema/domain/extents.ts';
 import { deferred } from '../waiting.ts';
 import { describeEndpoint } from '../wire-session/open-wire.ts';
-import type { ItemDone, LaneItem, LaneProgress, TransferSpec } from './lane.ts';
-import type { TransferOrder } from './transfer-order.ts';
+import type { ItemDone, LaneAudit, LaneItem, LaneProgress, TransferSpec } from './lane.ts';
+import type { TransferOrder, TransferProgress } from './transfer-order.ts';
 import { WindowQueue } from './window-queue.ts';
 
 const PATIENCE_MS = 10 * 60_000;
@@ -32,6 +32,7 @@ export class RunningTransfer {
   #windowsSent = 0;
   #reconnects = 0;
   #waitsFor: string | null = null;
+  #audit: TransferProgress['audit'] = null;
   /** Since when nothing got through, and when it is worth trying again; null while all is well. */
   #trouble: { sinceMs: number; backOffMs: number; retryAtMs: number } | null = null;
 
@@ -85,6 +86,11 @@ export class RunningTransfer {
     this.#sentBytes += p.sentBytes;
     this.#partBytes.set(lane, (this.#partBytes.get(lane) ?? 0) + p.doneBytes);
     this.#waitsFor = p.waitsFor;
+    this.#report();
+  }
+
+  audit({ audited, wanted }: LaneAudit): void {
+    this.#audit = { audited, wanted };
     this.#report();
   }
 
@@ -149,6 +155,7 @@ export class RunningTransfer {
       windowCount: windowCountOf(sizeBytes),
       windowOpen: this.#queue !== null && this.#inWork > 0,
       waitsFor: this.#waitsFor,
+      audit: this.#audit,
     });
   }
 

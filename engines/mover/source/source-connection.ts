@@ -1,7 +1,7 @@
 /** A source lane's connection for one disk: offers, data under credit, windows acknowledged. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
-import type { TransferCursor } from '../../../schema/domain/seams.ts';
+import type { AuditAnswers, AuditStep, TransferCursor } from '../../../schema/domain/seams.ts';
 import { windowCountOf } from '../../../schema/domain/extents.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
 import {
@@ -27,6 +27,7 @@ export class SourceConnection {
   #credit = new ByteBudget(0);
   readonly #answers = new Map<number, Offered>();
   #acknowledged: (Deferred<void> & { firstWindow: number; count: number }) | null = null;
+  #auditStep: Deferred<AuditStep> | null = null;
   #onWant: ((wanted: WantedBlock) => void) | null = null;
 
   /**
@@ -68,6 +69,20 @@ export class SourceConnection {
   get cursor(): TransferCursor {
     const { lowWater, above, windowCount } = this.#welcome!;
     return { lowWater, above, windowCount };
+  }
+
+  /** Before the first window. */
+  get auditDue(): boolean {
+    return this.#welcome!.auditDue;
+  }
+
+  async beginAudit(changedBytes: number): Promise<AuditStep> {
+    return await this.#askAudit({ type: 'audit', changedBytes });
+  }
+
+  /** AUDIT_MISMATCH. */
+  async goOnAudit(answers: AuditAnswers): Promise<AuditStep> {
+    return await this.#askAudit({ type: 'auditAnswer', ...answers });
   }
 
   async offer(offer: Omit<Offer, 'type'>): Promise<WireAnswer[]> {
@@ -114,6 +129,13 @@ export class SourceConnection {
     this.#wire?.destroy(reason);
   }
 
+  async #askAudit(message: Message): Promise<AuditStep> {
+    if (this.#failure) throw this.#failure;
+    const step = (this.#auditStep = deferred<AuditStep>());
+    this.#wire!.send(message);
+    return await this.#wire!.owed(step.promise);
+  }
+
   async #expectAck(firstWindow: number, count: number, send: () => void): Promise<void> {
     if (this.#failure) throw this.#failure;
     const acknowledged = { ...deferred<void>(), firstWindow, count };
@@ -144,6 +166,12 @@ export class SourceConnection {
         this.#acknowledged = null;
         return waiter.resolve();
       }
+      case 'auditSample': {
+        const waiter = this.#auditStep;
+        if (!waiter) throw unexpected('AUDIT_SAMPLE', message.audited);
+        this.#auditStep = null;
+        return waiter.resolve({ audited: message.audited, wanted: message.wanted, blocks: message.blocks });
+      }
       default:
         throw unexpected('frame', message.type);
     }
@@ -155,6 +183,7 @@ export class SourceConnection {
     for (const waiter of this.#answers.values()) waiter.reject(this.#failure);
     this.#answers.clear();
     this.#acknowledged?.reject(this.#failure);
+    this.#auditStep?.reject(this.#failure);
   }
 }
 

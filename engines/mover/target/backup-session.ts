@@ -1,7 +1,14 @@
 /** The target's side of one backup connection: offers to the registrar, payloads to the pack, windows made durable. */
 import { windowCountOf } from '../../../schema/domain/extents.ts';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
-import type { OfferAnswer, RecordSink, Seams, TransferHello, TransferRegistrar } from '../../../schema/domain/seams.ts';
+import type {
+  AuditStep,
+  OfferAnswer,
+  RecordSink,
+  Seams,
+  TransferHello,
+  TransferRegistrar,
+} from '../../../schema/domain/seams.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
 import type { BlockHead, Message, Offer, WindowEnd } from '../../../schema/wire/messages.ts';
 import { decodeBlock, digestOf } from '../block-codec.ts';
@@ -17,6 +24,8 @@ const PENDING_POLL_MS = 50;
 export type BackupSessionOptions = {
   connection: string;
   hello: TransferHello;
+  /** Before anything of the disk is taken. */
+  auditDue: boolean;
   wire: Wire;
   registrar: TransferRegistrar;
   sink: RecordSink;
@@ -29,6 +38,7 @@ export class BackupSession {
   #window: BackupWindow | null = null;
   #ending = false;
   #untouched = false;
+  #auditDue: boolean;
   /** Offers are answered in order, windows end after their offers. */
   #chain = Promise.resolve();
   #allArrived: Deferred<void> | null = null;
@@ -37,12 +47,20 @@ export class BackupSession {
   constructor(options: BackupSessionOptions) {
     this.#options = options;
     this.#windowCount = windowCountOf(options.hello.sizeBytes);
+    this.#auditDue = options.auditDue;
   }
 
   /** Synchronous as far as payloads go: their memory is the decoder's. */
   receive(message: Message, payload: Buffer): void {
+    const { registrar, connection } = this.#options;
     // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- all other frames are refused alike
     switch (message.type) {
+      case 'audit':
+        return this.#audit(() => registrar.beginAudit(connection, message.changedBytes));
+      case 'auditAnswer': {
+        const answers = { classes: message.classes, digests: Uint8Array.from(message.digests) };
+        return this.#audit(() => registrar.goOnAudit(connection, answers));
+      }
       case 'offer':
         return this.#takeOffer(message);
       case 'data':
@@ -52,7 +70,7 @@ export class BackupSession {
       case 'untouched':
         return this.#takeUntouched(message.firstWindow, message.count);
       default:
-        throw refuse('type', message.type, 'OFFER, DATA, WINDOW_END, UNTOUCHED or BYE');
+        throw refuse('type', message.type, 'OFFER, DATA, WINDOW_END, UNTOUCHED, AUDIT, AUDIT_ANSWER or BYE');
     }
   }
 
@@ -61,7 +79,17 @@ export class BackupSession {
     this.#allArrived?.reject(error);
   }
 
+  #audit(nextStep: () => Promise<AuditStep>): void {
+    if (!this.#auditDue) throw refuse('type', 'AUDIT or AUDIT_ANSWER', 'one that is due');
+    this.#then(async () => {
+      const step = await nextStep();
+      if (step.blocks.length === 0) this.#auditDue = false;
+      this.#options.wire.send({ type: 'auditSample', ...step });
+    });
+  }
+
   #takeOffer(offer: Offer): void {
+    this.#refuseUnaudited('OFFER');
     if (this.#ending || this.#untouched) throw refuse('type', 'OFFER', 'DATA until the window is acknowledged');
     this.#checkWindow('OFFER window', offer.window, 1);
     const { sizeBytes, blockSize } = this.#options.hello;
@@ -177,6 +205,7 @@ export class BackupSession {
   }
 
   #takeUntouched(firstWindow: number, count: number): void {
+    this.#refuseUnaudited('UNTOUCHED');
     if (this.#window || this.#untouched) throw refuse('type', 'UNTOUCHED', 'the end of the open window');
     this.#checkWindow('UNTOUCHED windows', firstWindow, count);
     this.#untouched = true;
@@ -186,6 +215,10 @@ export class BackupSession {
       this.#untouched = false;
       wire.send({ type: 'ack', firstWindow, count });
     });
+  }
+
+  #refuseUnaudited(type: string): void {
+    if (this.#auditDue) throw refuse('type', type, 'AUDIT, AUDIT_ANSWER or BYE until the audit is over');
   }
 
   #checkWindow(field: string, first: number, count: number): void {

@@ -11,6 +11,7 @@ import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
 import type { RestorePointId, RunKey } from '../../../schema/domain/ids.ts';
 import type {
+  AuditAnswers,
   RestoreHello,
   RestoreSource,
   Seams,
@@ -152,6 +153,8 @@ class Target implements MoverTarget {
         return begun;
       },
       offer: (name: string, firstBlock: number, digests: Uint8Array) => registrar.offer(name, firstBlock, digests),
+      beginAudit: (name: string, changedBytes: number) => registrar.beginAudit(name, changedBytes),
+      goOnAudit: (name: string, answers: AuditAnswers) => registrar.goOnAudit(name, answers),
       commit: registrar.commit.bind(registrar),
       commitUntouched: registrar.commitUntouched.bind(registrar),
       beginRestore: (name: string, hello: RestoreHello) => {

@@ -60,6 +60,7 @@ async function giveFence(
     blockSize: head.spec.blockSize,
     base,
     filterDigest: null,
+    ...(given?.audit ? { audit: given.audit } : {}),
   };
   const isBound = given !== null && bindingOf(given) === bindingOf(fresh);
   if (given && !isBound) fresh.binding += 1;

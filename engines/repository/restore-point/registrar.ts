@@ -16,6 +16,7 @@ import type { HeadDisk } from '../../../schema/repository/documents.ts';
 import { MAX_WINDOW_BLOCKS } from '../../../schema/repository/limits.ts';
 import { blockLengthOf } from '../../../schema/repository/map-page.ts';
 import { isBaseSound } from './also-read.ts';
+import { type Audited, type AuditParts, createAudits } from './audits.ts';
 import { baseEntries, resolves } from './base-view.ts';
 import type { DigestIndex } from './digest-index.ts';
 import { blocksOf, cursorOf, noteFrame, type OpenDisk, type OpenPoint } from './open-point.ts';
@@ -40,13 +41,12 @@ type Connection = {
 /** The repository had it. */
 const FOUND = -1;
 
-export type RegistrarParts = { clock: Clock } & Pick<
-  Parts,
-  'points' | 'index' | 'pages' | 'soundMaps' | 'damages' | 'reliance'
->;
+export type RegistrarParts = { clock: Clock } & AuditParts &
+  Pick<Parts, 'points' | 'index' | 'pages' | 'soundMaps' | 'damages' | 'reliance'>;
 
 export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
   const connections = new Map<string, Connection>();
+  const audits = createAudits(parts);
 
   function connectionOf(name: string): Connection {
     const connection = connections.get(name);
@@ -68,8 +68,11 @@ export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
       const connection = open(parts, hello);
       connections.get(name)?.unpin();
       connections.set(name, connection);
-      return cursorOf(connection.disk);
+      return { ...cursorOf(connection.disk), auditDue: audits.isDue(connection.disk.head) };
     },
+    beginAudit: async (name, changedBytes) =>
+      audits.begin(name, auditedOf(parts.points, connectionOf(name)), changedBytes),
+    goOnAudit: async (name, answers) => audits.goOn(name, auditedOf(parts.points, connectionOf(name)), answers),
     offer: async (name, firstBlock, digests) => {
       const connection = connectionOf(name);
       const count = checkOffer(connection, firstBlock, digests);
@@ -100,8 +103,14 @@ export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
     end: async (name) => {
       connections.get(name)?.unpin();
       connections.delete(name);
+      audits.end(name);
     },
   };
+}
+
+function auditedOf(points: Points, connection: Connection): Audited {
+  const { point, disk, binding } = connection;
+  return { point, disk, binding, check: () => checkCurrent(points, connection) };
 }
 
 function open({ points, reliance }: RegistrarParts, hello: TransferHello): Connection {
