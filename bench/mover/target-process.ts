@@ -20,6 +20,7 @@ await startMoverTarget({
     goOnAudit: () => Promise.reject(new Error('no audit is due')),
     offer: async (_connection, _block, digests) => Array.from({ length: digests.length / 32 }, () => 'want'),
     commit: async () => undefined,
+    commitSame: async () => false,
     commitUntouched: async () => undefined,
     end: async () => undefined,
   },

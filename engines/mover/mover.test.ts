@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { blake3 } from '@napi-rs/blake-hash';
@@ -8,6 +9,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import { restorePointId, runKey } from '../../schema/domain/ids.ts';
+import type { TransferAssignment } from '../../schema/domain/restore-point.ts';
 import { encodeMessage } from '../../schema/wire/messages.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { rehearse } from './rehearse.ts';
@@ -264,6 +266,77 @@ test('comparison reads everything and sends what differs', async () => {
     orderOf({ disk: { file }, sizeBytes, blockSize: MIB, mode: 'comparison', codec: 'none', endpoint }),
   );
   expect(summary).toMatchObject({ readBytes: sizeBytes, sentBytes: MIB });
+});
+
+describe('a comparison window by window', () => {
+  const sizeBytes = 3 * WINDOW_BYTES + 5 * MIB + 7;
+  let file: string;
+  let disk: Buffer;
+  beforeEach(async () => {
+    file = path.join(folder, 'disk');
+    await writeRandomDisk(file, sizeBytes, seeded().next);
+    repository.base = new Map((await expectedMap(file, MIB)).entries());
+    disk = await readFile(file);
+  });
+  const compare = async (change: Partial<TransferAssignment> = {}) => {
+    await writeFile(file, disk);
+    const { endpoint } = target ?? (await start());
+    const of = { disk: { file }, sizeBytes, blockSize: MIB, mode: 'comparison', comparableBytes: sizeBytes } as const;
+    const summary = await pool.transfer(orderOf({ ...of, endpoint, ...change }));
+    expect(repository.map(sizeBytes, MIB)).toEqual(await expectedMap(file, MIB));
+    return summary;
+  };
+
+  test('what is as in the base is told by one digest, and offered to nobody', async () => {
+    expect(await compare()).toMatchObject({ readBytes: sizeBytes, sentBytes: 0, windowsSent: 4 });
+    expect(repository.offered).toBe(0);
+  });
+
+  test('of a window that differs in few blocks those are read once more', async () => {
+    disk.fill(7, WINDOW_BYTES + MIB + 1, WINDOW_BYTES + 2 * MIB + 2).fill(8, sizeBytes - 1);
+    const summary = await compare();
+    expect(summary.readBytes).toBe(sizeBytes + 2 * MIB + 7);
+    expect(repository.offered).toBeGreaterThan(0);
+    expect(repository.offered).toBeLessThanOrEqual(64 + 6);
+  });
+
+  test('a disk that is another one is read twice in the first window of each lane at most', async () => {
+    for (let at = 0; at < disk.length; at += 4096) disk.writeUInt32LE(1 + at, Math.min(at, disk.length - 4));
+    const { readBytes } = await compare();
+    expect(readBytes).toBeGreaterThan(sizeBytes);
+    expect(readBytes).toBeLessThanOrEqual(sizeBytes + 2 * WINDOW_BYTES);
+  });
+
+  test('beyond what both have nothing is compared', async () => {
+    disk.fill(9, WINDOW_BYTES);
+    repository.base = new Map([...repository.base!].filter(([block]) => block < 64 + 3));
+    const { readBytes } = await compare({ comparableBytes: WINDOW_BYTES + 3 * MIB });
+    expect(readBytes).toBe(sizeBytes);
+  });
+
+  test('costs a twentieth of the bytes on the wire that offers do', async () => {
+    await start({ tcp: true });
+    const { host, port } = target!.endpoint as { host: string; port: number };
+    let bytes = 0;
+    const count = (chunk: Buffer): void => void (bytes += chunk.length);
+    const relay = createServer((socket) => {
+      const on = connect(port, host);
+      socket.on('data', count).pipe(on);
+      on.on('data', count).pipe(socket);
+    }).listen(0, '127.0.0.1');
+    await once(relay, 'listening');
+    const endpoint = { host: '127.0.0.1', port: (relay.address() as { port: number }).port };
+    await compare({ endpoint });
+    const compared = bytes;
+    bytes = 0;
+    repository.windows.clear();
+    await compare({ endpoint, comparableBytes: 0 });
+    relay.close();
+    console.log(`${compared} bytes for 4 windows compared, ${bytes} offered`);
+    // Of each lane a greeting of some 500 bytes; then 128 bytes a window, or more than 3000.
+    expect(compared).toBeLessThan(1000 + 4 * 128 + 200);
+    expect(bytes).toBeGreaterThan(6000);
+  });
 });
 
 test('a block another transfer is sending is wanted after all when it does not come', async () => {

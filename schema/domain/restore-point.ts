@@ -82,6 +82,8 @@ export type TransferAssignment = {
   mode: ReadMode;
   /** Read besides what CBT reports: growth, the old end's block, suspect blocks. Sorted, whole blocks. */
   alsoRead: Extent[];
+  /** Of a comparison: below it windows may be like those of the base. Absent: 0. */
+  comparableBytes?: number;
   endpoint: Endpoint;
 };
 

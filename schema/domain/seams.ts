@@ -119,6 +119,16 @@ export type TransferRegistrar = {
   offer(connection: string, firstBlock: number, digests: Uint8Array): Promise<OfferAnswer[]>;
   /** Appends to the ledger and syncs it before it resolves: then the window may be acknowledged. */
   commit(connection: string, window: FinishedWindow): Promise<void>;
+  /**
+   * A window of which everything was read, by one digest over the entries that its blocks have in a map. True: they are
+   * those of the base, and the window is durable. False: they are not, or the base lacks one; nothing happened.
+   */
+  commitSame(
+    connection: string,
+    windowIndex: number,
+    digest: Uint8Array,
+    declared: FinishedWindow['declared'],
+  ): Promise<boolean>;
   /** A run of windows of which nothing is in the read set; one ledger record. */
   commitUntouched(connection: string, firstWindow: number, windowCount: number): Promise<void>;
   end(connection: string): Promise<void>;

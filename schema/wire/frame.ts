@@ -37,6 +37,8 @@ export const frameTypes = {
   audit: limits(24, 'AUDIT', 8, 8),
   auditSample: limits(25, 'AUDIT_SAMPLE', 12, 12 + 4 * 256),
   auditAnswer: limits(26, 'AUDIT_ANSWER', 4, 4 + 33 * 256),
+  windowDigest: limits(27, 'WINDOW_DIGEST', 72, 72),
+  windowDiffers: limits(28, 'WINDOW_DIFFERS', 4, 4),
 } as const;
 export type FrameType = keyof typeof frameTypes;
 

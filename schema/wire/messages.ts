@@ -72,6 +72,8 @@ export type WindowEnd = {
 export type AuditSample = { type: 'auditSample'; audited: number; wanted: number; blocks: number[] };
 /** Of the blocks of the last sample, in order; 32 bytes of digest for each of class data. */
 export type AuditAnswer = { type: 'auditAnswer'; classes: AuditClass[]; digests: Uint8Array };
+/** `digest`: 32 bytes, of the entries that the window's blocks have in a map, one behind the other. */
+export type WindowDigest = { type: 'windowDigest'; window: number; digest: Uint8Array; sums: WindowEnd['sums'] };
 export type Message =
   | Hello
   | Welcome
@@ -92,7 +94,9 @@ export type Message =
   | { type: 'windowDone'; window: number }
   | { type: 'audit'; changedBytes: number }
   | AuditSample
-  | AuditAnswer;
+  | AuditAnswer
+  | WindowDigest
+  | { type: 'windowDiffers'; window: number };
 
 const code = <T extends string>(names: readonly (T | null)[], name: T): number => names.indexOf(name);
 const writer = (): FieldWriter => new FieldWriter();
@@ -149,10 +153,10 @@ function answerHead(m: Answer): FieldWriter {
   return writer().u32(m.window).u16(m.firstBlock).u16(answers.length).bytes(answers);
 }
 
-function windowEndHead({ window, sums }: WindowEnd): FieldWriter {
-  const { notReadBytes, unallocatedBytes, zeroBytes, dataBytes } = sums;
-  return writer().u32(window).zeros(4).u64(notReadBytes).u64(unallocatedBytes).u64(zeroBytes).u64(dataBytes);
-}
+const sumsTo = (head: FieldWriter, sums: WindowEnd['sums']): FieldWriter =>
+  head.u64(sums.notReadBytes).u64(sums.unallocatedBytes).u64(sums.zeroBytes).u64(sums.dataBytes);
+
+const windowEndHead = ({ window, sums }: WindowEnd): FieldWriter => sumsTo(writer().u32(window).zeros(4), sums);
 
 function auditSampleHead(m: AuditSample): FieldWriter {
   const head = writer().u32(m.audited).u32(m.wanted).u16(m.blocks.length).zeros(2);
@@ -180,7 +184,8 @@ function headOf(m: Message): FieldWriter {
   if (m.type === 'want') return writer().u32(m.window).u16(m.block).u8(code(wantReasons, m.reason)).u8(m.attempt);
   if (m.type === 'credit') return writer().u32(m.bytes);
   if (m.type === 'ack' || m.type === 'untouched') return writer().u32(m.firstWindow).u32(m.count);
-  if (m.type === 'get' || m.type === 'windowDone') return writer().u32(m.window);
+  if (m.type === 'get' || m.type === 'windowDone' || m.type === 'windowDiffers') return writer().u32(m.window);
+  if (m.type === 'windowDigest') return sumsTo(writer().u32(m.window).zeros(4).bytes(m.digest), m.sums);
   if (m.type === 'audit') return writer().u64(m.changedBytes);
   if (m.type === 'auditSample') return auditSampleHead(m);
   if (m.type === 'auditAnswer') return auditAnswerHead(m);
@@ -302,15 +307,28 @@ function readBlockHead(r: FieldReader, payloadLength: number): BlockHead {
 function readWindowEnd(r: FieldReader): WindowEnd {
   const window = readWindow(r);
   r.zeros('reserved', 4);
+  const sums = readSums(r);
+  r.end();
+  return { type: 'windowEnd', window, sums };
+}
+
+function readWindowDigest(r: FieldReader): WindowDigest {
+  const window = readWindow(r);
+  r.zeros('reserved', 4);
+  const digest = r.bytes('digest', 32);
+  const sums = readSums(r);
+  r.end();
+  return { type: 'windowDigest', window, digest, sums };
+}
+
+function readSums(r: FieldReader): WindowEnd['sums'] {
   const sum = (field: string): number => r.u64(field, WINDOW_BYTES);
-  const sums = {
+  return {
     notReadBytes: sum('bytes not read'),
     unallocatedBytes: sum('bytes unallocated'),
     zeroBytes: sum('bytes zero'),
     dataBytes: sum('bytes data'),
   };
-  r.end();
-  return { type: 'windowEnd', window, sums };
 }
 
 function readEntries(r: FieldReader): Message {
@@ -391,6 +409,8 @@ const readers: Record<FrameType, (r: FieldReader, payloadLength: number) => Mess
   audit: readAudit,
   auditSample: readAuditSample,
   auditAnswer: readAuditAnswer,
+  windowDigest: readWindowDigest,
+  windowDiffers: (r) => ({ type: 'windowDiffers', window: readWindow(r) }),
 };
 
 /** Throws PROTOCOL_ERROR naming the field. Digests are copies of the head's own memory, not of the decoder's. */

@@ -60,6 +60,20 @@ const transcripts: Record<string, { from: '>' | '<'; message: Message; payload?:
     { from: '<', message: { type: 'ack', firstWindow: 1, count: 9 } },
     { from: '>', message: { type: 'bye' } },
   ],
+  comparison: [
+    { from: '>', message: hello },
+    { from: '<', message: { ...welcome, sizeBytes: 2_500_000, windowCount: 1, lowWater: 0, above: [] } },
+    {
+      from: '>',
+      message: {
+        type: 'windowDigest',
+        window: 0,
+        digest,
+        sums: { notReadBytes: 0, unallocatedBytes: 0, zeroBytes: 1_048_576, dataBytes: 1_451_424 },
+      },
+    },
+    { from: '<', message: { type: 'windowDiffers', window: 0 } },
+  ],
   audit: [
     { from: '>', message: hello },
     {
@@ -150,6 +164,7 @@ test.each([
   ['OFFER count', encodeFrame('offer', Buffer.alloc(8))],
   ['WANT attempt', encodeFrame('want', Buffer.from([0, 0, 0, 0, 0, 0, 1, 9]))],
   ['CREDIT bytes', encodeFrame('credit', Buffer.alloc(4))],
+  ['WINDOW_DIGEST bytes not read', encodeFrame('windowDigest', Buffer.alloc(72, 1).fill(0, 4, 8))],
   ['AUDIT_SAMPLE count', encodeFrame('auditSample', Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0]))],
   ['AUDIT_ANSWER count', encodeFrame('auditAnswer', Buffer.alloc(4))],
   ['HELLO purpose', encodeFrame('hello', Buffer.alloc(112))],

@@ -4,7 +4,9 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { DiskReader, Seams, TransferCursor } from '../../../schema/domain/seams.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
+import { endOf, windowExtent } from '../../../schema/domain/extents.ts';
 import { auditTracking } from './audit-tracking.ts';
+import { compareWindow } from './compare-window.ts';
 import { SegmentBuffers, sendWindow, type WaitsFor } from './send-window.ts';
 import { SourceConnection } from './source-connection.ts';
 import { touchedWindows } from './window-plan.ts';
@@ -27,6 +29,9 @@ export type LaneProgress = {
   doneBytes: number;
   waitsFor: WaitsFor;
 };
+
+/** Share of a window that may differ for the next one to be compared as a whole. */
+const MOST_DIFFERING = 1 / 8;
 
 export type LaneAudit = { transferId: number; audited: number; wanted: number };
 
@@ -73,6 +78,8 @@ class LaneTransfer {
   #reader: Promise<DiskReader> | null = null;
   #connection: SourceConnection | null = null;
   #cursor: TransferCursor | null = null;
+  /** The last window was. */
+  #isMostlySame = true;
 
   constructor(spec: TransferSpec, buffers: SegmentBuffers, open: () => Promise<DiskReader>, report: Reports) {
     this.#spec = spec;
@@ -101,12 +108,21 @@ class LaneTransfer {
     try {
       const reader = await this.#openReader();
       const onProgress = (p: Omit<LaneProgress, 'transferId'>): void => this.#report.progress({ transferId, ...p });
-      await sendWindow({ reader, connection, assignment, window, buffers: this.#buffers, signal, onProgress });
+      const send = this.#isLikelySame(window) ? compareWindow : sendWindow;
+      const work = { reader, connection, assignment, window, buffers: this.#buffers, signal, onProgress };
+      const { length } = windowExtent(window, assignment.sizeBytes);
+      this.#isMostlySame = (await send(work)) <= length * MOST_DIFFERING;
     } catch (error) {
       // The window is open at the target: only a new connection makes it forgotten.
       connection.destroy(error as Error);
       throw error;
     }
+  }
+
+  /** Of a disk that differs in many places, blocks would be read twice: then it is sent as any other. */
+  #isLikelySame(window: number): boolean {
+    const { sizeBytes, comparableBytes = 0 } = this.#spec.assignment;
+    return this.#isMostlySame && endOf(windowExtent(window, sizeBytes)) <= comparableBytes;
   }
 
   #isDurable(window: number): boolean {

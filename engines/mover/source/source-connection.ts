@@ -26,7 +26,8 @@ export class SourceConnection {
   #failure: Error | null = null;
   #credit = new ByteBudget(0);
   readonly #answers = new Map<number, Offered>();
-  #acknowledged: (Deferred<void> & { firstWindow: number; count: number }) | null = null;
+  /** Resolved with false when a compared window differs. */
+  #acknowledged: (Deferred<boolean> & { firstWindow: number; count: number; isCompared: boolean }) | null = null;
   #auditStep: Deferred<AuditStep> | null = null;
   #onWant: ((wanted: WantedBlock) => void) | null = null;
 
@@ -111,6 +112,12 @@ export class SourceConnection {
     await this.#expectAck(window, 1, () => this.#wire!.send({ type: 'windowEnd', window, sums }));
   }
 
+  /** `digest`: over the entries of all blocks of the window. True: it is as in the base, and durable. */
+  async compareWindow(window: number, digest: Buffer, sums: WindowEnd['sums']): Promise<boolean> {
+    const message = { type: 'windowDigest', window, digest, sums } as const;
+    return await this.#expectAck(window, 1, () => this.#wire!.send(message), true);
+  }
+
   async sendUntouched(firstWindow: number, count: number): Promise<void> {
     await this.#expectAck(firstWindow, count, () => this.#wire!.send({ type: 'untouched', firstWindow, count }));
   }
@@ -136,12 +143,12 @@ export class SourceConnection {
     return await this.#wire!.owed(step.promise);
   }
 
-  async #expectAck(firstWindow: number, count: number, send: () => void): Promise<void> {
+  async #expectAck(firstWindow: number, count: number, send: () => void, isCompared = false): Promise<boolean> {
     if (this.#failure) throw this.#failure;
-    const acknowledged = { ...deferred<void>(), firstWindow, count };
+    const acknowledged = { ...deferred<boolean>(), firstWindow, count, isCompared };
     this.#acknowledged = acknowledged;
     send();
-    await this.#wire!.owed(acknowledged.promise);
+    return await this.#wire!.owed(acknowledged.promise);
   }
 
   #receive(message: Message): void {
@@ -164,7 +171,14 @@ export class SourceConnection {
         if (waiter?.firstWindow !== message.firstWindow || waiter.count !== message.count)
           throw unexpected('ACK', message.firstWindow);
         this.#acknowledged = null;
-        return waiter.resolve();
+        return waiter.resolve(true);
+      }
+      case 'windowDiffers': {
+        const waiter = this.#acknowledged;
+        if (!waiter?.isCompared || waiter.firstWindow !== message.window)
+          throw unexpected('WINDOW_DIFFERS', message.window);
+        this.#acknowledged = null;
+        return waiter.resolve(false);
       }
       case 'auditSample': {
         const waiter = this.#auditStep;

@@ -10,7 +10,7 @@ import type {
   TransferRegistrar,
 } from '../../../schema/domain/seams.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
-import type { BlockHead, Message, Offer, WindowEnd } from '../../../schema/wire/messages.ts';
+import type { BlockHead, Message, Offer, WindowDigest, WindowEnd } from '../../../schema/wire/messages.ts';
 import { decodeBlock, digestOf } from '../block-codec.ts';
 import { deferred, type Deferred } from '../waiting.ts';
 import type { Wire } from '../wire-session/wire.ts';
@@ -37,7 +37,8 @@ export class BackupSession {
   readonly #windowCount: number;
   #window: BackupWindow | null = null;
   #ending = false;
-  #untouched = false;
+  /** Windows are in work that came as a whole, without offers. */
+  #isWhole = false;
   #auditDue: boolean;
   /** Offers are answered in order, windows end after their offers. */
   #chain = Promise.resolve();
@@ -67,10 +68,12 @@ export class BackupSession {
         return this.#takeData(message, payload);
       case 'windowEnd':
         return this.#endWindow(message);
+      case 'windowDigest':
+        return this.#compareWindow(message);
       case 'untouched':
         return this.#takeUntouched(message.firstWindow, message.count);
       default:
-        throw refuse('type', message.type, 'OFFER, DATA, WINDOW_END, UNTOUCHED, AUDIT, AUDIT_ANSWER or BYE');
+        throw refuse('type', message.type, 'a frame of a backup');
     }
   }
 
@@ -90,7 +93,7 @@ export class BackupSession {
 
   #takeOffer(offer: Offer): void {
     this.#refuseUnaudited('OFFER');
-    if (this.#ending || this.#untouched) throw refuse('type', 'OFFER', 'DATA until the window is acknowledged');
+    if (this.#ending || this.#isWhole) throw refuse('type', 'OFFER', 'DATA until the window is acknowledged');
     this.#checkWindow('OFFER window', offer.window, 1);
     const { sizeBytes, blockSize } = this.#options.hello;
     this.#window ??= new BackupWindow(offer.window, sizeBytes, blockSize);
@@ -205,20 +208,34 @@ export class BackupSession {
   }
 
   #takeUntouched(firstWindow: number, count: number): void {
-    this.#refuseUnaudited('UNTOUCHED');
-    if (this.#window || this.#untouched) throw refuse('type', 'UNTOUCHED', 'the end of the open window');
-    this.#checkWindow('UNTOUCHED windows', firstWindow, count);
-    this.#untouched = true;
+    this.#beginWhole('UNTOUCHED', firstWindow, count);
     this.#then(async () => {
       const { registrar, connection, wire } = this.#options;
       await registrar.commitUntouched(connection, firstWindow, count);
-      this.#untouched = false;
+      this.#isWhole = false;
       wire.send({ type: 'ack', firstWindow, count });
     });
   }
 
   #refuseUnaudited(type: string): void {
     if (this.#auditDue) throw refuse('type', type, 'AUDIT, AUDIT_ANSWER or BYE until the audit is over');
+  }
+
+  #compareWindow({ window, digest, sums }: WindowDigest): void {
+    this.#beginWhole('WINDOW_DIGEST', window, 1);
+    this.#then(async () => {
+      const { registrar, connection, wire } = this.#options;
+      const isSame = await registrar.commitSame(connection, window, Uint8Array.from(digest), sums);
+      this.#isWhole = false;
+      wire.send(isSame ? { type: 'ack', firstWindow: window, count: 1 } : { type: 'windowDiffers', window });
+    });
+  }
+
+  #beginWhole(type: string, firstWindow: number, count: number): void {
+    this.#refuseUnaudited(type);
+    if (this.#window || this.#isWhole) throw refuse('type', type, 'the end of the open window');
+    this.#checkWindow(`${type} windows`, firstWindow, count);
+    this.#isWhole = true;
   }
 
   #checkWindow(field: string, first: number, count: number): void {

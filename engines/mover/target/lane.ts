@@ -222,6 +222,7 @@ class TargetLane {
       goOnAudit: (...args) => calls.call('goOnAudit', ...args),
       offer: (...args) => calls.call('offer', ...args),
       commit: (...args) => calls.call('commit', ...args),
+      commitSame: (...args) => calls.call('commitSame', ...args),
       commitUntouched: (...args) => calls.call('commitUntouched', ...args),
       end: (...args) => calls.call('end', ...args),
     };

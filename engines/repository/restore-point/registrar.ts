@@ -22,6 +22,7 @@ import type { DigestIndex } from './digest-index.ts';
 import { blocksOf, cursorOf, noteFrame, type OpenDisk, type OpenPoint } from './open-point.ts';
 import type { Parts } from './parts.ts';
 import { requireOpen, type Points } from './points.ts';
+import { frameOfSame } from './same-window.ts';
 import { baseLost, blocksOfWindow, frameOfUntouched, frameOfWindow, protocolError } from './window-frame.ts';
 
 /** Windows of which promises are kept; a lane has few under way. */
@@ -92,6 +93,13 @@ export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
       const unpin = parts.reliance.pin(() => digestsOf(frame));
       await append(connection, frame).finally(unpin);
       connection.promises.delete(window.windowIndex);
+    },
+    commitSame: async (name, windowIndex, digest, declared) => {
+      const connection = connectionOf(name);
+      const compared = { windowIndex, digest, declared };
+      const frame = await frameOfSame(parts, connection.disk.head, connection.hello.fence, compared);
+      if (frame) await append(connection, frame);
+      return frame !== null;
     },
     commitUntouched: async (name, firstWindow, windowCount) => {
       const connection = connectionOf(name);
