@@ -64,6 +64,7 @@ import type {
   RepositorySpace,
   RestorePointChange,
   RestorePointPage,
+  RestorePointSign,
   RunJudgement,
 } from '../schema/domain/maintenance-sessions.ts';
 import type {
@@ -171,6 +172,8 @@ export type ControlActivities = {
   }): Promise<{ missing: RestorePointId[] } & Pick<ImportCounts, 'trashed' | 'changed' | 'removed'>>;
   importRestorePoints(of: PackedRestorePoints): Promise<Pick<ImportCounts, 'sessionsAdded'>>;
   recordRestorePointChange(changed: ChangedRestorePoint): Promise<void>;
+  /** Marks and flags of restore points that the catalog has; others are passed over. */
+  recordSuspects(of: { signs: RestorePointSign[] }): Promise<void>;
 
   /** What the janitor goes round. */
   listSiteParts(): Promise<{ site: SiteId | null; hosts: HostId[]; repositories: RepositoryId[] }>;
@@ -248,6 +251,8 @@ export type RepositoryActivities = {
   changeRestorePoint(of: { restorePointId: RestorePointId; change: RestorePointChange }): Promise<ChangedRestorePoint>;
   /** `today`: see `RepositoryMaintenanceInput`. CLOCK_IN_DOUBT, BAD_REQUEST. */
   resetClock(of: { today: string }): Promise<ClockReset>;
+  /** Of that lineage, which an audit found suspect; as many as go into one answer. */
+  listSuspects(of: { lineage: LineageId }): Promise<RestorePointSign[]>;
   listOpenRestorePoints(): Promise<OpenRestorePointView[]>;
   /** Which of these a sealed restore point names as its own or as its reference point's, or an open one has. */
   namedRuns(of: { runs: RunKey[] }): Promise<RunKey[]>;

@@ -5,6 +5,7 @@ import { diskKey } from '../schema/domain/ids.ts';
 import type { VmProgress } from '../schema/domain/sessions.ts';
 import { queryNames, signalNames } from '../schema/domain/sessions.ts';
 import { sampled } from '../tests/fixtures/sampled.ts';
+import { pointId } from '../tests/fixtures/workflows/fake-maintenance.ts';
 import type { Fault } from '../tests/fixtures/workflows/fake-world.ts';
 import { type Ended, type Play } from '../tests/fixtures/workflows/play.ts';
 import { expectNothingLeft, startPlay } from '../tests/fixtures/workflows/start-play.ts';
@@ -258,6 +259,34 @@ describe.concurrent('vmBackup', () => {
     expect(ended.state.modes).toEqual(['cbt', 'comparison']);
     expect(recorded).toMatchObject({ result: 'Warning', disks: [{ mode: 'comparison' }] });
     expect(warningsOf(ended)).toEqual([expect.stringContaining('disk d0 is read by comparison')]);
+  });
+
+  it('compares a disk whose tracking an audit finds wrong, and tells the catalog what that makes suspect', async () => {
+    const scene = { ...withFault('transferDisk', { at: 'before', code: 'AUDIT_MISMATCH' }), use: 'changes' as const };
+    const ended = await play.backUp({ scene });
+    const recorded = expectNothingLeft(ended.state, 'audit');
+    expect(ended.state.modes).toEqual(['cbt', 'comparison']);
+    expect(recorded).toMatchObject({ result: 'Warning', disks: [{ mode: 'comparison' }] });
+    expect(recorded.findings.filter(({ level }) => level === 'warning').map(({ code }) => code)).toEqual([
+      'AUDIT_MISMATCH',
+    ]);
+    expect(ended.state.suspects).toEqual([pointId(1)]);
+    // The checkpoint does not wait for the catalog.
+    const { calls } = ended.state;
+    expect(calls.indexOf('recordSuspects')).toBeGreaterThan(calls.indexOf('sealRestorePoint'));
+  });
+
+  it('says so when the catalog cannot be told what is suspect', async () => {
+    const faults = {
+      transferDisk: { at: 'before', code: 'AUDIT_MISMATCH', times: 1 },
+      listSuspects: { at: 'before', code: 'BAD_REQUEST', times: 99 },
+    } as const;
+    const ended = await play.backUp({ scene: { faults, use: 'changes', diskCount: 1 } });
+    expect(expectNothingLeft(ended.state, 'untold').result).toBe('Warning');
+    expect(warningsOf(ended)).toEqual([
+      expect.stringContaining('disk d0 is read by comparison'),
+      expect.stringContaining('does not show yet which restore points are suspect'),
+    ]);
   });
 
   it('takes its resources again when their leases are lost', async () => {

@@ -16,6 +16,7 @@ import { errorView, failureOf, viewOf } from './failures.ts';
 import { stopSignal, vmProgressQuery } from './messages.ts';
 import { resultAttributes } from './search-attributes.ts';
 import { runAllOrCancel, sideBySide } from './side-by-side.ts';
+import { tellSuspects } from './suspect-points.ts';
 import { UndoList } from './undo-list.ts';
 import { finishVm, sealVm } from './vm-finish.ts';
 import { VmRollback } from './vm-rollback.ts';
@@ -212,6 +213,7 @@ async function conclude(run: VmRun, undo: UndoList): Promise<VmBackupResult> {
     await takeBack(run, undo);
     await finishVm(run);
   }
+  if (run.foundSuspects) await tellSuspects(run);
   const result = resultOf(run);
   upsertSearchAttributes(resultAttributes(result.result));
   const step = run.failedStep ?? 'done';

@@ -39,6 +39,8 @@ export class VmRun {
   consistency: ConsistencyReached | null = null;
   sealed: SealOutcome | null = null;
   error: SessionErrorView | null = null;
+  /** An audit has found change tracking wrong. */
+  foundSuspects = false;
 
   constructor(input: VmBackupInput) {
     const { job, vm } = input;
@@ -95,7 +97,8 @@ export class VmRun {
   /** What is decided about a disk; figures gathered before stay. */
   plan(plan: DiskPlan): DiskState {
     const { diskKey, mode, reason, sizeBytes } = plan;
-    const none = { proxyId: null, readBytes: 0, sentBytes: 0, conservation: null, state: 'waiting' as const };
+    const figures = { readBytes: 0, sentBytes: 0, conservation: null, audit: null };
+    const none = { proxyId: null, ...figures, state: 'waiting' as const };
     const disk = { ...none, ...this.disks.get(diskKey), diskKey, mode, reason, sizeBytes };
     this.disks.set(diskKey, disk);
     return disk;
@@ -112,6 +115,7 @@ export class VmRun {
     return [...this.disks.values()].map(({ state: _state, ...disk }) => ({
       ...disk,
       conservation: sealed.get(disk.diskKey)?.conservation ?? null,
+      audit: sealed.get(disk.diskKey)?.audit ?? null,
     }));
   }
 

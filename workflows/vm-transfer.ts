@@ -9,7 +9,7 @@ import type { MachineId, ProxyId } from '../schema/domain/ids.ts';
 import { controlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import type { DiskPlan, OpenedRestorePoint, TransferSummary } from '../schema/domain/restore-point.ts';
 import type { HeldLease } from '../schema/domain/scheduling.ts';
-import type { TransferHeartbeat } from '../schema/domain/sessions.ts';
+import type { SessionErrorView, TransferHeartbeat } from '../schema/domain/sessions.ts';
 import { say } from './say.ts';
 import { lastHeartbeatOf, viewOf } from './failures.ts';
 import { fallbackWarnings, planDisk } from './plan-disks.ts';
@@ -63,7 +63,7 @@ async function transferOne(way: Way, firstPlan: DiskPlan): Promise<void> {
       return;
     } catch (error) {
       noteLost(state, error);
-      if (plan.mode === 'cbt' && isTrackingLost(error)) plan = withoutTracking(way, viewOf(error).message);
+      if (plan.mode === 'cbt' && isTrackingLost(error)) plan = withoutTracking(way, viewOf(error));
       else await tries.another(error, state.proxyId);
     }
   }
@@ -92,11 +92,12 @@ function noteLost(state: DiskState, error: unknown): void {
 }
 
 /** Doubt means read (invariant 11), and the reason is shown. */
-function withoutTracking({ run, disk, opened }: Way, why: string): DiskPlan {
-  const reason = { code: 'TRACKING_LOST', message: why };
+function withoutTracking({ run, disk, opened }: Way, { code, message }: SessionErrorView): DiskPlan {
+  const reason = { code, message };
   const verdict = { diskKey: disk.diskKey, use: 'compare', reason } as const;
   const plan = planDisk({ ...disk, verdict }, opened, run.input.job.blockSize);
-  run.warn('TRACKING_LOST', `disk ${disk.diskKey} is read by ${plan.mode}: ${why}`);
+  run.warn(code, `disk ${disk.diskKey} is read by ${plan.mode}: ${message}`);
+  if (code === 'AUDIT_MISMATCH') run.foundSuspects = true;
   return plan;
 }
 

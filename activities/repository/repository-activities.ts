@@ -12,7 +12,7 @@ import type { RepositoryActivities } from '../contract.ts';
 import { translating } from '../failures.ts';
 import { changeRestorePoint } from './change-restore-point.ts';
 import type { ServerClock } from './server-clock.ts';
-import { namedRuns, packRestorePoints, pageOf } from './restore-point-pages.ts';
+import { namedRuns, packRestorePoints, pageOf, suspectsOf } from './restore-point-pages.ts';
 
 export type OpenedRepository = {
   repository: Repository;
@@ -47,7 +47,8 @@ export function createRepositoryActivities({ open, clock, serverClock }: Reposit
       verb(async ({ repository, endpoint, signGrant }) => {
         const { manifest } = repository.describeSealed(restorePointId);
         const disks = manifest.disks.map(({ diskKey, sizeBytes }) => ({ diskKey, sizeBytes }));
-        const opened = await Promise.resolve({ endpoint, suspect: manifest.suspect, disks });
+        const suspect = manifest.suspect || repository.markOf(restorePointId)?.state === 'suspect';
+        const opened = await Promise.resolve({ endpoint, suspect, disks });
         if (machineId === undefined || run === undefined) return opened;
         const of = { purpose: 'restore', machineId, restorePointId, run, diskKey: diskKey(''), fence: 0 } as const;
         return { ...opened, grant: signGrant(of) };
@@ -59,6 +60,7 @@ export function createRepositoryActivities({ open, clock, serverClock }: Reposit
       verb(({ repository }) => packRestorePoints(repository, restorePointIds)),
     changeRestorePoint: (of) => verb(({ repository }) => changeRestorePoint(repository, of, clock)),
     resetClock: ({ today }) => verb(({ repository }) => repository.resetClock(today)),
+    listSuspects: ({ lineage }) => verb(({ repository }) => suspectsOf(repository, lineage)),
     listOpenRestorePoints: () =>
       verb(async ({ repository }) => repository.listOpen().map(({ disks: _disks, ...point }) => point)),
     namedRuns: ({ runs }) => verb(async ({ repository }) => namedRuns(repository, runs)),

@@ -1,7 +1,7 @@
 /** A repository's sealed restore points in portions that fit into an activity's answer. */
 import { gunzipSync, gzipSync } from 'node:zlib';
 import type { Repository } from '../../engines/repository/repository.ts';
-import type { RestorePointId, RunKey } from '../../schema/domain/ids.ts';
+import type { LineageId, RestorePointId, RunKey } from '../../schema/domain/ids.ts';
 import {
   type PackedRestorePoints,
   type RestorePointPage,
@@ -30,6 +30,15 @@ export async function pageOf(repository: Listed, after: RestorePointId | null): 
     (after === null || id > after) && (upTo === null || id <= upTo);
   const signs = sealed.filter(isIn).sort(byId).map(signOf);
   return { after, upTo, asOf, signs, trashed: trashed.filter(isIn).sort(byId) };
+}
+
+/** Of a lineage, which are suspect. */
+export async function suspectsOf(repository: Pick<Listed, 'survey'>, lineage: LineageId): Promise<RestorePointSign[]> {
+  const { sealed } = await repository.survey();
+  return sealed
+    .filter((point) => point.manifest.lineage === lineage && stateOf(point) === 'suspect')
+    .slice(-SIGNS_PER_PAGE)
+    .map(signOf);
 }
 
 function signOf(point: SealedRestorePoint): RestorePointSign {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { TidemarkError } from '../../schema/domain/errors.ts';
-import { restorePointId, runKey, type RestorePointId } from '../../schema/domain/ids.ts';
+import { lineageId, type LineageId, restorePointId, runKey, type RestorePointId } from '../../schema/domain/ids.ts';
 import { noFlags, type SealedRestorePoint } from '../../schema/domain/maintenance-sessions.ts';
 import type { CheckReport, MaintenanceProgress } from '../../schema/domain/maintenance.ts';
 import type { LongWork } from '../../engines/repository/maintenance/long-work.ts';
@@ -10,7 +10,7 @@ import { testSeams } from '../../tests/fixtures/seams.ts';
 import { ServerClock } from './server-clock.ts';
 import { changeRestorePoint } from './change-restore-point.ts';
 import { createRepositoryWork } from './repository-work.ts';
-import { namedRuns, packRestorePoints, pageOf, unpackRestorePoints } from './restore-point-pages.ts';
+import { namedRuns, packRestorePoints, pageOf, suspectsOf, unpackRestorePoints } from './restore-point-pages.ts';
 
 const id = (number: number): RestorePointId => restorePointId(String(number).padStart(32, '0'));
 function point(number: number, change: Partial<SealedRestorePoint> = {}, padding = ''): SealedRestorePoint {
@@ -62,6 +62,20 @@ describe('restore points in portions', () => {
     expect(last).toMatchObject({ after: first.upTo, upTo: null });
     expect(last.signs.map((sign) => sign.restorePointId)).toEqual([id(1008), id(1009)]);
     expect(await pageOf(listed([]), null)).toMatchObject({ signs: [], upTo: null });
+  });
+
+  it('are listed when an audit found them suspect, by lineage', async () => {
+    const lineage = lineageId('0123456789abcdef');
+    const why = { code: 'AUDIT_MISMATCH', message: 'a block had changed' };
+    const marked = (number: number, of: LineageId, state: 'suspect' | 'damaged') => {
+      const { manifest, ...rest } = point(number, { mark: { restorePointId: id(number), state, why, since: '' } });
+      return { ...rest, manifest: { ...manifest, lineage: of } };
+    };
+    const other = lineageId('ffffffffffffffff');
+    const points = [marked(1, lineage, 'suspect'), marked(2, other, 'suspect'), marked(3, lineage, 'damaged')];
+    expect(await suspectsOf(listed(points), lineage)).toMatchObject([
+      { restorePointId: id(1), state: 'suspect', why: why.message },
+    ]);
   });
 
   it('are packed as many as fit, at least one; those that are gone are counted', async () => {

@@ -4,7 +4,7 @@ import { loadLineagePolicies } from '../../schema/catalog/absent-vms.ts';
 import type { CatalogDatabase } from '../../schema/catalog/connection.ts';
 import { recordEvents } from '../../schema/catalog/events.ts';
 import { importSessions } from '../../schema/catalog/imported-sessions.ts';
-import { storePage, storePoints, storeRemoved } from '../../schema/catalog/repository-restore-points.ts';
+import { storePage, storePoints, storeRemoved, storeSigns } from '../../schema/catalog/repository-restore-points.ts';
 import { listResources } from '../../schema/catalog/resources.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { LineagePolicy } from '../../schema/domain/maintenance-sessions.ts';
@@ -31,6 +31,7 @@ type MaintenanceActivities = Pick<
   | 'reconcileRestorePoints'
   | 'importRestorePoints'
   | 'recordRestorePointChange'
+  | 'recordSuspects'
 >;
 type Of<Verb extends keyof MaintenanceActivities> = Parameters<MaintenanceActivities[Verb]>[0];
 
@@ -63,6 +64,7 @@ export function createMaintenanceActivities(dependencies: MaintenanceDependencie
         if (changed.removed) await storeRemoved(db, [changed]);
         else await storePoints(db, [changed], changed.asOf);
       },
+      recordSuspects: ({ signs }) => storeSigns(db, signs),
     } satisfies MaintenanceActivities),
   );
 }

@@ -35,7 +35,7 @@ export function createRehearsalActivities(secure?: Parameters<typeof rehearse>[0
   } satisfies RehearsalActivities);
 }
 
-const nothingYet = { bytesDone: 0, readBytes: 0, sentBytes: 0, windowsAcked: 0, waitsFor: null };
+const nothingYet = { bytesDone: 0, readBytes: 0, sentBytes: 0, windowsAcked: 0, waitsFor: null, audit: null };
 
 const figuresOf = (progress: Omit<TransferProgress, 'windowOpen'>) => ({
   bytesDone: progress.bytesDone,
@@ -45,6 +45,7 @@ const figuresOf = (progress: Omit<TransferProgress, 'windowOpen'>) => ({
   windowsAcked: progress.windowsAcked,
   windowCount: progress.windowCount,
   waitsFor: progress.waitsFor,
+  ...(progress.audit ? { audit: progress.audit } : {}),
 });
 
 /** What is read and where it goes must be the same disk of the same run, or a restore point would hold another's bytes. */

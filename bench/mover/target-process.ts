@@ -11,9 +11,17 @@ await startMoverTarget({
   laneEntry: new URL('./target-lane.ts', import.meta.url),
   laneData: null,
   registrar: {
-    begin: async (_, { sizeBytes }) => ({ lowWater: 0, above: [], windowCount: windowCountOf(sizeBytes) }),
+    begin: async (_, { sizeBytes }) => ({
+      lowWater: 0,
+      above: [],
+      auditDue: false,
+      windowCount: windowCountOf(sizeBytes),
+    }),
+    beginAudit: () => Promise.reject(new Error('no audit is due')),
+    goOnAudit: () => Promise.reject(new Error('no audit is due')),
     offer: async (_connection, _block, digests) => Array.from({ length: digests.length / 32 }, () => 'want'),
     commit: async () => undefined,
+    commitSame: async () => false,
     commitUntouched: async () => undefined,
     end: async () => undefined,
   },

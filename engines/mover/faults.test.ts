@@ -274,7 +274,7 @@ test('what a lane wrote that died before it was durable is restored again', asyn
   expect(JSON.parse(await readFile(order.target.cursorFile, 'utf8'))).toMatchObject({ lowWater: 1, above: [] });
 });
 
-const none = { creditBytes: 0, lowWater: 0, above: [] };
+const none = { creditBytes: 0, lowWater: 0, auditDue: false, above: [] };
 const restoreWelcome: Message = {
   type: 'welcome',
   version: 0,

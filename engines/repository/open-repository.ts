@@ -209,7 +209,11 @@ function facade(parts: CheckParts, laneKeys: VaultKeys | null, shut: () => Promi
     assignTransfer: (request) => inTurn(request.run, () => assignTransfer(parts, request)),
     seal: (request) => inTurn(request.run, () => withTrash(parts, () => sealRestorePoint(parts, request))),
     abort: (of) => inTurn(of.run, () => abortRestorePoint(parts, of)),
-    registrar: createRegistrar({ ...parts, clock: parts.seams.clock }),
+    registrar: createRegistrar({
+      ...parts,
+      clock: parts.seams.clock,
+      suspect: (id, why) => parts.marks.set(id, 'suspect', why, new Date(parts.seams.clock.now()).toISOString()),
+    }),
     restoreSource: createRestoreSource(parts, (digest) => bringBack(parts, digest)),
     rehearse: (restorePointId, run) => void requireOpen(points, restorePointId, run),
     describeSealed: (restorePointId) => requireSealed(points, restorePointId),

@@ -10,7 +10,7 @@ import { importSessions } from './imported-sessions.ts';
 import { enqueueRequest } from './leases.ts';
 import { listOutcomes, recordOutcome } from './maintenance-outcomes.ts';
 import { listRepositoryDays, loadRepositoryFigures, recordSpace, recordStatistics } from './repository-figures.ts';
-import { storeMarks, storePage, storePoints, storeRemoved } from './repository-restore-points.ts';
+import { storeMarks, storePage, storePoints, storeRemoved, storeSigns } from './repository-restore-points.ts';
 import { loadResourceStates } from './resources.ts';
 import { listRestorePoints, listStoredBytes, loadRestorePoint, recordRestorePoint } from './restore-points.ts';
 import { loadRunOwners, recordRunOwner } from './run-owners.ts';
@@ -225,6 +225,24 @@ describe('restore points as their repository has them', () => {
     expect(await listRestorePoints(db)).toMatchObject([{ suspect: true, damaged: true, markReason: 'torn' }]);
     await storeMarks(db, { damaged: [], healed: [id(1)], why: '' });
     expect(await listRestorePoints(db)).toMatchObject([{ suspect: true, damaged: false, markReason: null }]);
+  });
+
+  it('take signs that they are suspect; of others there is nothing to say', async () => {
+    await storeSealed([point(1), point(2)]);
+    const why = 'a block had changed';
+    await storeSigns(db, [
+      { ...sign(1), state: 'suspect', why },
+      { ...sign(9), state: 'suspect', why },
+    ]);
+    const listed = await listRestorePoints(db);
+    expect(
+      listed
+        .map(({ restorePointId, suspect, markReason }) => [restorePointId, suspect, markReason])
+        .toSorted(([a], [b]) => (String(a) < String(b) ? -1 : 1)),
+    ).toEqual([
+      [id(1), true, why],
+      [id(2), false, null],
+    ]);
   });
 
   it('tell what a job’s last ones have stored', async () => {

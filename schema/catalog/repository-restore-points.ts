@@ -136,6 +136,16 @@ async function rowsIn(db: CatalogDatabase, repository: RepositoryId, { after, up
   return await query.execute();
 }
 
+/** Rows of restore points that the catalog has take these flags and marks. */
+export async function storeSigns(db: CatalogDatabase, signs: readonly RestorePointSign[]): Promise<void> {
+  for (const sign of signs)
+    await db
+      .updateTable('restore_points')
+      .set(saidOf(sign))
+      .where('restore_point_id', '=', sign.restorePointId)
+      .execute();
+}
+
 type Change = Partial<SaidColumns> & { removed_at?: Date | null; trashed_until?: Date | null };
 const dateOrNull = (text: string | null): Date | null => (text === null ? null : new Date(text));
 

@@ -1,7 +1,7 @@
 /** Sessions with a row per VM and per disk: what the command line shows. Every write may be repeated. */
 import { sql } from 'kysely';
 import { TidemarkError } from '../domain/errors.ts';
-import type { Conservation } from '../domain/restore-point.ts';
+import type { AuditResult, Conservation } from '../domain/restore-point.ts';
 import type { SessionResult, SessionState } from '../domain/states.ts';
 import type { CatalogDatabase } from './connection.ts';
 import { fromJson, isoOrNull, prefixPattern, toJson } from './json.ts';
@@ -237,6 +237,7 @@ export type SessionDisk = {
   rateBytesPerSecond: number | null;
   waitsFor: string | null;
   conservation: Conservation | null;
+  audit: AuditResult | null;
   startedAt: string | null;
   endedAt: string | null;
 };
@@ -263,6 +264,7 @@ export async function updateSessionDisk(
     rate_bytes_per_second: change.rateBytesPerSecond,
     waits_for: change.waitsFor,
     conservation: change.conservation ? toJson(change.conservation) : change.conservation,
+    audit: change.audit ? toJson(change.audit) : change.audit,
     started_at: dateOf(change.startedAt),
     ended_at: dateOf(change.endedAt),
   });
@@ -387,6 +389,7 @@ function diskOf(row: {
   rate_bytes_per_second: number | null;
   waits_for: string | null;
   conservation: string | null;
+  audit: string | null;
   started_at: Date | null;
   ended_at: Date | null;
 }): SessionDisk {
@@ -403,6 +406,7 @@ function diskOf(row: {
     rateBytesPerSecond: row.rate_bytes_per_second,
     waitsFor: row.waits_for,
     conservation: row.conservation === null ? null : fromJson(row.conservation),
+    audit: row.audit === null ? null : fromJson(row.audit),
     startedAt: isoOrNull(row.started_at),
     endedAt: isoOrNull(row.ended_at),
   };

@@ -46,6 +46,10 @@ export const errorTable = {
     'new-base',
     'Nothing is to be done: the disk is compared with its last restore point, or read in full.',
   ),
+  AUDIT_MISMATCH: row(
+    'new-base',
+    'The disk is compared with its last restore point in this session, so the new restore point is good; those marked suspect may lack changes. Find out what wrote past change tracking (docs/audit.md) before it happens again.',
+  ),
   CHECKPOINT_LOST: row(
     'operator',
     'The VM was stopped or killed while it was read; run the job again: the next session compares digests.',

@@ -84,6 +84,8 @@ export type TransferAssignment = {
   mode: ReadMode;
   /** Read besides what CBT reports: growth, the old end's block, suspect blocks. Sorted, whole blocks. */
   alsoRead: Extent[];
+  /** Of a comparison: below it windows may be like those of the base. Absent: 0. */
+  comparableBytes?: number;
   endpoint: TargetEndpoint;
   /** What the repository lets `machineId` do, for HELLO; hex. */
   grant?: string;
@@ -125,6 +127,12 @@ export type SealRequest = {
   transfers: { diskKey: DiskKey; readBytes: number; sentBytes: number }[];
 };
 
+/**
+ * Of blocks that change tracking called unchanged: how many were looked at, and how many had changed all the same.
+ * `firstMismatch`: index of the first of them, if there is one.
+ */
+export type AuditResult = { sampled: number; mismatched: number; firstMismatch?: number | null | undefined };
+
 export type ManifestDisk = {
   diskKey: DiskKey;
   identity: string;
@@ -137,7 +145,7 @@ export type ManifestDisk = {
   baseRoot: string | null;
   mode: ReadMode;
   reason: Reason;
-  audit: { sampled: number; mismatched: number };
+  audit: AuditResult;
   conservation: Conservation;
   readBytes: number;
   sentBytes: number;

@@ -6,7 +6,7 @@ import type { JobConfig } from './configuration.ts';
 import type { ErrorCode } from './errors.ts';
 import type { Reason, VmRef } from './hypervisor.ts';
 import type { DiskKey, JobId, ProxyId, RepositoryId, RestorePointId, RunKey, SessionId, SiteId, VmId } from './ids.ts';
-import type { Conservation } from './restore-point.ts';
+import type { AuditResult, Conservation } from './restore-point.ts';
 import type { ConsistencyReached, Finding, ReadMode, SessionResult, VmStep } from './states.ts';
 
 export type BackupSessionInput = {
@@ -62,6 +62,8 @@ export type VmDiskResult = {
   sentBytes: number;
   /** Null until sealed. */
   conservation: Conservation | null;
+  /** Null until sealed. Nothing sampled: the disk was not read by changed block tracking. */
+  audit: AuditResult | null;
 };
 
 export type VmBackupResult = {
@@ -101,6 +103,8 @@ export type TransferHeartbeat = {
   windowCount: number;
   /** 'source', 'target', or a sentence while the target cannot be reached; null while it flows. */
   waitsFor: string | null;
+  /** Of an increment: blocks that change tracking calls unchanged, of which so many were looked at. */
+  audit?: { audited: number; wanted: number };
 };
 
 /** Heartbeat detail of `acquireResources`. */

@@ -176,7 +176,7 @@ const manifestDisk = z.object({
   baseRoot: digest.nullable(),
   mode,
   reason,
-  audit: z.object({ sampled: count, mismatched: count }),
+  audit: z.object({ sampled: count, mismatched: count, firstMismatch: count.nullable().optional() }),
   conservation,
   readBytes: count,
   sentBytes: count,
@@ -232,6 +232,12 @@ const diskPlan = z.object({
 });
 const declaredDisk = z.object({ diskKey: text, sizeBytes: diskBytes, identity: text });
 const baseMap = z.object({ restorePointId: id128, root: digest, height: count.max(MAX_HEIGHT), sizeBytes: diskBytes });
+const auditOutcome = z.object({
+  binding: count,
+  sampled: count,
+  mismatched: count,
+  firstMismatch: count.nullable(),
+});
 const headDisk = z.object({
   number: count,
   binding: count,
@@ -242,6 +248,7 @@ const headDisk = z.object({
   blockSize,
   base: baseMap.nullable(),
   filterDigest: digest.nullable(),
+  audit: auditOutcome.optional(),
 });
 /** `codec`: of heads that were written before there were levels, in place of `compression`. */
 const spec = z.object({
@@ -266,6 +273,8 @@ const head = z.object({
   disks: z.array(headDisk).max(MAX_DISKS),
 });
 
+/** What an audit found; blocks. `firstMismatch`: index of the first in the disk. */
+export type AuditOutcome = z.infer<typeof auditOutcome>;
 /** Disk as declared before the checkpoint. */
 export type DeclaredDisk = { diskKey: DiskKey; sizeBytes: number; identity: string };
 /** The map unchanged blocks come from. */

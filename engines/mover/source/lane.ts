@@ -4,8 +4,11 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { DiskReader, Seams, TransferCursor } from '../../../schema/domain/seams.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
+import { endOf, windowExtent } from '../../../schema/domain/extents.ts';
 import type { ClientEnd } from '../wire-session/secure-ends.ts';
 import { LevelChoice } from './level-choice.ts';
+import { auditTracking } from './audit-tracking.ts';
+import { compareWindow } from './compare-window.ts';
 import { SegmentBuffers, sendWindow, type WaitsFor } from './send-window.ts';
 import { SourceConnection } from './source-connection.ts';
 import { touchedWindows } from './window-plan.ts';
@@ -29,6 +32,11 @@ export type LaneProgress = {
   waitsFor: WaitsFor;
 };
 
+/** Share of a window that may differ for the next one to be compared as a whole. */
+const MOST_DIFFERING = 1 / 8;
+
+export type LaneAudit = { transferId: number; audited: number; wanted: number };
+
 export type SourceLaneOptions = {
   port: Port;
   seams: Seams;
@@ -49,7 +57,7 @@ export function runSourceLane({ port, seams, openReader, secure }: SourceLaneOpt
           spec,
           buffers,
           () => openReader(spec.access, seams),
-          (p) => calls.notify('progress', p),
+          { progress: (p) => calls.notify('progress', p), audit: (p) => calls.notify('audit', p) },
           secure,
         ),
       ),
@@ -66,23 +74,27 @@ export function runSourceLane({ port, seams, openReader, secure }: SourceLaneOpt
   });
 }
 
+type Reports = { progress(of: LaneProgress): void; audit(of: LaneAudit): void };
+
 class LaneTransfer {
   readonly #spec: TransferSpec;
   readonly #buffers: SegmentBuffers;
   readonly #open: () => Promise<DiskReader>;
-  readonly #report: (progress: LaneProgress) => void;
+  readonly #report: Reports;
   readonly #secure: ClientEnd | undefined;
   readonly #abort = new AbortController();
   #reader: Promise<DiskReader> | null = null;
   #connection: SourceConnection | null = null;
   #cursor: TransferCursor | null = null;
   readonly #levels: LevelChoice;
+  /** The last window was. */
+  #isMostlySame = true;
 
   constructor(
     spec: TransferSpec,
     buffers: SegmentBuffers,
     open: () => Promise<DiskReader>,
-    report: (p: LaneProgress) => void,
+    report: Reports,
     secure: ClientEnd | undefined,
   ) {
     this.#spec = spec;
@@ -112,14 +124,31 @@ class LaneTransfer {
     const connection = this.#connection!;
     try {
       const reader = await this.#openReader();
-      const onProgress = (p: Omit<LaneProgress, 'transferId'>): void => this.#report({ transferId, ...p });
-      const buffers = this.#buffers;
-      await sendWindow({ reader, connection, assignment, window, buffers, levels: this.#levels, signal, onProgress });
+      const onProgress = (p: Omit<LaneProgress, 'transferId'>): void => this.#report.progress({ transferId, ...p });
+      const send = this.#isLikelySame(window) ? compareWindow : sendWindow;
+      const work = {
+        reader,
+        connection,
+        assignment,
+        window,
+        buffers: this.#buffers,
+        levels: this.#levels,
+        signal,
+        onProgress,
+      };
+      const { length } = windowExtent(window, assignment.sizeBytes);
+      this.#isMostlySame = (await send(work)) <= length * MOST_DIFFERING;
     } catch (error) {
       // The window is open at the target: only a new connection makes it forgotten.
       connection.destroy(error as Error);
       throw error;
     }
+  }
+
+  /** Of a disk that differs in many places, blocks would be read twice: then it is sent as any other. */
+  #isLikelySame(window: number): boolean {
+    const { sizeBytes, comparableBytes = 0 } = this.#spec.assignment;
+    return this.#isMostlySame && endOf(windowExtent(window, sizeBytes)) <= comparableBytes;
   }
 
   #isDurable(window: number): boolean {
@@ -135,7 +164,21 @@ class LaneTransfer {
     this.#connection = await SourceConnection.open(assignment, { silenceMs, signal, secure: this.#secure });
     this.#cursor = this.#connection.cursor;
     if (signal.aborted) this.#connection.destroy(signal.reason as Error);
+    if (this.#connection.auditDue) await this.#audit(this.#connection);
     return true;
+  }
+
+  async #audit(connection: SourceConnection): Promise<void> {
+    const { transferId, assignment } = this.#spec;
+    const { signal } = this.#abort;
+    const onStep = (p: Omit<LaneAudit, 'transferId'>): void => this.#report.audit({ transferId, ...p });
+    try {
+      const reader = await this.#openReader();
+      await auditTracking({ reader, connection, assignment, buffers: this.#buffers, signal, onStep });
+    } catch (error) {
+      connection.destroy(error as Error);
+      throw error;
+    }
   }
 
   /** A reader that could not be opened is tried again by the next window. */

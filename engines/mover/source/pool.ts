@@ -1,7 +1,7 @@
 /** The source's lanes: threads shared by all disks of a proxy. */
 import type { TransferSummary } from '../../../schema/domain/restore-point.ts';
 import { LanePool, type LanePoolOptions } from '../lane-pool.ts';
-import type { ItemDone, LaneItem, LaneProgress } from './lane.ts';
+import type { ItemDone, LaneAudit, LaneItem, LaneProgress } from './lane.ts';
 import { RunningTransfer } from './running-transfer.ts';
 import type { TransferOrder } from './transfer-order.ts';
 
@@ -20,9 +20,8 @@ export type SourcePool = {
 /** `laneEntry`: a module that calls `runSourceLane`. */
 export function createSourcePool(options: LanePoolOptions): SourcePool {
   const onNotice = (name: string, value: unknown, lane: number): void => {
-    if (name !== 'progress') return;
-    const progress = value as LaneProgress;
-    lanes.get(progress.transferId)?.progress(progress, lane);
+    if (name === 'progress') lanes.get((value as LaneProgress).transferId)?.progress(value as LaneProgress, lane);
+    if (name === 'audit') lanes.get((value as LaneAudit).transferId)?.audit(value as LaneAudit);
   };
   const lanes = new LanePool<LaneItem, ItemDone, RunningTransfer>({ ...options, itemsPerLane: 1, onNotice });
   let nextId = 0;

@@ -6,8 +6,8 @@ import { windowCountOf } from '../../../schema/domain/extents.ts';
 import { Patience, PATIENCE_MS, silenceMsOf } from '../patience.ts';
 import { deferred } from '../waiting.ts';
 import { describeEndpoint } from '../wire-session/open-wire.ts';
-import type { ItemDone, LaneItem, LaneProgress, TransferSpec } from './lane.ts';
-import type { TransferOrder } from './transfer-order.ts';
+import type { ItemDone, LaneAudit, LaneItem, LaneProgress, TransferSpec } from './lane.ts';
+import type { TransferOrder, TransferProgress } from './transfer-order.ts';
 import { WindowQueue } from '../window-queue.ts';
 
 export class RunningTransfer {
@@ -28,6 +28,7 @@ export class RunningTransfer {
   #windowsSent = 0;
   #reconnects = 0;
   #waitsFor: string | null = null;
+  #audit: TransferProgress['audit'] = null;
 
   constructor(id: number, order: TransferOrder, clock: Clock) {
     this.id = id;
@@ -78,6 +79,11 @@ export class RunningTransfer {
     this.#sentBytes += p.sentBytes;
     this.#partBytes.set(lane, (this.#partBytes.get(lane) ?? 0) + p.doneBytes);
     this.#waitsFor = p.waitsFor;
+    this.#report();
+  }
+
+  audit({ audited, wanted }: LaneAudit): void {
+    this.#audit = { audited, wanted };
     this.#report();
   }
 
@@ -139,6 +145,7 @@ export class RunningTransfer {
       windowCount: windowCountOf(sizeBytes),
       windowOpen: this.#queue !== null && this.#inWork > 0,
       waitsFor: this.#waitsFor,
+      audit: this.#audit,
     });
   }
 

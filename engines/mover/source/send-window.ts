@@ -43,33 +43,40 @@ const sumNames = {
   data: 'dataBytes',
 } as const satisfies Record<SourceClass, keyof WindowEnd['sums']>;
 
-type Work = WindowWork & { clock: WindowClock };
+export type Work = WindowWork & { clock: WindowClock };
+export const timed = (of: WindowWork): Work => ({ ...of, clock: new WindowClock(() => performance.now()) });
 
-/** Resolves when the target has acknowledged the window. */
-export async function sendWindow(of: WindowWork): Promise<void> {
-  const work: Work = { ...of, clock: new WindowClock(() => performance.now()) };
+/** `digests`: of blocks of class data, by their index in the window. `wantedBytes`: of blocks that the target asked for. */
+type Account = { sums: WindowEnd['sums']; digests: Map<number, Buffer>; wantedBytes: number };
+export const newAccount = (): Account => ({
+  sums: { notReadBytes: 0, unallocatedBytes: 0, zeroBytes: 0, dataBytes: 0 },
+  digests: new Map(),
+  wantedBytes: 0,
+});
+
+/** Resolves when the target has acknowledged the window: with the bytes of it that were wanted. */
+export async function sendWindow(of: WindowWork): Promise<number> {
+  const work = timed(of);
   const extent = windowExtent(work.window, work.assignment.sizeBytes);
-  const sums = { notReadBytes: 0, unallocatedBytes: 0, zeroBytes: 0, dataBytes: 0 };
-  const digests = new Map<number, Buffer>();
+  const account = newAccount();
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'source' });
   const plans = await planWindow(work.reader, work.assignment, extent);
-  const resending = resender(work, extent, digests);
+  const resending = resender(work, extent, account.digests);
   work.connection.onWant = resending.want;
   await runSideBySide(segmentsOf(plans, work.assignment.blockSize), SEGMENTS_IN_WORK, async (segment) => {
     const buffer = work.buffers.take();
     try {
-      await sendSegment(work, extent, segment, buffer, { sums, digests });
+      await sendSegment(work, extent, segment, buffer, account);
     } finally {
       work.buffers.give(buffer);
     }
   });
   work.levels.afterWindow(work.clock.times);
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
-  await Promise.race([work.connection.endWindow(work.window, sums), resending.failed]);
+  await Promise.race([work.connection.endWindow(work.window, account.sums), resending.failed]);
   work.connection.onWant = null;
+  return account.wantedBytes;
 }
-
-type Account = { sums: WindowEnd['sums']; digests: Map<number, Buffer> };
 
 async function sendSegment(
   work: Work,
@@ -78,32 +85,54 @@ async function sendSegment(
   buffer: Buffer,
   account: Account,
 ): Promise<void> {
-  const { assignment, connection } = work;
+  const { blocks, classes, digests, lengthBytes } = await hashSegment(work, window, segment, buffer, account);
+  const { firstBlock } = segment;
+  const offer = { window: work.window, firstBlock, classes, digests: Buffer.concat(digests) };
+  for (const [index, answer] of (await work.connection.offer(offer)).entries()) {
+    if (answer !== 'want') continue;
+    const bytes = blocks.get(index);
+    account.wantedBytes += bytes?.length ?? 0;
+    await sendBlock(work, firstBlock + index, bytes);
+  }
+  work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: lengthBytes, waitsFor: 'source' });
+}
+
+type Hashed = { blocks: Map<number, Buffer>; classes: SourceClass[]; digests: Buffer[]; lengthBytes: number };
+
+/** Reads a segment and says of each of its blocks what it is; sums and digests go into the account, too. */
+export async function hashSegment(
+  work: WindowWork,
+  window: Extent,
+  segment: Segment,
+  buffer: Buffer,
+  account: Account,
+): Promise<Hashed> {
   const blocks = await readSegment(work, window, segment, buffer);
   const classes: SourceClass[] = [];
   const digests: Buffer[] = [];
-  let doneBytes = 0;
+  let lengthBytes = 0;
   for (const [index, plan] of segment.plans.entries()) {
     const bytes = blocks.get(index);
     const kind = plan !== 'read' ? plan : isZeroBlock(bytes!) ? 'zero' : 'data';
     classes.push(kind);
-    const { length } = blockExtent(window, segment.firstBlock + index, assignment);
+    const { length } = blockExtent(window, segment.firstBlock + index, work.assignment);
     account.sums[sumNames[kind]] += length;
-    doneBytes += length;
+    lengthBytes += length;
     if (kind !== 'data') continue;
     const digest = digestOf(bytes!);
     digests.push(digest);
     account.digests.set(segment.firstBlock + index, digest);
   }
-  const { firstBlock } = segment;
-  const answers = await connection.offer({ window: work.window, firstBlock, classes, digests: Buffer.concat(digests) });
-  for (const [index, answer] of answers.entries())
-    if (answer === 'want') await sendBlock(work, firstBlock + index, blocks.get(index));
-  work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes, waitsFor: 'source' });
+  return { blocks, classes, digests, lengthBytes };
 }
 
 /** Reads runs of neighbouring blocks at once. Block index within the segment to its bytes in `buffer`. */
-async function readSegment(work: Work, window: Extent, segment: Segment, buffer: Buffer): Promise<Map<number, Buffer>> {
+async function readSegment(
+  work: WindowWork,
+  window: Extent,
+  segment: Segment,
+  buffer: Buffer,
+): Promise<Map<number, Buffer>> {
   const blocks = new Map<number, Buffer>();
   const runs: { of: Extent; into: Buffer }[] = [];
   let used = 0;
@@ -138,29 +167,37 @@ async function sendBlock(work: Work, block: number, bytes: Buffer | undefined): 
   work.onProgress({ readBytes: 0, sentBytes, doneBytes: 0, waitsFor: 'target' });
 }
 
+/** Reads a block once more and sends it. CHECKPOINT_LOST: it is not what was offered. */
+export async function sendAgain(
+  work: Work,
+  window: Extent,
+  digests: ReadonlyMap<number, Buffer>,
+  block: number,
+): Promise<void> {
+  if (!digests.has(block)) return sendBlock(work, block, undefined);
+  const of = blockExtent(window, block, work.assignment);
+  const bytes = Buffer.allocUnsafeSlow(of.length);
+  await work.reader.read(of, bytes, work.signal);
+  work.onProgress({ readBytes: of.length, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
+  if (digestOf(bytes).equals(digests.get(block)!)) return sendBlock(work, block, bytes);
+  throw new TidemarkError(
+    'CHECKPOINT_LOST',
+    `disk ${work.assignment.diskKey} changed while it was read, at byte ${of.offset}`,
+    { diskKey: work.assignment.diskKey },
+  );
+}
+
 /**
  * Sends blocks the target asks for again, one after another. They are read again: holding a window's blocks until its
  * acknowledgement would cost 64 MiB per lane for what hardly ever happens.
  */
-function resender(work: Work, window: Extent, digests: Map<number, Buffer>) {
+export function resender(work: Work, window: Extent, digests: ReadonlyMap<number, Buffer>) {
   let chain = Promise.resolve();
   let fail!: (error: unknown) => void;
   const failed = new Promise<never>((_, reject) => {
     fail = reject;
   });
   failed.catch(() => undefined);
-  const again = async (block: number): Promise<void> => {
-    const of = blockExtent(window, block, work.assignment);
-    const bytes = Buffer.allocUnsafeSlow(of.length);
-    await work.reader.read(of, bytes, work.signal);
-    work.onProgress({ readBytes: of.length, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
-    if (digestOf(bytes).equals(digests.get(block) ?? Buffer.alloc(0))) return sendBlock(work, block, bytes);
-    throw new TidemarkError(
-      'CHECKPOINT_LOST',
-      `disk ${work.assignment.diskKey} changed while it was read, at byte ${of.offset}`,
-      { diskKey: work.assignment.diskKey },
-    );
-  };
   const want = ({ window: wanted, block }: WantedBlock): void => {
     if (wanted !== work.window || !digests.has(block))
       throw new TidemarkError(
@@ -168,7 +205,7 @@ function resender(work: Work, window: Extent, digests: Map<number, Buffer>) {
         `frame refused: WANT block ${block} of window ${wanted} was not offered`,
         { field: 'WANT block' },
       );
-    chain = chain.then(() => again(block)).catch(fail);
+    chain = chain.then(() => sendAgain(work, window, digests, block)).catch(fail);
   };
   return { want, failed };
 }

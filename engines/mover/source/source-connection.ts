@@ -1,7 +1,7 @@
 /** A source lane's connection for one disk: offers, data under credit, windows acknowledged. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
-import type { TransferCursor } from '../../../schema/domain/seams.ts';
+import type { AuditAnswers, AuditStep, TransferCursor } from '../../../schema/domain/seams.ts';
 import { windowCountOf } from '../../../schema/domain/extents.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
 import {
@@ -27,7 +27,9 @@ export class SourceConnection {
   #failure: Error | null = null;
   #credit = new ByteBudget(0);
   readonly #answers = new Map<number, Offered>();
-  #acknowledged: (Deferred<void> & { firstWindow: number; count: number }) | null = null;
+  /** Resolved with false when a compared window differs. */
+  #acknowledged: (Deferred<boolean> & { firstWindow: number; count: number; isCompared: boolean }) | null = null;
+  #auditStep: Deferred<AuditStep> | null = null;
   #onWant: ((wanted: WantedBlock) => void) | null = null;
 
   /**
@@ -72,6 +74,20 @@ export class SourceConnection {
     return { lowWater, above, windowCount };
   }
 
+  /** Before the first window. */
+  get auditDue(): boolean {
+    return this.#welcome!.auditDue;
+  }
+
+  async beginAudit(changedBytes: number): Promise<AuditStep> {
+    return await this.#askAudit({ type: 'audit', changedBytes });
+  }
+
+  /** AUDIT_MISMATCH. */
+  async goOnAudit(answers: AuditAnswers): Promise<AuditStep> {
+    return await this.#askAudit({ type: 'auditAnswer', ...answers });
+  }
+
   async offer(offer: Omit<Offer, 'type'>): Promise<WireAnswer[]> {
     if (this.#failure) throw this.#failure;
     const { window, firstBlock, classes } = offer;
@@ -98,6 +114,12 @@ export class SourceConnection {
     await this.#expectAck(window, 1, () => this.#wire!.send({ type: 'windowEnd', window, sums }));
   }
 
+  /** `digest`: over the entries of all blocks of the window. True: it is as in the base, and durable. */
+  async compareWindow(window: number, digest: Buffer, sums: WindowEnd['sums']): Promise<boolean> {
+    const message = { type: 'windowDigest', window, digest, sums } as const;
+    return await this.#expectAck(window, 1, () => this.#wire!.send(message), true);
+  }
+
   async sendUntouched(firstWindow: number, count: number): Promise<void> {
     await this.#expectAck(firstWindow, count, () => this.#wire!.send({ type: 'untouched', firstWindow, count }));
   }
@@ -116,12 +138,19 @@ export class SourceConnection {
     this.#wire?.destroy(reason);
   }
 
-  async #expectAck(firstWindow: number, count: number, send: () => void): Promise<void> {
+  async #askAudit(message: Message): Promise<AuditStep> {
     if (this.#failure) throw this.#failure;
-    const acknowledged = { ...deferred<void>(), firstWindow, count };
+    const step = (this.#auditStep = deferred<AuditStep>());
+    this.#wire!.send(message);
+    return await this.#wire!.owed(step.promise);
+  }
+
+  async #expectAck(firstWindow: number, count: number, send: () => void, isCompared = false): Promise<boolean> {
+    if (this.#failure) throw this.#failure;
+    const acknowledged = { ...deferred<boolean>(), firstWindow, count, isCompared };
     this.#acknowledged = acknowledged;
     send();
-    await this.#wire!.owed(acknowledged.promise);
+    return await this.#wire!.owed(acknowledged.promise);
   }
 
   #receive(message: Message): void {
@@ -144,7 +173,20 @@ export class SourceConnection {
         if (waiter?.firstWindow !== message.firstWindow || waiter.count !== message.count)
           throw unexpected('ACK', message.firstWindow);
         this.#acknowledged = null;
-        return waiter.resolve();
+        return waiter.resolve(true);
+      }
+      case 'windowDiffers': {
+        const waiter = this.#acknowledged;
+        if (!waiter?.isCompared || waiter.firstWindow !== message.window)
+          throw unexpected('WINDOW_DIFFERS', message.window);
+        this.#acknowledged = null;
+        return waiter.resolve(false);
+      }
+      case 'auditSample': {
+        const waiter = this.#auditStep;
+        if (!waiter) throw unexpected('AUDIT_SAMPLE', message.audited);
+        this.#auditStep = null;
+        return waiter.resolve({ audited: message.audited, wanted: message.wanted, blocks: message.blocks });
       }
       default:
         throw unexpected('frame', message.type);
@@ -157,6 +199,7 @@ export class SourceConnection {
     for (const waiter of this.#answers.values()) waiter.reject(this.#failure);
     this.#answers.clear();
     this.#acknowledged?.reject(this.#failure);
+    this.#auditStep?.reject(this.#failure);
   }
 }
 

@@ -6,11 +6,11 @@ import { windowCountOf } from '../../../schema/domain/extents.ts';
 import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
 import type { Peer } from '../../../schema/domain/security.ts';
 import type {
+  BegunTransfer,
   RecordSink,
   RecordSource,
   RestoreSource,
   Seams,
-  TransferCursor,
   TransferRegistrar,
 } from '../../../schema/domain/seams.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
@@ -191,11 +191,13 @@ class TargetLane {
   async #openBackup(connection: string, wire: Wire, hello: Hello) {
     const { restorePointId, run, diskKey, fence, sizeBytes, blockSize } = hello;
     const transfer = { purpose: 'backup' as const, restorePointId, run, diskKey, fence, sizeBytes, blockSize };
-    const { lowWater, above, windowCount } = await this.#calls.call<TransferCursor>('begin', connection, transfer);
+    const begun = await this.#calls.call<BegunTransfer>('begin', connection, transfer);
     const { seams } = this.#options;
     const registrar = this.#registrar();
-    const session = new BackupSession({ connection, hello: transfer, wire, registrar, sink: this.#sink(wire), seams });
-    const welcome = this.#welcome({ creditBytes: CREDIT_BYTES, sizeBytes, blockSize, windowCount, lowWater, above });
+    const { auditDue } = begun;
+    const sink = this.#sink(wire);
+    const session = new BackupSession({ connection, hello: transfer, auditDue, wire, registrar, sink, seams });
+    const welcome = this.#welcome({ creditBytes: CREDIT_BYTES, sizeBytes, blockSize, ...begun });
     return { session, welcome };
   }
 
@@ -209,7 +211,15 @@ class TargetLane {
   }
 
   #welcome(of: Partial<Welcome>): Welcome {
-    const none = { creditBytes: 0, sizeBytes: 0, blockSize: 0, windowCount: 0, lowWater: 0, above: [] };
+    const none = {
+      creditBytes: 0,
+      sizeBytes: 0,
+      blockSize: 0,
+      windowCount: 0,
+      lowWater: 0,
+      auditDue: false,
+      above: [],
+    };
     return { type: 'welcome', version: PROTOCOL_VERSION, laneCount: this.#options.data.laneCount, ...none, ...of };
   }
 
@@ -241,8 +251,11 @@ class TargetLane {
     const calls = this.#calls;
     return {
       begin: (...args) => calls.call('begin', ...args),
+      beginAudit: (...args) => calls.call('beginAudit', ...args),
+      goOnAudit: (...args) => calls.call('goOnAudit', ...args),
       offer: (...args) => calls.call('offer', ...args),
       commit: (...args) => calls.call('commit', ...args),
+      commitSame: (...args) => calls.call('commitSame', ...args),
       commitUntouched: (...args) => calls.call('commitUntouched', ...args),
       end: (...args) => calls.call('end', ...args),
     };

@@ -12,6 +12,8 @@ import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
 import type { RestorePointId, RunKey } from '../../../schema/domain/ids.ts';
 import type {
+  AuditAnswers,
+  FinishedWindow,
   RestoreHello,
   RestoreSource,
   Seams,
@@ -167,7 +169,11 @@ class Target implements MoverTarget {
         return begun;
       },
       offer: (name: string, firstBlock: number, digests: Uint8Array) => registrar.offer(name, firstBlock, digests),
+      beginAudit: (name: string, changedBytes: number) => registrar.beginAudit(name, changedBytes),
+      goOnAudit: (name: string, answers: AuditAnswers) => registrar.goOnAudit(name, answers),
       commit: registrar.commit.bind(registrar),
+      commitSame: (name: string, window: number, digest: Uint8Array, sums: FinishedWindow['declared']) =>
+        registrar.commitSame(name, window, digest, sums),
       commitUntouched: registrar.commitUntouched.bind(registrar),
       beginRestore: (name: string, hello: RestoreHello) => {
         const begun = restoreSource.begin(name, hello);
