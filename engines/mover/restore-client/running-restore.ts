@@ -43,9 +43,10 @@ export class RunningRestore {
   }
 
   get spec(): RestoreSpec {
-    const { run, restorePointId, diskKey, endpoint, target } = this.#order;
+    const { run, restorePointId, diskKey, endpoint, grant, target } = this.#order;
     const silenceMs = silenceMsOf(this.#patienceMs);
-    return { restoreId: this.id, run, restorePointId, diskKey, endpoint, target, silenceMs };
+    const where = { endpoint, ...(grant === undefined ? {} : { grant }) };
+    return { restoreId: this.id, run, restorePointId, diskKey, ...where, target, silenceMs };
   }
 
   get laneLimit(): number {
