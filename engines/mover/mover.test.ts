@@ -394,11 +394,8 @@ test('a second call goes on from the cursor', async () => {
   const order = orderOf({ disk: { file, delayMs: 5 }, sizeBytes, blockSize: MIB, compression: 'none', endpoint });
   const stop = new AbortController();
   const reason = new Error('stopped by the test');
-  const first = pool.transfer({
-    ...order,
-    signal: stop.signal,
-    onProgress: (p) => p.windowsAcked >= 1 && stop.abort(reason),
-  });
+  const onProgress = (p: TransferProgress): unknown => p.windowsAcked >= 1 && stop.abort(reason);
+  const first = pool.transfer({ ...order, signal: stop.signal, onProgress });
   await expect(first).rejects.toBe(reason);
   const done = repository.windows.size;
   const second = await pool.transfer(order);
