@@ -4,6 +4,7 @@
  */
 import { execFile, execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { readdirSync } from 'node:fs';
 import { mkdir, mkdtemp, open, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -324,18 +325,21 @@ describe('images at rest', () => {
         key: 'cow',
         format,
         signal: stop.signal,
-        onProgress: ({ bytesDone }) => bytesDone >= 4 * WINDOW_BYTES && stop.abort(reason),
+        // Some of it is durable: the cursor is there.
+        onProgress: ({ bytesDone }) => bytesDone >= WINDOW_BYTES && hasCursor(folder) && stop.abort(reason),
       });
       await expect(first).rejects.toBe(reason);
       expect(await finishedNames(folder)).toEqual([]);
       const summary = await restoreOnce(second, run, { key: 'cow', format });
-      expect(summary.windowsRestored).toBeLessThanOrEqual(4);
+      expect(summary.windowsRestored).toBeLessThan(sizes.cow / WINDOW_BYTES);
       const [finished] = await finishTargets({ run, folder });
       await execute('qemu-img', ['compare', '-f', format, '-F', 'raw', finished!.file, after.cow]);
       await discardTargets({ run, folder });
       expect(await finishedNames(folder)).toEqual(['disk']);
     },
   );
+
+  const hasCursor = (folder: string): boolean => readdirSync(folder).some((name) => name.endsWith('.cursor'));
 
   /** What looks like a disk: neither partial nor hidden. */
   async function finishedNames(folder: string): Promise<string[]> {

@@ -136,7 +136,9 @@ describe('restores', () => {
       for (const name of await readdir(world.restores)) {
         if (!/^\.tidemark-restore-.*\.cursor$/.test(name)) continue;
         const text = await readFile(path.join(world.restores, name), 'utf8').catch(() => '{}');
-        const { diskKey, windowsDone = 0 } = JSON.parse(text) as { diskKey?: string; windowsDone?: number };
+        const cursor = JSON.parse(text) as { diskKey?: string; lowWater?: number; above?: number[] };
+        const { diskKey, lowWater = 0, above = [] } = cursor;
+        const windowsDone = lowWater + above.length;
         if (diskKey !== 'large' || windowsDone < WINDOWS / 5) continue;
         if (windowsDone >= WINDOWS) throw new Error('the restore was over before it was caught in the middle');
         return;
