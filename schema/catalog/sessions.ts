@@ -2,6 +2,7 @@
 import { sql } from 'kysely';
 import { TidemarkError } from '../domain/errors.ts';
 import type { Conservation } from '../domain/restore-point.ts';
+import type { StageTimes } from '../domain/stages.ts';
 import type { SessionResult, SessionState } from '../domain/states.ts';
 import type { CatalogDatabase } from './connection.ts';
 import { fromJson, isoOrNull, prefixPattern, toJson } from './json.ts';
@@ -237,6 +238,8 @@ export type SessionDisk = {
   rateBytesPerSecond: number | null;
   waitsFor: string | null;
   conservation: Conservation | null;
+  /** Where the time of its transfers went; null: not known. */
+  stages: StageTimes | null;
   startedAt: string | null;
   endedAt: string | null;
 };
@@ -263,6 +266,7 @@ export async function updateSessionDisk(
     rate_bytes_per_second: change.rateBytesPerSecond,
     waits_for: change.waitsFor,
     conservation: change.conservation ? toJson(change.conservation) : change.conservation,
+    stages: change.stages ? toJson(change.stages) : change.stages,
     started_at: dateOf(change.startedAt),
     ended_at: dateOf(change.endedAt),
   });
@@ -387,6 +391,7 @@ function diskOf(row: {
   rate_bytes_per_second: number | null;
   waits_for: string | null;
   conservation: string | null;
+  stages: string | null;
   started_at: Date | null;
   ended_at: Date | null;
 }): SessionDisk {
@@ -403,6 +408,7 @@ function diskOf(row: {
     rateBytesPerSecond: row.rate_bytes_per_second,
     waitsFor: row.waits_for,
     conservation: row.conservation === null ? null : fromJson(row.conservation),
+    stages: row.stages === null ? null : fromJson(row.stages),
     startedAt: isoOrNull(row.started_at),
     endedAt: isoOrNull(row.ended_at),
   };

@@ -127,6 +127,7 @@ export type SessionDisksTable = {
   rate_bytes_per_second: Nullable<number>;
   waits_for: Nullable<string>;
   conservation: Nullable<Json>;
+  stages: Nullable<Json>;
   started_at: Nullable<Date>;
   ended_at: Nullable<Date>;
 };

@@ -2,6 +2,7 @@
 import type { Extent } from './extents.ts';
 import type { Endpoint, Reason, ReferencePoint, VmRef } from './hypervisor.ts';
 import type { DiskKey, JobId, LineageId, RepositoryId, RestorePointId, RunKey, SessionId } from './ids.ts';
+import type { StageTimes } from './stages.ts';
 import type { Codec, ConsistencyPolicy, ConsistencyReached, Finding, ReadMode } from './states.ts';
 
 /** Bytes of a disk, each block in exactly one class (invariant 4). `size` is their sum. */
@@ -105,6 +106,8 @@ export type TransferSummary = {
   sentBytes: number;
   reconnects: number;
   durationMs: number;
+  /** Where the time of its lanes went; absent in histories of before there were such figures. */
+  stages?: StageTimes;
 };
 
 /** What `sealRestorePoint` is told; all else the repository knows itself. */

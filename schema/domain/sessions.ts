@@ -7,6 +7,7 @@ import type { ErrorCode } from './errors.ts';
 import type { Reason, VmRef } from './hypervisor.ts';
 import type { DiskKey, JobId, ProxyId, RepositoryId, RestorePointId, RunKey, SessionId, SiteId, VmId } from './ids.ts';
 import type { Conservation } from './restore-point.ts';
+import type { StageTimes } from './stages.ts';
 import type { ConsistencyReached, Finding, ReadMode, SessionResult, VmStep } from './states.ts';
 
 export type BackupSessionInput = {
@@ -60,6 +61,8 @@ export type VmDiskResult = {
   sizeBytes: number;
   readBytes: number;
   sentBytes: number;
+  /** Where the time of its transfers went, over all tries; absent before the first has ended. */
+  stages?: StageTimes;
   /** Null until sealed. */
   conservation: Conservation | null;
 };
@@ -101,6 +104,8 @@ export type TransferHeartbeat = {
   windowCount: number;
   /** 'source', 'target', or a sentence while the target cannot be reached; null while it flows. */
   waitsFor: string | null;
+  /** Where its time went so far; absent from a restore. */
+  stages?: StageTimes;
 };
 
 /** Heartbeat detail of `acquireResources`. */

@@ -28,7 +28,7 @@ export const frameTypes = {
   want: limits(13, 'WANT', 8, 8),
   credit: limits(14, 'CREDIT', 4, 4),
   windowEnd: limits(15, 'WINDOW_END', 40, 40),
-  ack: limits(16, 'ACK', 8, 8),
+  ack: limits(16, 'ACK', 16, 16),
   untouched: limits(17, 'UNTOUCHED', 8, 8),
   get: limits(20, 'GET', 4, 4),
   entries: limits(21, 'ENTRIES', 40, 8200),

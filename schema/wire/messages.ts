@@ -75,7 +75,7 @@ export type Message =
   | { type: 'want'; window: number; block: number; reason: WantReason; attempt: number }
   | { type: 'credit'; bytes: number }
   | WindowEnd
-  | { type: 'ack'; firstWindow: number; count: number }
+  | { type: 'ack'; firstWindow: number; count: number; busyMs: number }
   | { type: 'untouched'; firstWindow: number; count: number }
   | { type: 'get'; window: number }
   | { type: 'entries'; window: number; digests: Uint8Array }
@@ -149,7 +149,8 @@ function headOf(m: Message): FieldWriter {
   if (m.type === 'goTo') return writer().text(m.path).zeros(1);
   if (m.type === 'want') return writer().u32(m.window).u16(m.block).u8(code(wantReasons, m.reason)).u8(m.attempt);
   if (m.type === 'credit') return writer().u32(m.bytes);
-  if (m.type === 'ack' || m.type === 'untouched') return writer().u32(m.firstWindow).u32(m.count);
+  if (m.type === 'ack') return writer().u32(m.firstWindow).u32(m.count).u32(m.busyMs).zeros(4);
+  if (m.type === 'untouched') return writer().u32(m.firstWindow).u32(m.count);
   if (m.type === 'get' || m.type === 'windowDone') return writer().u32(m.window);
   return writer()
     .u32(m.window)
@@ -299,11 +300,16 @@ function readWant(r: FieldReader): Message {
   return want;
 }
 
-const readRun = (type: 'ack' | 'untouched', r: FieldReader): Message => ({
-  type,
+const readRun = (r: FieldReader): { firstWindow: number; count: number } => ({
   firstWindow: readWindow(r),
   count: r.u32('count', 1),
 });
+
+function readAck(r: FieldReader): Message {
+  const ack = { type: 'ack' as const, ...readRun(r), busyMs: r.u32('busy') };
+  r.zeros('reserved', 4);
+  return ack;
+}
 
 const readers: Record<FrameType, (r: FieldReader, payloadLength: number) => Message> = {
   hello: readHello,
@@ -322,8 +328,8 @@ const readers: Record<FrameType, (r: FieldReader, payloadLength: number) => Mess
   want: readWant,
   credit: (r) => ({ type: 'credit', bytes: r.u32('bytes', 1, MAX_CREDIT_BYTES) }),
   windowEnd: readWindowEnd,
-  ack: (r) => readRun('ack', r),
-  untouched: (r) => readRun('untouched', r),
+  ack: readAck,
+  untouched: (r) => ({ type: 'untouched', ...readRun(r) }),
   get: (r) => ({ type: 'get', window: readWindow(r) }),
   entries: readEntries,
   block: (r, length) => ({ type: 'block', ...readBlockHead(r, length) }),

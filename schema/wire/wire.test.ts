@@ -48,9 +48,9 @@ const transcripts: Record<string, { from: '>' | '<'; message: Message; payload?:
         sums: { notReadBytes: 402_848, unallocatedBytes: 0, zeroBytes: 1_048_576, dataBytes: 1_048_576 },
       },
     },
-    { from: '<', message: { type: 'ack', firstWindow: 0, count: 1 } },
+    { from: '<', message: { type: 'ack', firstWindow: 0, count: 1, busyMs: 0x01020304 } },
     { from: '>', message: { type: 'untouched', firstWindow: 1, count: 9 } },
-    { from: '<', message: { type: 'ack', firstWindow: 1, count: 9 } },
+    { from: '<', message: { type: 'ack', firstWindow: 1, count: 9, busyMs: 0 } },
     { from: '>', message: { type: 'bye' } },
   ],
   restore: [

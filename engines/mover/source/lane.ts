@@ -3,8 +3,11 @@ import type { DiskAccess } from '../../../schema/domain/hypervisor.ts';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { DiskReader, Seams, TransferCursor } from '../../../schema/domain/seams.ts';
+import { type StageTimes, stages } from '../../../schema/domain/stages.ts';
+import { encodeBlock } from '../block-codec.ts';
+import { LaneClock } from '../stage-clock.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
-import { SegmentBuffers, sendWindow, type WaitsFor } from './send-window.ts';
+import { SegmentBuffers, sendWindow, type WaitsFor, type WindowWork } from './send-window.ts';
 import { SourceConnection } from './source-connection.ts';
 import { touchedWindows } from './window-plan.ts';
 
@@ -17,24 +20,36 @@ export type TransferSpec = {
 };
 export type LaneItem =
   { kind: 'open' } | { kind: 'window'; window: number } | { kind: 'untouched'; firstWindow: number; count: number };
-/** `cursor`: of a connection opened for this item. `sent` false: the cursor had the window already. */
-export type ItemDone = { cursor: TransferCursor | null; sent: boolean; touched: Uint8Array | null };
+/**
+ * `cursor`: of a connection opened for this item. `sent` false: the cursor had the window already. `stages`: since what was
+ * told last; a part may be negative, since network and target are told apart late.
+ */
+export type ItemDone = {
+  cursor: TransferCursor | null;
+  sent: boolean;
+  touched: Uint8Array | null;
+  stages: StageTimes;
+};
 export type LaneProgress = {
   transferId: number;
   readBytes: number;
   sentBytes: number;
   doneBytes: number;
   waitsFor: WaitsFor;
+  /** As in `ItemDone`. */
+  stages: StageTimes;
 };
 
 export type SourceLaneOptions = {
   port: Port;
   seams: Seams;
   openReader: (access: DiskAccess, seams: Seams) => Promise<DiskReader>;
+  /** Default: the codecs of the wire. */
+  encode?: typeof encodeBlock;
 };
 
 /** Serves the pool over `port` until the thread ends. */
-export function runSourceLane({ port, seams, openReader }: SourceLaneOptions): void {
+export function runSourceLane({ port, seams, openReader, encode = encodeBlock }: SourceLaneOptions): void {
   const transfers = new Map<number, LaneTransfer>();
   const buffers = new SegmentBuffers();
   const calls: PortCalls = openPortCalls(port, {
@@ -43,7 +58,7 @@ export function runSourceLane({ port, seams, openReader }: SourceLaneOptions): v
         spec.transferId,
         new LaneTransfer(
           spec,
-          buffers,
+          { buffers, encode },
           () => openReader(spec.access, seams),
           (p) => calls.notify('progress', p),
         ),
@@ -61,24 +76,29 @@ export function runSourceLane({ port, seams, openReader }: SourceLaneOptions): v
   });
 }
 
+/** What all transfers of a lane share. */
+type LaneTools = Pick<WindowWork, 'buffers' | 'encode'>;
+
 class LaneTransfer {
   readonly #spec: TransferSpec;
-  readonly #buffers: SegmentBuffers;
+  readonly #tools: LaneTools;
   readonly #open: () => Promise<DiskReader>;
   readonly #report: (progress: LaneProgress) => void;
   readonly #abort = new AbortController();
   #reader: Promise<DiskReader> | null = null;
   #connection: SourceConnection | null = null;
   #cursor: TransferCursor | null = null;
+  readonly #clock = new LaneClock();
+  #told: StageTimes = this.#clock.times;
 
   constructor(
     spec: TransferSpec,
-    buffers: SegmentBuffers,
+    tools: LaneTools,
     open: () => Promise<DiskReader>,
     report: (p: LaneProgress) => void,
   ) {
     this.#spec = spec;
-    this.#buffers = buffers;
+    this.#tools = tools;
     this.#open = open;
     this.#report = report;
   }
@@ -86,14 +106,33 @@ class LaneTransfer {
   async run(item: LaneItem): Promise<ItemDone> {
     const fresh = await this.#connect();
     const cursor = fresh ? this.#cursor : null;
-    if (item.kind === 'open') return { cursor: this.#cursor, sent: false, touched: await this.#touched() };
+    const done = await this.#do(item);
+    return { cursor: item.kind === 'open' ? this.#cursor : cursor, ...done, stages: this.#stages() };
+  }
+
+  async #do(item: LaneItem): Promise<{ sent: boolean; touched: Uint8Array | null }> {
+    if (item.kind === 'open') return { sent: false, touched: await this.#touched() };
     if (item.kind === 'untouched') {
-      await this.#connection!.sendUntouched(item.firstWindow, item.count);
-      return { cursor, sent: true, touched: null };
+      const { firstWindow, count } = item;
+      const sent = (): Promise<number> => this.#connection!.sendUntouched(firstWindow, count);
+      this.#clock.acknowledged(await this.#clock.spend('away', sent));
+      return { sent: true, touched: null };
     }
-    if (this.#isDurable(item.window)) return { cursor, sent: false, touched: null };
+    if (this.#isDurable(item.window)) return { sent: false, touched: null };
     await this.#send(item.window);
-    return { cursor, sent: true, touched: null };
+    return { sent: true, touched: null };
+  }
+
+  /** Since the last call; whole milliseconds, what is left of them counts the next time. */
+  #stages(): StageTimes {
+    const now = this.#clock.times;
+    const since = { ...now };
+    for (const stage of stages) {
+      now[stage] = Math.round(now[stage]);
+      since[stage] = now[stage] - this.#told[stage];
+    }
+    this.#told = now;
+    return since;
   }
 
   async #send(window: number): Promise<void> {
@@ -101,9 +140,10 @@ class LaneTransfer {
     const { signal } = this.#abort;
     const connection = this.#connection!;
     try {
-      const reader = await this.#openReader();
-      const onProgress = (p: Omit<LaneProgress, 'transferId'>): void => this.#report({ transferId, ...p });
-      await sendWindow({ reader, connection, assignment, window, buffers: this.#buffers, signal, onProgress });
+      const reader = await this.#clock.spend('source', () => this.#openReader());
+      const onProgress: WindowWork['onProgress'] = (p) => this.#report({ transferId, ...p, stages: this.#stages() });
+      const own = { ...this.#tools, clock: this.#clock };
+      await sendWindow({ reader, connection, assignment, window, signal, onProgress, ...own });
     } catch (error) {
       // The window is open at the target: only a new connection makes it forgotten.
       connection.destroy(error as Error);
@@ -138,7 +178,8 @@ class LaneTransfer {
 
   async #touched(): Promise<Uint8Array | null> {
     const { assignment } = this.#spec;
-    return assignment.mode === 'cbt' ? touchedWindows(await this.#openReader(), assignment) : null;
+    if (assignment.mode !== 'cbt') return null;
+    return await this.#clock.spend('source', async () => touchedWindows(await this.#openReader(), assignment));
   }
 
   async end(aborted: boolean): Promise<void> {

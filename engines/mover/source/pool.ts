@@ -48,7 +48,7 @@ class Pool implements SourcePool {
     order.signal.throwIfAborted();
     if (this.#closed) throw new TidemarkError('HOST_DRAINING', 'the lanes of this proxy are closed');
     const id = (this.#nextId += 1);
-    const transfer = new RunningTransfer(id, order, this.#options.seams.clock);
+    const transfer = new RunningTransfer(id, order, this.#options.seams);
     const stop = (): void => transfer.fail(order.signal.reason);
     order.signal.addEventListener('abort', stop, { once: true });
     this.#transfers.set(id, transfer);

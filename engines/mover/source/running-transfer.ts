@@ -1,7 +1,8 @@
 /** One disk on its way, as the pool's main thread sees it: its queue, its figures, its patience. */
 import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferSummary } from '../../../schema/domain/restore-point.ts';
-import type { Clock } from '../../../schema/domain/seams.ts';
+import type { Seams } from '../../../schema/domain/seams.ts';
+import { addStageTimes, noStageTimes, stages, type StageTimes } from '../../../schema/domain/stages.ts';
 import { windowCountOf } from '../../../schema/domain/extents.ts';
 import { deferred } from '../waiting.ts';
 import { describeEndpoint } from '../wire-session/open-wire.ts';
@@ -18,7 +19,7 @@ const SILENCE_SHARE = 1 / 2;
 export class RunningTransfer {
   readonly id: number;
   readonly #order: TransferOrder;
-  readonly #clock: Clock;
+  readonly #seams: Pick<Seams, 'clock' | 'meter'>;
   readonly #startedMs: number;
   readonly #result = deferred<TransferSummary>();
   #queue: WindowQueue | null = null;
@@ -31,15 +32,16 @@ export class RunningTransfer {
   #sentBytes = 0;
   #windowsSent = 0;
   #reconnects = 0;
+  #stages: Readonly<StageTimes> = noStageTimes;
   #waitsFor: string | null = null;
   /** Since when nothing got through, and when it is worth trying again; null while all is well. */
   #trouble: { sinceMs: number; backOffMs: number; retryAtMs: number } | null = null;
 
-  constructor(id: number, order: TransferOrder, clock: Clock) {
+  constructor(id: number, order: TransferOrder, seams: Pick<Seams, 'clock' | 'meter'>) {
     this.id = id;
     this.#order = order;
-    this.#clock = clock;
-    this.#startedMs = clock.monotonic();
+    this.#seams = seams;
+    this.#startedMs = seams.clock.monotonic();
   }
 
   get finished(): Promise<TransferSummary> {
@@ -68,7 +70,9 @@ export class RunningTransfer {
   /** 0: now, as far as back-off goes. While in trouble one lane at a time tries. */
   readyInMs(): number {
     if (!this.#trouble) return 0;
-    return this.#inWork > 0 ? Infinity : Math.max(0, Math.ceil(this.#trouble.retryAtMs - this.#clock.monotonic()));
+    return this.#inWork > 0
+      ? Infinity
+      : Math.max(0, Math.ceil(this.#trouble.retryAtMs - this.#seams.clock.monotonic()));
   }
 
   take(): LaneItem | null {
@@ -85,11 +89,13 @@ export class RunningTransfer {
     this.#sentBytes += p.sentBytes;
     this.#partBytes.set(lane, (this.#partBytes.get(lane) ?? 0) + p.doneBytes);
     this.#waitsFor = p.waitsFor;
+    this.#addStages(p.stages);
     this.#report();
   }
 
   done(item: LaneItem, result: ItemDone, lane: number): void {
     this.#leaveWork(lane);
+    this.#addStages(result.stages);
     this.#trouble = null;
     const { assignment } = this.#order;
     if (item.kind === 'open')
@@ -111,7 +117,7 @@ export class RunningTransfer {
     const again = error instanceof TidemarkError && error.details['lost'] === true;
     if (!again) return this.fail(error);
     this.#reconnects += 1;
-    const now = this.#clock.monotonic();
+    const now = this.#seams.clock.monotonic();
     const sinceMs = this.#trouble?.sinceMs ?? now;
     if (now - sinceMs > this.#patienceMs) return this.fail(this.#givenUp(now - sinceMs, error));
     const backOffMs = this.#trouble ? Math.min(this.#trouble.backOffMs * 2, LONGEST_BACK_OFF_MS) : FIRST_BACK_OFF_MS;
@@ -132,6 +138,12 @@ export class RunningTransfer {
     return new TidemarkError('TRANSFER_FAILED', message, { diskKey }, cause);
   }
 
+  #addStages(since: StageTimes): void {
+    this.#stages = addStageTimes(this.#stages, since);
+    for (const stage of stages)
+      if (since[stage] !== 0) this.#seams.meter.add('transfer_stage_ms', since[stage], { stage });
+  }
+
   #leaveWork(lane: number): void {
     this.#inWork -= 1;
     this.#partBytes.delete(lane);
@@ -149,6 +161,7 @@ export class RunningTransfer {
       windowCount: windowCountOf(sizeBytes),
       windowOpen: this.#queue !== null && this.#inWork > 0,
       waitsFor: this.#waitsFor,
+      stages: { ...this.#stages },
     });
   }
 
@@ -161,7 +174,8 @@ export class RunningTransfer {
       readBytes: this.#readBytes,
       sentBytes: this.#sentBytes,
       reconnects: this.#reconnects,
-      durationMs: Math.round(this.#clock.monotonic() - this.#startedMs),
+      stages: { ...this.#stages },
+      durationMs: Math.round(this.#seams.clock.monotonic() - this.#startedMs),
     };
   }
 }

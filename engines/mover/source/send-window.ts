@@ -7,7 +7,8 @@ import { type Extent, windowExtent } from '../../../schema/domain/extents.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { DiskReader, SourceClass } from '../../../schema/domain/seams.ts';
 import type { WindowEnd } from '../../../schema/wire/messages.ts';
-import { digestOf, encodeBlock, isZeroBlock } from '../block-codec.ts';
+import { digestOf, type encodeBlock, isZeroBlock } from '../block-codec.ts';
+import type { LaneClock } from '../stage-clock.ts';
 import { runSideBySide } from '../waiting.ts';
 import type { SourceConnection, WantedBlock } from './source-connection.ts';
 import { blockExtent, planWindow, type Segment, SEGMENT_BYTES, segmentsOf } from './window-plan.ts';
@@ -29,6 +30,8 @@ export type WindowWork = {
   window: number;
   buffers: SegmentBuffers;
   signal: AbortSignal;
+  clock: LaneClock;
+  encode: typeof encodeBlock;
   /** Bytes since the last call. */
   onProgress(p: { readBytes: number; sentBytes: number; doneBytes: number; waitsFor: WaitsFor }): void;
 };
@@ -46,7 +49,7 @@ export async function sendWindow(work: WindowWork): Promise<void> {
   const sums = { notReadBytes: 0, unallocatedBytes: 0, zeroBytes: 0, dataBytes: 0 };
   const digests = new Map<number, Buffer>();
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'source' });
-  const plans = await planWindow(work.reader, work.assignment, extent);
+  const plans = await work.clock.spend('source', () => planWindow(work.reader, work.assignment, extent));
   const resending = resender(work, extent, digests);
   work.connection.onWant = resending.want;
   await runSideBySide(segmentsOf(plans, work.assignment.blockSize), SEGMENTS_IN_WORK, async (segment) => {
@@ -58,7 +61,8 @@ export async function sendWindow(work: WindowWork): Promise<void> {
     }
   });
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
-  await Promise.race([work.connection.endWindow(work.window, sums), resending.failed]);
+  const ended = (): Promise<number> => Promise.race([work.connection.endWindow(work.window, sums), resending.failed]);
+  work.clock.acknowledged(await work.clock.spend('away', ended));
   work.connection.onWant = null;
 }
 
@@ -71,8 +75,25 @@ async function sendSegment(
   buffer: Buffer,
   account: Account,
 ): Promise<void> {
-  const { assignment, connection } = work;
-  const blocks = await readSegment(work, window, segment, buffer);
+  const { clock } = work;
+  const blocks = await clock.spend('source', () => readSegment(work, window, segment, buffer));
+  const { classes, digests, doneBytes } = clock.compute(() => classify(work, window, segment, blocks, account));
+  const { firstBlock } = segment;
+  const offer = { window: work.window, firstBlock, classes, digests: Buffer.concat(digests) };
+  const answers = await clock.spend('away', () => work.connection.offer(offer));
+  for (const [index, answer] of answers.entries())
+    if (answer === 'want') await sendBlock(work, firstBlock + index, blocks.get(index));
+  work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes, waitsFor: 'source' });
+}
+
+/** Zero or data, and the digests of what is data. */
+function classify(
+  { assignment }: WindowWork,
+  window: Extent,
+  segment: Segment,
+  blocks: ReadonlyMap<number, Buffer>,
+  account: Account,
+): { classes: SourceClass[]; digests: Buffer[]; doneBytes: number } {
   const classes: SourceClass[] = [];
   const digests: Buffer[] = [];
   let doneBytes = 0;
@@ -88,11 +109,7 @@ async function sendSegment(
     digests.push(digest);
     account.digests.set(segment.firstBlock + index, digest);
   }
-  const { firstBlock } = segment;
-  const answers = await connection.offer({ window: work.window, firstBlock, classes, digests: Buffer.concat(digests) });
-  for (const [index, answer] of answers.entries())
-    if (answer === 'want') await sendBlock(work, firstBlock + index, blocks.get(index));
-  work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes, waitsFor: 'source' });
+  return { classes, digests, doneBytes };
 }
 
 /** Reads runs of neighbouring blocks at once. Block index within the segment to its bytes in `buffer`. */
@@ -128,8 +145,9 @@ async function sendBlock(work: WindowWork, block: number, bytes: Buffer | undefi
       `target wants block ${block} of window ${work.window}, which has no data`,
       { field: 'ANSWER answer' },
     );
-  const { codec, payload } = encodeBlock(work.assignment.codec, bytes);
-  await work.connection.sendData({ window: work.window, block, codec, rawLength: bytes.length }, payload);
+  const { clock, connection, window, encode } = work;
+  const { codec, payload } = clock.compute(() => encode(work.assignment.codec, bytes));
+  await clock.spend('away', () => connection.sendData({ window, block, codec, rawLength: bytes.length }, payload));
   work.onProgress({ readBytes: 0, sentBytes: payload.length, doneBytes: 0, waitsFor: 'target' });
 }
 
@@ -147,7 +165,7 @@ function resender(work: WindowWork, window: Extent, digests: Map<number, Buffer>
   const again = async (block: number): Promise<void> => {
     const of = blockExtent(window, block, work.assignment);
     const bytes = Buffer.allocUnsafeSlow(of.length);
-    await work.reader.read(of, bytes, work.signal);
+    await work.clock.spend('source', () => work.reader.read(of, bytes, work.signal));
     work.onProgress({ readBytes: of.length, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
     if (digestOf(bytes).equals(digests.get(block) ?? Buffer.alloc(0))) return sendBlock(work, block, bytes);
     throw new TidemarkError(

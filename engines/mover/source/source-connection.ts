@@ -26,7 +26,7 @@ export class SourceConnection {
   #failure: Error | null = null;
   #credit = new ByteBudget(0);
   readonly #answers = new Map<number, Offered>();
-  #acknowledged: (Deferred<void> & { firstWindow: number; count: number }) | null = null;
+  #acknowledged: (Deferred<number> & { firstWindow: number; count: number }) | null = null;
   #onWant: ((wanted: WantedBlock) => void) | null = null;
 
   /**
@@ -91,13 +91,14 @@ export class SourceConnection {
     }
   }
 
-  /** Resolves when the window is durable. `onWant`: blocks to send again, or after all, until then. */
-  async endWindow(window: number, sums: WindowEnd['sums']): Promise<void> {
-    await this.#expectAck(window, 1, () => this.#wire!.send({ type: 'windowEnd', window, sums }));
+  /** Resolves when the window is durable, with the ms the target was at work on it. */
+  async endWindow(window: number, sums: WindowEnd['sums']): Promise<number> {
+    return await this.#expectAck(window, 1, () => this.#wire!.send({ type: 'windowEnd', window, sums }));
   }
 
-  async sendUntouched(firstWindow: number, count: number): Promise<void> {
-    await this.#expectAck(firstWindow, count, () => this.#wire!.send({ type: 'untouched', firstWindow, count }));
+  /** As `endWindow`. */
+  async sendUntouched(firstWindow: number, count: number): Promise<number> {
+    return await this.#expectAck(firstWindow, count, () => this.#wire!.send({ type: 'untouched', firstWindow, count }));
   }
 
   /** Who sends blocks the target wants once more. */
@@ -114,12 +115,12 @@ export class SourceConnection {
     this.#wire?.destroy(reason);
   }
 
-  async #expectAck(firstWindow: number, count: number, send: () => void): Promise<void> {
+  async #expectAck(firstWindow: number, count: number, send: () => void): Promise<number> {
     if (this.#failure) throw this.#failure;
-    const acknowledged = { ...deferred<void>(), firstWindow, count };
+    const acknowledged = { ...deferred<number>(), firstWindow, count };
     this.#acknowledged = acknowledged;
     send();
-    await this.#wire!.owed(acknowledged.promise);
+    return await this.#wire!.owed(acknowledged.promise);
   }
 
   #receive(message: Message): void {
@@ -142,7 +143,7 @@ export class SourceConnection {
         if (waiter?.firstWindow !== message.firstWindow || waiter.count !== message.count)
           throw unexpected('ACK', message.firstWindow);
         this.#acknowledged = null;
-        return waiter.resolve();
+        return waiter.resolve(message.busyMs);
       }
       default:
         throw unexpected('frame', message.type);

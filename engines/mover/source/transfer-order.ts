@@ -1,6 +1,7 @@
 /** What the pool is asked to send, and what it tells on the way. */
 import type { DiskAccess } from '../../../schema/domain/hypervisor.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
+import type { StageTimes } from '../../../schema/domain/stages.ts';
 
 /** `waitsFor`: 'source', 'target', or a sentence while the target cannot be reached; null before the first block. */
 export type TransferProgress = {
@@ -12,6 +13,7 @@ export type TransferProgress = {
   windowCount: number;
   windowOpen: boolean;
   waitsFor: string | null;
+  stages: StageTimes;
 };
 
 export type TransferOrder = {

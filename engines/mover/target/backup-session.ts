@@ -8,6 +8,7 @@ import { decodeBlock, digestOf } from '../block-codec.ts';
 import { deferred, type Deferred } from '../waiting.ts';
 import type { Wire } from '../wire-session/wire.ts';
 import { BackupWindow } from './backup-window.ts';
+import { type LaneWork, WorkClock } from './work-clock.ts';
 
 const MAX_DAMAGED = 3;
 /** How long a block that another transfer is sending is waited for before it is wanted after all. */
@@ -20,12 +21,15 @@ export type BackupSessionOptions = {
   wire: Wire;
   registrar: TransferRegistrar;
   sink: RecordSink;
+  work: LaneWork;
   seams: Seams;
 };
 
 export class BackupSession {
   readonly #options: BackupSessionOptions;
   readonly #windowCount: number;
+  /** Since the first offer of the window. */
+  readonly #clock: WorkClock;
   #window: BackupWindow | null = null;
   #ending = false;
   #untouched = false;
@@ -36,6 +40,7 @@ export class BackupSession {
 
   constructor(options: BackupSessionOptions) {
     this.#options = options;
+    this.#clock = new WorkClock(options.work);
     this.#windowCount = windowCountOf(options.hello.sizeBytes);
   }
 
@@ -65,7 +70,10 @@ export class BackupSession {
     if (this.#ending || this.#untouched) throw refuse('type', 'OFFER', 'DATA until the window is acknowledged');
     this.#checkWindow('OFFER window', offer.window, 1);
     const { sizeBytes, blockSize } = this.#options.hello;
-    this.#window ??= new BackupWindow(offer.window, sizeBytes, blockSize);
+    if (!this.#window) {
+      this.#clock.begin();
+      this.#window = new BackupWindow(offer.window, sizeBytes, blockSize);
+    }
     const window = this.#window;
     if (window.index !== offer.window) throw refuse('OFFER window', offer.window, `${window.index}, which is open`);
     const runs = window.take(offer);
@@ -80,11 +88,8 @@ export class BackupSession {
     const { registrar, connection, wire } = this.#options;
     const answers = new Map<number, OfferAnswer>();
     for (const run of runs) {
-      const given = await registrar.offer(
-        connection,
-        window.firstDiskBlock + run.firstBlock,
-        Uint8Array.from(run.digests),
-      );
+      const at = window.firstDiskBlock + run.firstBlock;
+      const given = await this.#clock.wait(() => registrar.offer(connection, at, Uint8Array.from(run.digests)));
       given.forEach((answer, i) => answers.set(run.firstBlock + i, answer));
     }
     const { firstBlock } = offer;
@@ -134,17 +139,17 @@ export class BackupSession {
       throw refuse('WINDOW_END window', message.window, 'the open window');
     this.#ending = true;
     this.#then(async () => {
-      await this.#resolvePending(window);
+      await this.#clock.wait(() => this.#resolvePending(window));
       await this.#everythingArrived(window);
       const finished = window.finished(message.sums);
       const { sink, registrar, connection, wire } = this.#options;
       // Blocks first, then the ledger, then the acknowledgement: an acknowledged window survives a power loss.
-      await sink.sync();
+      await this.#clock.wait(() => sink.sync());
       this.#throwIfStopped();
-      await registrar.commit(connection, finished);
+      await this.#clock.wait(() => registrar.commit(connection, finished));
       this.#window = null;
       this.#ending = false;
-      wire.send({ type: 'ack', firstWindow: window.index, count: 1 });
+      wire.send({ type: 'ack', firstWindow: window.index, count: 1, busyMs: this.#clock.busyMs });
     });
   }
 
@@ -180,11 +185,12 @@ export class BackupSession {
     if (this.#window || this.#untouched) throw refuse('type', 'UNTOUCHED', 'the end of the open window');
     this.#checkWindow('UNTOUCHED windows', firstWindow, count);
     this.#untouched = true;
+    this.#clock.begin();
     this.#then(async () => {
       const { registrar, connection, wire } = this.#options;
-      await registrar.commitUntouched(connection, firstWindow, count);
+      await this.#clock.wait(() => registrar.commitUntouched(connection, firstWindow, count));
       this.#untouched = false;
-      wire.send({ type: 'ack', firstWindow, count });
+      wire.send({ type: 'ack', firstWindow, count, busyMs: this.#clock.busyMs });
     });
   }
 

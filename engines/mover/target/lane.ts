@@ -18,6 +18,7 @@ import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
 import { Wire } from '../wire-session/wire.ts';
 import { BackupSession } from './backup-session.ts';
 import { RestoreSession } from './restore-session.ts';
+import { LaneWork } from './work-clock.ts';
 
 const HELLO_TIMEOUT_MS = 10_000;
 /** Payload bytes a connection may have on their way. */
@@ -51,6 +52,7 @@ export function runTargetLane(options: TargetLaneOptions): void {
 class TargetLane {
   readonly #options: TargetLaneOptions;
   readonly #wires = new Set<Wire>();
+  readonly #work = new LaneWork();
   #calls!: PortCalls;
   #server: Server | null = null;
   #count = 0;
@@ -113,7 +115,8 @@ class TargetLane {
       onMessage: (message, payload) => {
         if (message.type === 'bye') return wire.close();
         if (message.type === 'error') return wire.destroy(new TidemarkError(message.code, message.message));
-        if (session) return session.receive(message, payload);
+        const own = session;
+        if (own) return this.#work.compute(() => own.receive(message, payload));
         if (greeted) throw refuse('type', message.type, 'nothing before WELCOME');
         greeted = true;
         clearTimeout(timer);
@@ -160,8 +163,8 @@ class TargetLane {
     const transfer = { purpose: 'backup' as const, restorePointId, run, diskKey, fence, sizeBytes, blockSize };
     const { lowWater, above, windowCount } = await this.#calls.call<TransferCursor>('begin', connection, transfer);
     const { seams } = this.#options;
-    const registrar = this.#registrar();
-    const session = new BackupSession({ connection, hello: transfer, wire, registrar, sink: this.#sink(wire), seams });
+    const own = { registrar: this.#registrar(), sink: this.#sink(wire), work: this.#work };
+    const session = new BackupSession({ connection, hello: transfer, wire, seams, ...own });
     const welcome = this.#welcome({ creditBytes: CREDIT_BYTES, sizeBytes, blockSize, windowCount, lowWater, above });
     return { session, welcome };
   }
