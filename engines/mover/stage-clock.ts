@@ -7,6 +7,7 @@ import { type StageTimes, noStageTimes } from '../../schema/domain/stages.ts';
 
 /** `away`: with network or target, which only the target can tell apart. */
 export type Place = 'source' | 'throttling' | 'away';
+export type HoldBack = LaneClock['holdBack'];
 
 export class LaneClock {
   readonly #now: () => number;
@@ -43,6 +44,21 @@ export class LaneClock {
       const heardLate = this.#shareMs - Math.max(ended, from);
       this.#times.proxy += heardLate;
       this.#times[place] += this.#shareMs - from - heardLate;
+    }
+  }
+
+  /** Of a piece that is away already: held back meanwhile, so neither network nor target has it. */
+  async holdBack<T>(work: () => Promise<T>): Promise<T> {
+    this.#settle();
+    this.#awayCount -= 1;
+    const from = this.#shareMs;
+    try {
+      return await work();
+    } finally {
+      this.#settle();
+      this.#awayCount += 1;
+      this.#times.throttling += this.#shareMs - from;
+      this.#times.away -= this.#shareMs - from;
     }
   }
 

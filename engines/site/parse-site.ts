@@ -6,9 +6,11 @@ import type {
   HostConfig,
   JobConfig,
   MaintenanceConfig,
+  RateLimits,
   RepositoryConfig,
   SiteConfig,
 } from '../../schema/domain/configuration.ts';
+import type { NetworksConfig, ThrottleRule } from '../../schema/domain/networks.ts';
 import { messageOf } from '../../schema/domain/errors.ts';
 import {
   diskKey,
@@ -129,6 +131,7 @@ function siteOf(site: SiteText, machineName: string): SiteConfig {
         hosts,
         proxies: site.proxies.map(({ name, ...rest }) => ({ proxyId: proxyId(name), ...rest })),
         repositories: site.repositories.map((each) => repositoryOf(each, site.timeZone)),
+        ...(site.networks === undefined ? {} : { networks: networksOf(site.networks, site.timeZone) }),
       },
     ],
     jobs: site.jobs.map((job) => jobOf(job, hosts, site.timeZone)),
@@ -136,14 +139,29 @@ function siteOf(site: SiteText, machineName: string): SiteConfig {
 }
 
 function repositoryOf(repository: RepositoryText, timeZone: string): RepositoryConfig {
-  const { name, maintenance, encryption, lockDays, ...rest } = repository;
+  const { name, maintenance, encryption, lockDays, limits, ...rest } = repository;
   return {
     repositoryId: repositoryId(name),
     ...rest,
     ...(lockDays === undefined ? {} : { lockDays }),
+    ...(limits === undefined ? {} : { limits: limitsOf(limits) }),
     ...(maintenance === null ? {} : { maintenance: maintenanceOf(maintenance, timeZone) }),
     ...(encryption === undefined ? {} : { encryption: encryptionOf(encryption) }),
   };
+}
+
+const limitsOf = ({ read, write }: NonNullable<RepositoryText['limits']>): RateLimits => ({
+  readBytesPerSecond: read ?? null,
+  writeBytesPerSecond: write ?? null,
+});
+
+function networksOf({ preferred, throttle }: NonNullable<SiteText['networks']>, timeZone: string): NetworksConfig {
+  const rules = throttle.map(({ rate, hours, ...rule }): ThrottleRule => ({
+    ...rule,
+    rateBytesPerSecond: rate,
+    hours: hours.map(({ days, from, to }) => ({ days, fromMinute: from, toMinute: to % (24 * 60) })),
+  }));
+  return { timeZone, preferred, throttle: rules };
 }
 
 const maintenanceOf = ({ at, every, verify }: MaintenanceText, timeZone: string): MaintenanceConfig => ({

@@ -36,6 +36,7 @@ export function checkReferences(site: unknown): Finding[] {
   const vms = hosts.flatMap((host) => itemsOf(host, 'vms').map((vm) => ({ ...vm, host })));
   return [
     ...[hosts, proxies, repositories, jobs].flatMap(repeatedNames),
+    ...repeatedNames(itemsOf({ value: fieldOf(site, 'networks'), path: ['networks'] }, 'throttle')),
     ...hosts.flatMap((host) => repeatedNames(itemsOf(host, 'vms'))),
     ...vms.flatMap((vm) => repeatedNames(itemsOf(vm, 'disks'))),
     ...repeatedValues(vms, ['uuid'], (value) => textOf(value)?.toLowerCase() ?? null),

@@ -1,11 +1,12 @@
 /** The shape of site.yaml, before names are resolved. */
 import { z } from 'zod';
-import { isShortName, isSiteId } from '../../schema/domain/ids.ts';
+import { isSiteId } from '../../schema/domain/ids.ts';
 import { blockSizes, codecs, DEFAULT_BLOCK_SIZE } from '../../schema/domain/states.ts';
 import { parseSize } from './measures.ts';
 import { alarms, maintenance } from './maintenance-shape.ts';
+import { limits, networks } from './networks-shape.ts';
 import { retention } from './retention-shape.ts';
-import { duration, leaf, listOf, oneOf, size, strict, textWhere, whole } from './shape-leaves.ts';
+import { duration, flag, leaf, listOf, oneOf, shortName, size, strict, textWhere, whole } from './shape-leaves.ts';
 
 /** `sun_path` of Linux holds 108 bytes, the closing zero among them. */
 const MAX_SOCKET_PATH_BYTES = 107;
@@ -42,7 +43,6 @@ function isTimeZone(text: string): boolean {
   }
 }
 
-const shortName = textWhere('a name: 1 to 32 of a-z, 0-9 and "-", no "-" at its ends', isShortName);
 /** Part of the names of restored files. */
 // oxlint-disable-next-line no-control-regex
 const vmNamePattern = /^[^\s./@\u0000-\u001f\u007f](?:[^/\u0000-\u001f\u007f]{0,126}[^\s/\u0000-\u001f\u007f])?$/;
@@ -59,7 +59,6 @@ const uuid = leaf('a UUID, like 3f0c1e8a-5d1b-4c7e-9a54-0b8f6d1c2e77', (value) =
     : null,
 );
 const text = textWhere('a text', (value) => value.length <= 4096);
-const flag = leaf('true or false', (value) => (typeof value === 'boolean' ? value : null));
 
 const imageFile = { name: diskName, file: absolutePath, format: oneOf(['qcow2', 'raw']) };
 const vmHead = { name: vmName, uuid: uuid.optional() };
@@ -125,6 +124,7 @@ const repository = strict('a repository: name, folder and more', {
   alarms,
   encryption: encryption.optional(),
   lockDays: whole(1, 36_500).optional(),
+  limits: limits.optional(),
 });
 
 const script = strict('a script: path and more', {
@@ -171,6 +171,7 @@ export const siteShape = strict('a mapping: site, hosts, proxies, repositories, 
   site: textWhere('1 to 6 of a-z and 0-9, the name of this installation', isSiteId),
   machine: shortName.optional(),
   timeZone: textWhere('the name of a time zone, like UTC or Europe/Berlin', isTimeZone).prefault('UTC'),
+  networks: networks.optional(),
   hosts: listOf('hosts', host, MAX_THINGS).prefault([]),
   proxies: listOf('proxies', proxy, MAX_THINGS).prefault([]),
   repositories: listOf('repositories', repository, MAX_THINGS).prefault([]),

@@ -51,6 +51,7 @@ export async function loadSite(db: Kysely<CatalogTables>): Promise<SiteConfig | 
       hosts: of(hosts, machine.machine_id),
       proxies: of(proxies, machine.machine_id),
       repositories: of(repositories, machine.machine_id),
+      ...(machine.networks === null ? {} : { networks: fromJson(machine.networks) }),
     })),
     jobs: jobs.map((job) => fromJson<JobConfig>(job.config)),
   };
@@ -79,7 +80,8 @@ async function markRemoved(db: Write, site: SiteConfig, at: Date): Promise<void>
 const upsertState = sql<ResourceRowState>`if(state = 'drained', 'drained', 'active')`;
 
 async function storeMachine(db: Write, machine: MachineConfig, at: Date): Promise<void> {
-  const row = { site_id: machine.site, state: 'active' as const, updated_at: at };
+  const networks = machine.networks ? toJson(machine.networks) : null;
+  const row = { site_id: machine.site, state: 'active' as const, networks, updated_at: at };
   await db
     .insertInto('machines')
     .values({ machine_id: machine.machineId, ...row })

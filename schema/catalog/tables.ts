@@ -13,7 +13,13 @@ type Nullable<T> = ColumnType<T | null, T | null | undefined, T | null>;
 type Bytes = ColumnType<number, number | undefined, number>;
 export type ResourceRowState = 'active' | 'drained' | 'removed';
 
-export type MachinesTable = { machine_id: string; site_id: string; state: ResourceRowState; updated_at: Date };
+export type MachinesTable = {
+  machine_id: string;
+  site_id: string;
+  state: ResourceRowState;
+  networks: Nullable<Json>;
+  updated_at: Date;
+};
 type ResourceColumns = {
   machine_id: string;
   slots: number;

@@ -3,6 +3,7 @@
  * One machine in the embedded stack; several later. Folders and sockets are absolute.
  */
 import type { DiskKey, HostId, JobId, MachineId, ProxyId, RepositoryId, SiteId, VmId } from './ids.ts';
+import type { NetworksConfig } from './networks.ts';
 import type { RetentionPolicy } from './retention.ts';
 import type { Codec, ConsistencyPolicy } from './states.ts';
 
@@ -48,6 +49,8 @@ export type MaintenanceConfig = {
 export type AlarmConfig = { freePercent: number; daysUntilFull: number };
 /** Where the secret of an encrypted repository lies, never the secret. Files are absolute. */
 export type EncryptionConfig = { passphraseFile: string } | { keyFile: string } | { passphraseEnvironment: string };
+/** What a repository sends and takes at most, all transfers together; null: no limit. */
+export type RateLimits = { readBytesPerSecond: number | null; writeBytesPerSecond: number | null };
 export type RepositoryConfig = {
   repositoryId: RepositoryId;
   folder: string;
@@ -61,6 +64,8 @@ export type RepositoryConfig = {
   encryption?: EncryptionConfig;
   /** From its seal a restore point cannot be removed for so many days; absent: it can. */
   lockDays?: number;
+  /** Absent: none. A change of it restarts nothing. */
+  limits?: RateLimits;
 };
 
 /** What one machine runs; the worker processes read it from their machine's file, never from the catalog. */
@@ -70,6 +75,8 @@ export type MachineConfig = {
   hosts: HostConfig[];
   proxies: ProxyConfig[];
   repositories: RepositoryConfig[];
+  /** The site's, on each machine; absent: no rules. A change of it restarts nothing. */
+  networks?: NetworksConfig;
 };
 
 /** A program in the guest, run through its agent. `timeoutMs` at most 10 min. */

@@ -30,6 +30,7 @@ export const frameTypes = {
   windowEnd: limits(15, 'WINDOW_END', 40, 40),
   ack: limits(16, 'ACK', 16, 16),
   untouched: limits(17, 'UNTOUCHED', 8, 8),
+  rate: limits(18, 'RATE', 10, 138),
   get: limits(20, 'GET', 4, 4),
   entries: limits(21, 'ENTRIES', 40, 8200),
   block: limits(22, 'BLOCK', 16, 16, true),

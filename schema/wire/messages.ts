@@ -76,6 +76,7 @@ export type Message =
   | { type: 'credit'; bytes: number }
   | WindowEnd
   | { type: 'ack'; firstWindow: number; count: number; busyMs: number }
+  | { type: 'rate'; bytesPerSecond: number; limit: string }
   | { type: 'untouched'; firstWindow: number; count: number }
   | { type: 'get'; window: number }
   | { type: 'entries'; window: number; digests: Uint8Array }
@@ -150,6 +151,7 @@ function headOf(m: Message): FieldWriter {
   if (m.type === 'want') return writer().u32(m.window).u16(m.block).u8(code(wantReasons, m.reason)).u8(m.attempt);
   if (m.type === 'credit') return writer().u32(m.bytes);
   if (m.type === 'ack') return writer().u32(m.firstWindow).u32(m.count).u32(m.busyMs).zeros(4);
+  if (m.type === 'rate') return writer().u64(m.bytesPerSecond).text(m.limit);
   if (m.type === 'untouched') return writer().u32(m.firstWindow).u32(m.count);
   if (m.type === 'get' || m.type === 'windowDone') return writer().u32(m.window);
   return writer()
@@ -311,6 +313,12 @@ function readAck(r: FieldReader): Message {
   return ack;
 }
 
+function readRate(r: FieldReader): Message {
+  const rate = { type: 'rate' as const, bytesPerSecond: r.u64('bytes per second'), limit: r.text('limit', 0, 128) };
+  r.end();
+  return rate;
+}
+
 const readers: Record<FrameType, (r: FieldReader, payloadLength: number) => Message> = {
   hello: readHello,
   welcome: readWelcome,
@@ -329,6 +337,7 @@ const readers: Record<FrameType, (r: FieldReader, payloadLength: number) => Mess
   credit: (r) => ({ type: 'credit', bytes: r.u32('bytes', 1, MAX_CREDIT_BYTES) }),
   windowEnd: readWindowEnd,
   ack: readAck,
+  rate: readRate,
   untouched: (r) => ({ type: 'untouched', ...readRun(r) }),
   get: (r) => ({ type: 'get', window: readWindow(r) }),
   entries: readEntries,

@@ -28,6 +28,7 @@ const transcripts: Record<string, { from: '>' | '<'; message: Message; payload?:
     { from: '<', message: { type: 'goTo', path: '/run/tidemark/mover.1' } },
     { from: '>', message: hello },
     { from: '<', message: { ...welcome, sizeBytes: 2_500_000, windowCount: 1, lowWater: 0, above: [] } },
+    { from: '<', message: { type: 'rate', bytesPerSecond: 13_107_200, limit: 'rule office' } },
     {
       from: '>',
       message: { type: 'offer', window: 0, firstBlock: 0, classes: ['data', 'zero', 'not-read'], digests: digest },

@@ -14,7 +14,7 @@ import type { SourceConnection, WantedBlock } from './source-connection.ts';
 import { blockExtent, planWindow, type Segment, SEGMENT_BYTES, segmentsOf } from './window-plan.ts';
 
 export const SEGMENTS_IN_WORK = 4;
-export type WaitsFor = 'source' | 'target';
+export type WaitsFor = 'source' | 'target' | `throttling (${string})`;
 
 /** Buffers of a lane, shared by all its transfers: a lane works on one window at a time. */
 export class SegmentBuffers {
@@ -147,8 +147,12 @@ async function sendBlock(work: WindowWork, block: number, bytes: Buffer | undefi
     );
   const { clock, connection, window, encode } = work;
   const { codec, payload } = clock.compute(() => encode(work.assignment.codec, bytes));
-  await clock.spend('away', () => connection.sendData({ window, block, codec, rawLength: bytes.length }, payload));
-  work.onProgress({ readBytes: 0, sentBytes: payload.length, doneBytes: 0, waitsFor: 'target' });
+  const head = { window, block, codec, rawLength: bytes.length };
+  const { limit } = connection;
+  if (limit !== null) work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: `throttling (${limit})` });
+  await clock.spend('away', () => connection.sendData(head, payload, (waiting) => clock.holdBack(waiting)));
+  const waitsFor = limit === null ? 'target' : (`throttling (${limit})` as const);
+  work.onProgress({ readBytes: 0, sentBytes: payload.length, doneBytes: 0, waitsFor });
 }
 
 /**

@@ -13,6 +13,8 @@ import {
   type WindowEnd,
   type WireAnswer,
 } from '../../../schema/wire/messages.ts';
+import type { HoldBack } from '../stage-clock.ts';
+import { TokenBucket } from '../throttle/token-bucket.ts';
 import { ByteBudget, deferred, type Deferred } from '../waiting.ts';
 import { openWire, versions } from '../wire-session/open-wire.ts';
 import type { Wire } from '../wire-session/wire.ts';
@@ -25,6 +27,8 @@ export class SourceConnection {
   #welcome: Welcome | null = null;
   #failure: Error | null = null;
   #credit = new ByteBudget(0);
+  readonly #bucket = new TokenBucket();
+  #limit = '';
   readonly #answers = new Map<number, Offered>();
   #acknowledged: (Deferred<number> & { firstWindow: number; count: number }) | null = null;
   #onWant: ((wanted: WantedBlock) => void) | null = null;
@@ -79,12 +83,20 @@ export class SourceConnection {
     return await this.#wire!.owed(answers.promise);
   }
 
-  /** Resolves when the payload has left. */
-  async sendData(head: BlockHead, payload: Buffer): Promise<void> {
+  /** What holds it back, in words; null: nothing. */
+  get limit(): string | null {
+    return this.#bucket.isLimited ? this.#limit : null;
+  }
+
+  /** Resolves when the payload has left. `holdBack` goes around what is waited for because of the rate. */
+  async sendData(head: BlockHead, payload: Buffer, holdBack: HoldBack): Promise<void> {
     const wire = this.#wire!;
+    const message = { type: 'data' as const, ...head };
     await wire.owed(this.#credit.take(payload.length));
     try {
-      await wire.owed(wire.sendBlock({ type: 'data', ...head }, payload));
+      const pace = { take: (bytes: number) => this.#bucket.take(bytes), waiting: holdBack };
+      if (this.#bucket.isLimited) await wire.sendPaced(message, payload, pace);
+      else await wire.owed(wire.sendBlock(message, payload));
     } catch (error) {
       // What the target said when it ended the connection tells more than a write that came too late.
       throw this.#failure ?? error;
@@ -135,6 +147,10 @@ export class SourceConnection {
       }
       case 'credit':
         return this.#credit.give(message.bytes);
+      case 'rate':
+        this.#limit = message.limit;
+        this.#bucket.rate = message.bytesPerSecond;
+        return;
       case 'want':
         if (!this.#onWant) throw unexpected('WANT', message.block);
         return this.#onWant(message);

@@ -5,6 +5,7 @@ import type { OfferAnswer, RecordSink, Seams, TransferHello, TransferRegistrar }
 import { refuse } from '../../../schema/wire/frame.ts';
 import type { BlockHead, Message, Offer, WindowEnd } from '../../../schema/wire/messages.ts';
 import { decodeBlock, digestOf } from '../block-codec.ts';
+import type { Grant } from '../throttle/grants.ts';
 import { deferred, type Deferred } from '../waiting.ts';
 import type { Wire } from '../wire-session/wire.ts';
 import { BackupWindow } from './backup-window.ts';
@@ -59,6 +60,15 @@ export class BackupSession {
       default:
         throw refuse('type', message.type, 'OFFER, DATA, WINDOW_END, UNTOUCHED or BYE');
     }
+  }
+
+  /** Its client is to send so fast from now on. */
+  setGrant({ rateBytesPerSecond, limit }: Grant): void {
+    this.#options.wire.send({ type: 'rate', bytesPerSecond: rateBytesPerSecond, limit });
+  }
+
+  get usedBytes(): number {
+    return this.#options.wire.traffic.readBytes;
   }
 
   stop(error: Error): void {

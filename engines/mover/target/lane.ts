@@ -15,6 +15,7 @@ import type {
 import { refuse } from '../../../schema/wire/frame.ts';
 import { type Hello, type Message, PROTOCOL_VERSION, type Welcome } from '../../../schema/wire/messages.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
+import type { Grant } from '../throttle/grants.ts';
 import { Wire } from '../wire-session/wire.ts';
 import { BackupSession } from './backup-session.ts';
 import { RestoreSession } from './restore-session.ts';
@@ -35,7 +36,15 @@ export type TargetLaneOptions = {
   records: RecordSource;
   seams: Seams;
 };
-type Session = { receive(message: Message, payload: Buffer): void; stop(error: Error): void };
+type Session = {
+  receive(message: Message, payload: Buffer): void;
+  stop(error: Error): void;
+  setGrant(grant: Grant): void;
+  readonly usedBytes: number;
+};
+type Opened = { session: Session | null; welcome: Welcome; grant: Grant };
+type RestoredDisk = Awaited<ReturnType<RestoreSource['begin']>>;
+export type GrantNotice = Grant & { connection: string };
 
 /** A client that says nothing is told to come again: it may have been stopped, or we. */
 export function armHello(wire: Wire, timeouts: WireTimeouts | undefined): NodeJS.Timeout {
@@ -53,6 +62,7 @@ class TargetLane {
   readonly #options: TargetLaneOptions;
   readonly #wires = new Set<Wire>();
   readonly #work = new LaneWork();
+  readonly #sessions = new Map<string, Session>();
   #calls!: PortCalls;
   #server: Server | null = null;
   #count = 0;
@@ -65,10 +75,16 @@ class TargetLane {
   }
 
   serve(): void {
-    this.#calls = openPortCalls(this.#options.port, {
+    const usage = () => Object.fromEntries([...this.#sessions].map(([name, { usedBytes }]) => [name, usedBytes]));
+    const handlers = {
+      usage,
       listen: (at: Endpoint) => this.#listen(at),
       closePack: () => this.#closePack(),
       close: () => this.#close(),
+    };
+    this.#calls = openPortCalls(this.#options.port, handlers, (name, value) => {
+      const { connection, ...grant } = value as GrantNotice;
+      if (name === 'grant') this.#sessions.get(connection)?.setGrant(grant);
     });
   }
 
@@ -127,6 +143,7 @@ class TargetLane {
       onEnd: (error) => {
         clearTimeout(timer);
         this.#wires.delete(wire);
+        this.#sessions.delete(connection);
         session?.stop(error ?? new TidemarkError('UNREACHABLE', 'the client left'));
         if (greeted) void this.#calls.call('end', connection).catch(() => undefined);
         if (error) this.#options.seams.log.info('mover connection ended', { connection, error: error.message });
@@ -141,9 +158,11 @@ class TargetLane {
       if (message.type !== 'hello') throw refuse('type', message.type, 'HELLO');
       if (message.lowestVersion > PROTOCOL_VERSION)
         throw refuse('HELLO lowest version', message.lowestVersion, `${PROTOCOL_VERSION} or lower`);
-      const { session, welcome } = await this.#open(connection, wire, message);
+      const { session, welcome, grant } = await this.#open(connection, wire, message);
       // Nothing the client sends now can arrive before the session is set: both happen in this turn.
       wire.send(welcome);
+      if (session && !wire.ended) this.#sessions.set(connection, session);
+      if (grant.rateBytesPerSecond > 0) session?.setGrant(grant);
       return session;
     } catch (error) {
       wire.fail(error);
@@ -151,31 +170,37 @@ class TargetLane {
     }
   }
 
-  async #open(connection: string, wire: Wire, hello: Hello): Promise<{ session: Session | null; welcome: Welcome }> {
+  async #open(connection: string, wire: Wire, hello: Hello): Promise<Opened> {
     if (hello.purpose === 'backup') return this.#openBackup(connection, wire, hello);
     if (hello.purpose === 'restore') return this.#openRestore(connection, wire, hello);
     await this.#calls.call('rehearse', hello.restorePointId, hello.run);
-    return { session: null, welcome: this.#welcome({}) };
+    return { session: null, welcome: this.#welcome({}), grant: { rateBytesPerSecond: 0, limit: '' } };
   }
 
-  async #openBackup(connection: string, wire: Wire, hello: Hello) {
+  async #openBackup(connection: string, wire: Wire, hello: Hello): Promise<Opened> {
     const { restorePointId, run, diskKey, fence, sizeBytes, blockSize } = hello;
     const transfer = { purpose: 'backup' as const, restorePointId, run, diskKey, fence, sizeBytes, blockSize };
-    const { lowWater, above, windowCount } = await this.#calls.call<TransferCursor>('begin', connection, transfer);
+    const { begun, grant } = await this.#begin<TransferCursor>('begin', connection, wire, transfer);
+    const { lowWater, above, windowCount } = begun;
     const { seams } = this.#options;
     const own = { registrar: this.#registrar(), sink: this.#sink(wire), work: this.#work };
     const session = new BackupSession({ connection, hello: transfer, wire, seams, ...own });
     const welcome = this.#welcome({ creditBytes: CREDIT_BYTES, sizeBytes, blockSize, windowCount, lowWater, above });
-    return { session, welcome };
+    return { session, welcome, grant };
   }
 
-  async #openRestore(connection: string, wire: Wire, hello: Hello) {
+  #begin<T>(method: 'begin' | 'beginRestore', connection: string, wire: Wire, hello: unknown) {
+    return this.#calls.call<{ begun: T; grant: Grant }>(method, connection, hello, wire.ends);
+  }
+
+  async #openRestore(connection: string, wire: Wire, hello: Hello): Promise<Opened> {
     const { restorePointId, diskKey, creditBytes } = hello;
     const source = this.#restoreSource();
-    const disk = await source.begin(connection, { purpose: 'restore', restorePointId, diskKey });
+    const begin = { purpose: 'restore' as const, restorePointId, diskKey };
+    const { begun: disk, grant } = await this.#begin<RestoredDisk>('beginRestore', connection, wire, begin);
     const { records } = this.#options;
     const session = new RestoreSession({ connection, wire, source, records, disk, creditBytes });
-    return { session, welcome: this.#welcome({ ...disk, windowCount: windowCountOf(disk.sizeBytes) }) };
+    return { session, welcome: this.#welcome({ ...disk, windowCount: windowCountOf(disk.sizeBytes) }), grant };
   }
 
   #welcome(of: Partial<Welcome>): Welcome {

@@ -1,11 +1,15 @@
 /** One end of a wire connection: frames in, frames out, one reason why it ended. For source, target and restore alike. */
 import type { Socket } from 'node:net';
 import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import type { ConnectionEnds } from '../../../schema/domain/networks.ts';
 import { FrameDecoder } from '../../../schema/wire/frame.ts';
 import { decodeMessage, encodeMessage, type Message } from '../../../schema/wire/messages.ts';
+import { deferred } from '../waiting.ts';
 
-/** How long the rest of a begun frame may take. */
+/** How long nothing may come of the rest of a begun frame. */
 export const FRAME_TIMEOUT_MS = 60_000;
+/** A paced payload leaves in pieces of so many bytes. */
+const PIECE_BYTES = 64 * 1024;
 
 export type WireOptions = {
   socket: Socket;
@@ -20,12 +24,20 @@ export type WireOptions = {
   silenceMs?: number;
 };
 
+/** When so many bytes of a payload may leave; `waiting` goes around whatever is waited for because of that. */
+export type Pace = { take(bytes: number): Promise<void>; waiting<T>(work: () => Promise<T>): Promise<T> };
+
+type BlockMessage = Extract<Message, { type: 'data' | 'block' }>;
+
 export class Wire {
   readonly #options: WireOptions;
   readonly #decoder: FrameDecoder;
   #timer: NodeJS.Timeout | null = null;
   #silence: NodeJS.Timeout | null = null;
   #owedCount = 0;
+  /** While a paced payload is on its way, what must not come between waits here. */
+  #pacing: Promise<void> | null = null;
+  #held: Buffer[] = [];
   #ended = false;
   #leaving = false;
 
@@ -52,7 +64,21 @@ export class Wire {
 
   send(message: Message): void {
     this.#silence?.refresh();
-    if (!this.#ended) this.#options.socket.write(encodeMessage(message));
+    if (this.#ended) return;
+    if (this.#pacing) this.#held.push(encodeMessage(message));
+    else this.#options.socket.write(encodeMessage(message));
+  }
+
+  /** Null: it stays on this machine. */
+  get ends(): ConnectionEnds {
+    const { localAddress: local, remoteAddress: remote } = this.#options.socket;
+    return local === undefined || remote === undefined ? null : { local, remote };
+  }
+
+  /** In all, of frames and payloads. */
+  get traffic(): { readBytes: number; writtenBytes: number } {
+    const { bytesRead, bytesWritten } = this.#options.socket;
+    return { readBytes: bytesRead, writtenBytes: bytesWritten };
   }
 
   /** What the peer owes: a process that is stopped or a network that swallows everything closes no connection. */
@@ -69,14 +95,40 @@ export class Wire {
   }
 
   /** Resolves when the payload has left: then its memory may be used again. Rejects when the connection is lost first. */
-  sendBlock(message: Extract<Message, { type: 'data' | 'block' }>, payload: Buffer): Promise<void> {
+  async sendBlock(message: BlockMessage, payload: Buffer): Promise<void> {
+    while (this.#pacing) await this.#pacing;
+    await this.#write([encodeMessage(message, payload.length), payload]);
+  }
+
+  /**
+   * As `sendBlock`, in pieces, each when the pace lets it leave. Other frames wait meanwhile. A connection that fails
+   * within is lost for the peer, who gets no reason: it would stand within the payload.
+   */
+  async sendPaced(message: BlockMessage, payload: Buffer, pace: Pace): Promise<void> {
+    while (this.#pacing) await pace.waiting(() => this.#pacing ?? Promise.resolve());
+    const over = deferred<void>();
+    this.#pacing = over.promise;
+    try {
+      for (let at = 0; at < payload.length; at += PIECE_BYTES) {
+        const piece = payload.subarray(at, at + PIECE_BYTES);
+        await pace.waiting(() => pace.take(piece.length));
+        await this.#write(at === 0 ? [encodeMessage(message, payload.length), piece] : [piece]);
+      }
+    } finally {
+      this.#pacing = null;
+      for (const frame of this.#held.splice(0)) if (!this.#ended) this.#options.socket.write(frame);
+      over.resolve();
+    }
+  }
+
+  #write(parts: readonly Buffer[]): Promise<void> {
     return new Promise((resolve, reject) => {
       if (this.#ended) return reject(this.#unreachable(new Error('the connection has ended')));
       const { socket } = this.#options;
       this.#silence?.refresh();
       socket.cork();
-      socket.write(encodeMessage(message, payload.length));
-      socket.write(payload, (error) => (error ? reject(this.#unreachable(error)) : resolve()));
+      for (const part of parts.slice(0, -1)) socket.write(part);
+      socket.write(parts.at(-1)!, (error) => (error ? reject(this.#unreachable(error)) : resolve()));
       socket.uncork();
     });
   }
@@ -85,7 +137,8 @@ export class Wire {
   fail(error: unknown): void {
     if (this.#ended) return;
     const known = error instanceof TidemarkError ? error : new TidemarkError('BUG', messageOf(error), {}, error);
-    this.#options.socket.write(encodeMessage({ type: 'error', code: known.code, message: known.message }));
+    if (!this.#pacing)
+      this.#options.socket.write(encodeMessage({ type: 'error', code: known.code, message: known.message }));
     this.#finish(known);
   }
 
@@ -109,6 +162,7 @@ export class Wire {
     } catch (error) {
       return this.fail(error);
     }
+    this.#timer?.refresh();
     if (this.#decoder.inFrame && !this.#ended) this.#arm();
     else this.#disarm();
   }
