@@ -20,20 +20,22 @@ const MIB = 1024 * 1024;
 const SAMPLE_MS = 10;
 const SPAN_MS = 10_000;
 const WARM_UP_MS = 1000;
-const rates = [4, 20, 100];
+/** MiB per second; 0: what the machine does when nobody holds it back. */
+const rates = [0, 4, 20, 100];
 const counts = [1, 4];
 const sourceLane = new URL('./mover/source-lane.ts', import.meta.url);
 const fixture = (name: string): URL => new URL(`../tests/fixtures/mover/${name}.ts`, import.meta.url);
 
 type Sample = { atMs: number; bytes: number };
-type Row = { rate: number; transfers: number; averagePercent: number; worstSecondTimes: number };
+type Row = { average: number; worstSecond: number };
 
 /** Bytes that all lanes have received, whenever they are asked. */
 async function sample(lanes: Set<ThrottledConnection['lane']>, samples: Sample[], stop: AbortSignal): Promise<void> {
   while (!stop.aborted) {
     const usages = await Promise.all([...lanes].map((lane) => lane.usage()));
     const bytes = usages.flatMap((usage) => Object.values(usage)).reduce((sum, each) => sum + each, 0);
-    samples.push({ atMs: performance.now(), bytes });
+    // Counted from the first byte: threads have to start, too.
+    if (bytes > 0) samples.push({ atMs: performance.now(), bytes });
     await new Promise((resolve) => setTimeout(resolve, SAMPLE_MS));
   }
 }
@@ -54,7 +56,7 @@ async function measure(folder: string, rate: number, transfers: number): Promise
   const { sizeBytes } = model;
   const seams = createSeams('bench');
   const throttle = new Throttle(seams);
-  const writeBytesPerSecond = rate * MIB;
+  const writeBytesPerSecond = rate === 0 ? null : rate * MIB;
   throttle.configure({
     networks: null,
     repositories: new Map([['main', { readBytesPerSecond: null, writeBytesPerSecond }]]),
@@ -91,6 +93,7 @@ async function measure(folder: string, rate: number, transfers: number): Promise
   });
   const samples: Sample[] = [];
   const sampling = sample(lanes, samples, stop.signal);
+  while (samples.length === 0) await new Promise((resolve) => setTimeout(resolve, SAMPLE_MS));
   await new Promise((resolve) => setTimeout(resolve, WARM_UP_MS + SPAN_MS));
   stop.abort(new TidemarkError('STOPPED', 'measured'));
   await Promise.all([...running, sampling]);
@@ -101,12 +104,7 @@ async function measure(folder: string, rate: number, transfers: number): Promise
   const from = samples.find(({ atMs }) => atMs >= samples[0]!.atMs + WARM_UP_MS)!;
   const last = samples.at(-1)!;
   const average = ((last.bytes - from.bytes) * 1000) / (last.atMs - from.atMs);
-  return {
-    rate,
-    transfers,
-    averagePercent: (average / writeBytesPerSecond) * 100,
-    worstSecondTimes: worstSecond(samples) / writeBytesPerSecond,
-  };
+  return { average, worstSecond: worstSecond(samples) };
 }
 
 const folder = await mkdtemp(path.join(os.tmpdir(), 'td-bench-throttle-'));
@@ -115,10 +113,10 @@ try {
   console.log('|---|---|---|---|');
   for (const rate of rates)
     for (const transfers of counts) {
-      const row = await measure(folder, rate, transfers);
-      console.log(
-        `| ${rate} MiB/s | ${transfers} | ${row.averagePercent.toFixed(1)} % | ${row.worstSecondTimes.toFixed(2)} x |`,
-      );
+      const { average, worstSecond: most } = await measure(folder, rate, transfers);
+      const ofRate = (bytes: number): string => (rate === 0 ? '' : ` = ${(bytes / (rate * MIB)).toFixed(3)} x`);
+      const cell = (bytes: number): string => `${(bytes / MIB).toFixed(1)} MiB/s${ofRate(bytes)}`;
+      console.log(`| ${rate === 0 ? 'none' : `${rate} MiB/s`} | ${transfers} | ${cell(average)} | ${cell(most)} |`);
     }
 } finally {
   await rm(folder, { recursive: true, force: true });

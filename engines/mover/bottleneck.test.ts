@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { BrakeConfig } from '../../schema/domain/configuration.ts';
 import type { Endpoint } from '../../schema/domain/hypervisor.ts';
 import {
   addStageTimes,
@@ -24,7 +25,13 @@ import { startMoverTarget } from './target/mover-target.ts';
 const MIB = 1024 * 1024;
 const sizeBytes = 24 * MIB;
 const lane = (name: string): URL => new URL(`../../tests/fixtures/mover/${name}.ts`, import.meta.url);
-type Slow = { disk?: Partial<TestDisk>; lane?: SlowLane; target?: Partial<TestTarget>; networkBytesPerSecond?: number };
+type Slow = {
+  disk?: Partial<TestDisk>;
+  lane?: SlowLane;
+  target?: Partial<TestTarget>;
+  networkBytesPerSecond?: number;
+  brakes?: BrakeConfig[];
+};
 
 let folder: string;
 beforeEach(async () => {
@@ -61,7 +68,8 @@ async function transferWith(
   try {
     const disk = { file: path.join(folder, 'disk'), ...slow.disk };
     const order = orderOf({ disk, sizeBytes, blockSize: MIB, codec: 'none', endpoint });
-    const summary = await pool.transfer({ ...order, onProgress: (p) => told.push(p) });
+    const access = { ...order.access, ...(slow.brakes ? { brakes: slow.brakes } : {}) };
+    const summary = await pool.transfer({ ...order, access, onProgress: (p) => told.push(p) });
     return { stages: summary.stages!, told, metered };
   } finally {
     await pool.close();
@@ -75,6 +83,7 @@ test.each([
   ['proxy', { lane: { burnMs: 100 } }],
   ['network', { networkBytesPerSecond: 8 * MIB }],
   ['target', { target: { syncDelayMs: 4000 } }],
+  ['throttling', { brakes: [{ name: 'host h1', readBytesPerSecond: 8 * MIB, latencyMs: null }] }],
 ] as [Stage, Slow][])('a slow %s is named', async (stage, slow) => {
   await writeRandomDisk(path.join(folder, 'disk'), sizeBytes, seeded().next, 1);
   const { stages, told, metered } = await transferWith(slow);
@@ -84,4 +93,16 @@ test.each([
   // Live as at the end, and as the meter counts it.
   expect(told.at(-1)!.stages).toEqual(stages);
   expect(metered).toEqual(stages);
+});
+
+test('a brake says which storage is spared, and why', async () => {
+  await writeRandomDisk(path.join(folder, 'disk'), sizeBytes, seeded().next, 1);
+  const ssd = { name: 'datastore ssd', readBytesPerSecond: null, latencyMs: 20 };
+  const slow = await transferWith({ disk: { delayMs: 100 }, brakes: [ssd] });
+  const reasons = new Set(slow.told.map(({ waitsFor }) => waitsFor ?? ''));
+  expect([...reasons].some((reason) => /^brake: latency of datastore ssd is \d+ ms$/.test(reason))).toBe(true);
+  const host = { name: 'host h1', readBytesPerSecond: 8 * MIB, latencyMs: null };
+  await rm(path.join(folder, 'ledger'));
+  const limited = await transferWith({ brakes: [ssd, host] });
+  expect(limited.told.map(({ waitsFor }) => waitsFor)).toContain('brake: host h1 is read at 8.0 MiB/s at most');
 });

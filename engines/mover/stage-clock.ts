@@ -7,7 +7,10 @@ import { type StageTimes, noStageTimes } from '../../schema/domain/stages.ts';
 
 /** `away`: with network or target, which only the target can tell apart. */
 export type Place = 'source' | 'throttling' | 'away';
-export type HoldBack = LaneClock['holdBack'];
+/** Goes around what is waited for because of a rule. */
+export type HoldBack = <T>(work: () => Promise<T>) => Promise<T>;
+
+type Moment = { shareMs: number; atMs: number };
 
 export class LaneClock {
   readonly #now: () => number;
@@ -20,9 +23,9 @@ export class LaneClock {
   /** Time with something away, whatever else went on. */
   #awayCount = 0;
   #awayMs = 0;
-  /** `#shareMs` when the thread first computed since the loop polled last, and in the turn before. */
-  #computedAt: number | null = null;
-  #computedBefore: number | null = null;
+  /** When the thread first computed since the loop polled last, and in the turn before. */
+  #computedAt: Moment | null = null;
+  #computedBefore: Moment | null = null;
   #isTicking = false;
   /** Of `away`: what windows before the last acknowledgement came to, in all and the target's part. */
   #told = { awayMs: 0, away: 0, target: 0 };
@@ -40,33 +43,38 @@ export class LaneClock {
       return await work();
     } finally {
       this.#leave(place === 'away');
-      const ended = this.#computedBefore ?? this.#computedAt ?? this.#shareMs;
+      const ended = this.#computedBefore?.shareMs ?? this.#computedAt?.shareMs ?? this.#shareMs;
       const heardLate = this.#shareMs - Math.max(ended, from);
       this.#times.proxy += heardLate;
       this.#times[place] += this.#shareMs - from - heardLate;
     }
   }
 
-  /** Of a piece that is away already: held back meanwhile, so neither network nor target has it. */
-  async holdBack<T>(work: () => Promise<T>): Promise<T> {
+  /** Of a piece that is at `place` already: held back meanwhile, so that place has it not. */
+  async holdBack<T>(place: Place, work: () => Promise<T>): Promise<T> {
     this.#settle();
-    this.#awayCount -= 1;
+    if (place === 'away') this.#awayCount -= 1;
     const from = this.#shareMs;
     try {
       return await work();
     } finally {
       this.#settle();
-      this.#awayCount += 1;
+      if (place === 'away') this.#awayCount += 1;
       this.#times.throttling += this.#shareMs - from;
-      this.#times.away -= this.#shareMs - from;
+      this.#times[place] -= this.#shareMs - from;
     }
+  }
+
+  /** When what is heard of now ended, as far as it is known. */
+  get heardMs(): number {
+    return this.#computedBefore?.atMs ?? this.#computedAt?.atMs ?? this.#now();
   }
 
   /** The thread computes. */
   compute<T>(work: () => T): T {
     this.#enter(false);
     const from = this.#shareMs;
-    this.#computedAt ??= from;
+    this.#computedAt ??= { shareMs: from, atMs: this.#atMs };
     this.#tick();
     try {
       return work();

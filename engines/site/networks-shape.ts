@@ -1,7 +1,8 @@
-/** `networks` of the site, and `limits` of a repository: how fast transfers may be, and which way they take. */
+/** `networks` of the site, and `limits` of repositories and hosts: how fast transfers may be, and which way they take. */
 import { parseNetwork, weekdays } from '../../schema/domain/networks.ts';
 import { parseRate } from './measures.ts';
-import { flag, leaf, listOf, shortName, strict } from './shape-leaves.ts';
+import type { z } from 'zod';
+import { duration, flag, leaf, listOf, shortName, strict } from './shape-leaves.ts';
 
 const MAX_RULES = 256;
 const MINUTES_OF_DAY = 24 * 60;
@@ -48,3 +49,10 @@ export const networks = strict('a mapping with preferred and throttle', {
 });
 
 export const limits = strict('a mapping with read and write', { read: rate.optional(), write: rate.optional() });
+
+/** Of a host or datastore, for the sake of what else lives there. */
+export const brakeLimits = strict('a mapping with readRate and latency', {
+  readRate: rate.optional(),
+  latency: duration(1, 60_000, '1ms to 60s').optional(),
+});
+export type BrakeText = z.output<typeof brakeLimits>;

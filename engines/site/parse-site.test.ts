@@ -41,6 +41,8 @@ describe('the example of the page', () => {
     expect(machine!.hosts[0]).toEqual({
       hostId: 'kvm-1',
       slots: 4,
+      limits: { readBytesPerSecond: 300 * 2 ** 20, latencyMs: 60 },
+      datastores: [{ name: 'ssd', folder: '/vms', limits: { readBytesPerSecond: null, latencyMs: 20 } }],
       provider: 'qemu',
       scratch: { folder: '/var/lib/tidemark/scratch', maxBytes: 20 * 2 ** 30 },
       vms: [
@@ -484,7 +486,9 @@ describe('networks and limits', () => {
         },
       ],
     });
-    expect('networks' in parseSite(small, 'site.yaml').machines[0]!).toBe(false);
+    expect(machine!.workers).toEqual({ proxy: { memoryBytes: 2 * 2 ** 30, cpus: 2, nice: 10 } });
+    for (const key of ['networks', 'workers'])
+      expect(parseSite(small, 'site.yaml').machines[0]).not.toHaveProperty(key);
   });
 
   it('a change of them is a change of the machine, or of the repository', () => {

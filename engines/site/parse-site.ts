@@ -1,14 +1,19 @@
 /** site.yaml: from text to a validated site. Pure: reads no file, looks at no machine. */
 import { type Document, LineCounter, parseDocument } from 'yaml';
-import type {
-  EncryptionConfig,
-  GuestScript,
-  HostConfig,
-  JobConfig,
-  MaintenanceConfig,
-  RateLimits,
-  RepositoryConfig,
-  SiteConfig,
+import {
+  type BrakeLimits,
+  type CappedWorker,
+  cappedWorkers,
+  type EncryptionConfig,
+  type GuestScript,
+  type HostConfig,
+  type JobConfig,
+  type MaintenanceConfig,
+  type RateLimits,
+  type RepositoryConfig,
+  type MachineConfig,
+  type SiteConfig,
+  type WorkerCaps,
 } from '../../schema/domain/configuration.ts';
 import type { NetworksConfig, ThrottleRule } from '../../schema/domain/networks.ts';
 import { messageOf } from '../../schema/domain/errors.ts';
@@ -27,6 +32,7 @@ import {
 } from '../../schema/domain/ids.ts';
 import { DEFAULT_DAYS, type RetentionPolicy } from '../../schema/domain/retention.ts';
 import { DEFAULT_MAINTENANCE_TIME, type MaintenanceText } from './maintenance-shape.ts';
+import type { BrakeText } from './networks-shape.ts';
 import { didYouMean } from './nearest-name.ts';
 import {
   badAlias,
@@ -132,6 +138,7 @@ function siteOf(site: SiteText, machineName: string): SiteConfig {
         proxies: site.proxies.map(({ name, ...rest }) => ({ proxyId: proxyId(name), ...rest })),
         repositories: site.repositories.map((each) => repositoryOf(each, site.timeZone)),
         ...(site.networks === undefined ? {} : { networks: networksOf(site.networks, site.timeZone) }),
+        ...(site.workers === undefined ? {} : { workers: workersOf(site.workers) }),
       },
     ],
     jobs: site.jobs.map((job) => jobOf(job, hosts, site.timeZone)),
@@ -164,6 +171,15 @@ function networksOf({ preferred, throttle }: NonNullable<SiteText['networks']>, 
   return { timeZone, preferred, throttle: rules };
 }
 
+function workersOf(workers: NonNullable<SiteText['workers']>): NonNullable<MachineConfig['workers']> {
+  const capsOf = ({ memory, cpus, nice }: NonNullable<(typeof workers)[CappedWorker]>): WorkerCaps => ({
+    memoryBytes: memory ?? null,
+    cpus: cpus ?? null,
+    nice: nice ?? null,
+  });
+  return Object.fromEntries(cappedWorkers.flatMap((name) => (workers[name] ? [[name, capsOf(workers[name])]] : [])));
+}
+
 const maintenanceOf = ({ at, every, verify }: MaintenanceText, timeZone: string): MaintenanceConfig => ({
   when: every === undefined ? { at: at ?? DEFAULT_MAINTENANCE_TIME, timeZone } : { everyMs: every },
   verify: { maxBytes: verify.maxBytes ?? null, maxMs: verify.maxTime ?? null },
@@ -176,9 +192,20 @@ function encryptionOf(places: NonNullable<RepositoryText['encryption']>): Encryp
   return keyFile === undefined ? { passphraseEnvironment: passphraseEnvironment! } : { keyFile };
 }
 
+const brakesOf = ({ readRate, latency }: BrakeText): BrakeLimits => ({
+  readBytesPerSecond: readRate ?? null,
+  latencyMs: latency ?? null,
+});
+
 function hostOf(host: HostText): HostConfig {
   const id = hostId(host.name);
-  const common = { hostId: id, slots: host.slots };
+  const datastores = host.datastores?.map(({ limits, ...rest }) => ({ ...rest, limits: brakesOf(limits) }));
+  const common = {
+    hostId: id,
+    slots: host.slots,
+    ...(host.limits === undefined ? {} : { limits: brakesOf(host.limits) }),
+    ...(datastores === undefined ? {} : { datastores }),
+  };
   const idOf = (vm: { name: string; uuid?: string | undefined }): { name: string; vmId: VmId } => ({
     name: vm.name,
     vmId: vm.uuid === undefined ? vmIdOf(id, vm.name) : vmId(vm.uuid),

@@ -4,7 +4,8 @@ import { isSiteId } from '../../schema/domain/ids.ts';
 import { blockSizes, codecs, DEFAULT_BLOCK_SIZE } from '../../schema/domain/states.ts';
 import { parseSize } from './measures.ts';
 import { alarms, maintenance } from './maintenance-shape.ts';
-import { limits, networks } from './networks-shape.ts';
+import { brakeLimits, limits, networks } from './networks-shape.ts';
+import { workers } from './workers-shape.ts';
 import { retention } from './retention-shape.ts';
 import { duration, flag, leaf, listOf, oneOf, shortName, size, strict, textWhere, whole } from './shape-leaves.ts';
 
@@ -78,7 +79,17 @@ const simulatedDisk = strict('a disk: name, size, seed', {
 });
 const simulatedVm = strict('a VM: name, disks', { ...vmHead, disks: listOf('disks', simulatedDisk, MAX_DISKS) });
 
-const hostHead = { name: shortName, slots: whole(1, 256).prefault(4) };
+const datastore = strict('a datastore: name, folder, limits', {
+  name: shortName,
+  folder: absolutePath,
+  limits: brakeLimits,
+});
+const hostHead = {
+  name: shortName,
+  slots: whole(1, 256).prefault(4),
+  limits: brakeLimits.optional(),
+  datastores: listOf('datastores', datastore, MAX_THINGS).optional(),
+};
 const scratch = strict('a mapping with folder and limit', {
   folder: absolutePath,
   limit: size(64 * 2 ** 20, 2 ** 50, '64MiB to 1PiB').prefault('64GiB'),
@@ -172,6 +183,7 @@ export const siteShape = strict('a mapping: site, hosts, proxies, repositories, 
   machine: shortName.optional(),
   timeZone: textWhere('the name of a time zone, like UTC or Europe/Berlin', isTimeZone).prefault('UTC'),
   networks: networks.optional(),
+  workers: workers.optional(),
   hosts: listOf('hosts', host, MAX_THINGS).prefault([]),
   proxies: listOf('proxies', proxy, MAX_THINGS).prefault([]),
   repositories: listOf('repositories', repository, MAX_THINGS).prefault([]),

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { expect, test } from 'vitest';
 import { configurationParts } from './configuration-watch.ts';
 
-test('limits and rules interrupt nobody; what else a worker reads starts it anew', async () => {
+test('limits of repositories and rules interrupt nobody; what else a worker reads starts it anew', async () => {
   const folder = await mkdtemp(path.join(os.tmpdir(), 'td-parts-'));
   try {
     const file = path.join(folder, 'machine.json');
@@ -23,6 +23,9 @@ test('limits and rules interrupt nobody; what else a worker reads starts it anew
     const moved = await partsOf({ ...machine, repositories: [{ ...main, folder: '/elsewhere' }] });
     expect(moved).toEqual({ ...before, repository: moved.repository });
     expect(moved.repository).not.toBe(before.repository);
+    const bound = await partsOf({ ...machine, workers: { proxy: { cpus: 1 } } });
+    expect(bound).toEqual({ ...before, proxy: bound.proxy });
+    expect(bound.proxy).not.toBe(before.proxy);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

@@ -36,14 +36,15 @@ export async function configurationParts(machineFile: string): Promise<Configura
   return Object.fromEntries(digests) as ConfigurationParts;
 }
 
-/** What a worker reads again by itself while it runs. */
+/** What a repository worker reads again by itself while it runs. */
 const withoutLimits = (part: unknown): unknown =>
   Array.isArray(part) ? part.map((each: object) => ({ ...each, limits: undefined })) : part;
 
 function partOf(text: string, worker: ConfiguredWorker): string {
   try {
-    const { site, machineId, [partsRead[worker]]: part } = JSON.parse(text) as Record<string, unknown>;
-    return JSON.stringify([site, machineId, withoutLimits(part)]);
+    const { site, machineId, workers, [partsRead[worker]]: part } = JSON.parse(text) as Record<string, unknown>;
+    const caps = (workers as Record<string, unknown> | undefined)?.[worker];
+    return JSON.stringify([site, machineId, caps, worker === 'repository' ? withoutLimits(part) : part]);
   } catch {
     // Damaged: each worker shall say so.
     return text;

@@ -1,7 +1,9 @@
 /** The keeper and the workers: Node processes that report over IPC and end by themselves when it closes. */
+import type { WorkerCaps } from '../../schema/domain/configuration.ts';
 import type { ChildSpec } from './child.ts';
 import type { StackLayout } from './layout.ts';
 import type { StackConnections } from './stack-file.ts';
+import { capped } from './worker-caps.ts';
 
 export const workerNames = ['keeper', 'control', 'host', 'proxy', 'repository'] as const;
 export type WorkerName = (typeof workerNames)[number];
@@ -34,11 +36,11 @@ export function workerChild(
   entry: string,
   layout: StackLayout,
   connections: StackConnections,
+  caps: WorkerCaps | null,
 ): ChildSpec {
   return {
     name,
-    command: node,
-    args: [entry],
+    ...capped(node, [entry], caps),
     environment: environmentOf(name, layout, connections),
     readiness: { kind: 'message' },
     graceMs: WORKER_GRACE_MS,

@@ -17,7 +17,8 @@ export type MachinesTable = {
   machine_id: string;
   site_id: string;
   state: ResourceRowState;
-  networks: Nullable<Json>;
+  /** Rules and bounds of the machine. */
+  config: Nullable<Json>;
   updated_at: Date;
 };
 type ResourceColumns = {

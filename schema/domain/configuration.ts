@@ -31,7 +31,18 @@ export type SimulatedVmConfig = {
   disks: { diskKey: DiskKey; sizeBytes: number; seed: number }[];
 };
 
-export type HostConfig = { hostId: HostId; slots: number } & (
+/** For storage that production lives on; null: no bound. `latencyMs`: of a read, from which on fewer are under way. */
+export type BrakeLimits = { readBytesPerSecond: number | null; latencyMs: number | null };
+/** `name`: "host h1", "datastore ssd". */
+export type BrakeConfig = BrakeLimits & { name: string };
+export type HostConfig = {
+  hostId: HostId;
+  slots: number;
+  /** Of all its disks together; absent: none. */
+  limits?: BrakeLimits;
+  /** What lies in one folder has limits of its own. */
+  datastores?: { name: string; folder: string; limits: BrakeLimits }[];
+} & (
   | { provider: 'qemu'; scratch: { folder: string; maxBytes: number }; vms: QemuVmConfig[] }
   | { provider: 'image'; vms: ImageVmConfig[] }
   | { provider: 'simulated'; vms: SimulatedVmConfig[] }
@@ -68,6 +79,11 @@ export type RepositoryConfig = {
   limits?: RateLimits;
 };
 
+export const cappedWorkers = ['host', 'proxy', 'repository'] as const;
+export type CappedWorker = (typeof cappedWorkers)[number];
+/** What a worker process may take; null: no bound. `nice` as of the command nice(1), 0 to 19. */
+export type WorkerCaps = { memoryBytes: number | null; cpus: number | null; nice: number | null };
+
 /** What one machine runs; the worker processes read it from their machine's file, never from the catalog. */
 export type MachineConfig = {
   site: SiteId;
@@ -77,6 +93,8 @@ export type MachineConfig = {
   repositories: RepositoryConfig[];
   /** The site's, on each machine; absent: no rules. A change of it restarts nothing. */
   networks?: NetworksConfig;
+  /** Absent: no bounds. */
+  workers?: Partial<Record<CappedWorker, WorkerCaps>>;
 };
 
 /** A program in the guest, run through its agent. `timeoutMs` at most 10 min. */

@@ -7,6 +7,7 @@ import { type StageTimes, stages } from '../../../schema/domain/stages.ts';
 import { encodeBlock } from '../block-codec.ts';
 import { LaneClock } from '../stage-clock.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
+import { brakedReader } from './braked-reader.ts';
 import { SegmentBuffers, sendWindow, type WaitsFor, type WindowWork } from './send-window.ts';
 import { SourceConnection } from './source-connection.ts';
 import { touchedWindows } from './window-plan.ts';
@@ -40,6 +41,9 @@ export type LaneProgress = {
   stages: StageTimes;
 };
 
+/** Said by a lane after each read that it began with `beginRead`. */
+export type ReadEnd = { read: number; latencyMs: number | null };
+
 export type SourceLaneOptions = {
   port: Port;
   seams: Seams;
@@ -59,7 +63,14 @@ export function runSourceLane({ port, seams, openReader, encode = encodeBlock }:
         new LaneTransfer(
           spec,
           { buffers, encode },
-          () => openReader(spec.access, seams),
+          async (clock) => {
+            const reader = await openReader(spec.access, seams);
+            const { transferId } = spec;
+            const begin = (bytes: number): Promise<number> => calls.call('beginRead', transferId, bytes);
+            const end = (read: number, latencyMs: number | null): void =>
+              calls.notify('endRead', { read, latencyMs } satisfies ReadEnd);
+            return spec.access.brakes ? brakedReader(reader, { begin, end }, clock) : reader;
+          },
           (p) => calls.notify('progress', p),
         ),
       ),
@@ -79,10 +90,12 @@ export function runSourceLane({ port, seams, openReader, encode = encodeBlock }:
 /** What all transfers of a lane share. */
 type LaneTools = Pick<WindowWork, 'buffers' | 'encode'>;
 
+type OpenReader = (clock: LaneClock) => Promise<DiskReader>;
+
 class LaneTransfer {
   readonly #spec: TransferSpec;
   readonly #tools: LaneTools;
-  readonly #open: () => Promise<DiskReader>;
+  readonly #open: OpenReader;
   readonly #report: (progress: LaneProgress) => void;
   readonly #abort = new AbortController();
   #reader: Promise<DiskReader> | null = null;
@@ -91,12 +104,7 @@ class LaneTransfer {
   readonly #clock = new LaneClock();
   #told: StageTimes = this.#clock.times;
 
-  constructor(
-    spec: TransferSpec,
-    tools: LaneTools,
-    open: () => Promise<DiskReader>,
-    report: (p: LaneProgress) => void,
-  ) {
+  constructor(spec: TransferSpec, tools: LaneTools, open: OpenReader, report: (p: LaneProgress) => void) {
     this.#spec = spec;
     this.#tools = tools;
     this.#open = open;
@@ -169,7 +177,7 @@ class LaneTransfer {
 
   /** A reader that could not be opened is tried again by the next window. */
   #openReader(): Promise<DiskReader> {
-    this.#reader ??= this.#open().catch((error: unknown) => {
+    this.#reader ??= this.#open(this.#clock).catch((error: unknown) => {
       this.#reader = null;
       throw error;
     });

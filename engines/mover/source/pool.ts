@@ -6,7 +6,8 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferSummary } from '../../../schema/domain/restore-point.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import { startLaneThread, type LaneThread } from '../lane-thread.ts';
-import type { ItemDone, LaneItem, LaneProgress } from './lane.ts';
+import { Brakes } from './brakes.ts';
+import type { ItemDone, LaneItem, LaneProgress, ReadEnd } from './lane.ts';
 import { RunningTransfer } from './running-transfer.ts';
 import type { TransferOrder } from './transfer-order.ts';
 
@@ -35,12 +36,14 @@ class Pool implements SourcePool {
   readonly #options: SourcePoolOptions;
   readonly #lanes: Lane[] = [];
   readonly #transfers = new Map<number, RunningTransfer>();
+  readonly #brakes: Brakes;
   #nextId = 0;
   #closed = false;
   #pumpTimer: NodeJS.Timeout | null = null;
 
   constructor(options: SourcePoolOptions) {
     this.#options = options;
+    this.#brakes = new Brakes(options.seams.clock);
     for (let index = 0; index < options.laneCount; index += 1) this.#lanes.push(this.#startLane(index));
   }
 
@@ -52,6 +55,7 @@ class Pool implements SourcePool {
     const stop = (): void => transfer.fail(order.signal.reason);
     order.signal.addEventListener('abort', stop, { once: true });
     this.#transfers.set(id, transfer);
+    this.#brakes.configure(order.access.brakes ?? []);
     this.#pump();
     try {
       return await transfer.finished;
@@ -72,7 +76,9 @@ class Pool implements SourcePool {
 
   #startLane(index: number): Lane {
     const thread = startLaneThread(this.#options.laneEntry, this.#options.laneData, {
+      handlers: { beginRead: (id: number, bytes: number) => this.#beginRead(index, id, bytes) },
       onNotice: (name, value) => {
+        if (name === 'endRead') this.#brakes.end(index, (value as ReadEnd).read, (value as ReadEnd).latencyMs);
         if (name === 'progress')
           this.#transfers.get((value as LaneProgress).transferId)?.progress(value as LaneProgress, index);
       },
@@ -81,8 +87,17 @@ class Pool implements SourcePool {
     return { thread, busy: false, knows: new Set(), index };
   }
 
+  async #beginRead(lane: number, id: number, bytes: number): Promise<number> {
+    const transfer = this.#transfers.get(id);
+    const brakes = transfer?.spec.access.brakes ?? [];
+    const reason = this.#brakes.reasonOf(brakes);
+    if (reason !== null) transfer?.brake(reason);
+    return await this.#brakes.begin(lane, brakes, bytes);
+  }
+
   /** A lane that crashed is replaced; its window goes back when its call fails. A pause keeps a broken entry from spinning. */
   #replace(index: number, error: Error): void {
+    this.#brakes.endLane(index);
     if (this.#closed) return;
     this.#options.seams.log.warn('source lane ended and is replaced', { lane: index, error: error.message });
     setTimeout(() => {

@@ -11,6 +11,8 @@ import type { TransferOrder } from './transfer-order.ts';
 import { WindowQueue } from './window-queue.ts';
 
 const PATIENCE_MS = 10 * 60_000;
+/** Reads begin and end many times a second. */
+const BRAKE_SAID_MS = 2000;
 const FIRST_BACK_OFF_MS = 100;
 const LONGEST_BACK_OFF_MS = 10_000;
 /** A target that owes an answer and is silent for this part of the patience is left, and tried anew. A sync may be slow. */
@@ -34,6 +36,7 @@ export class RunningTransfer {
   #reconnects = 0;
   #stages: Readonly<StageTimes> = noStageTimes;
   #waitsFor: string | null = null;
+  #brake: { reason: string; atMs: number } | null = null;
   /** Since when nothing got through, and when it is worth trying again; null while all is well. */
   #trouble: { sinceMs: number; backOffMs: number; retryAtMs: number } | null = null;
 
@@ -126,6 +129,12 @@ export class RunningTransfer {
     this.#report();
   }
 
+  /** A brake holds it back; said until it has not for a while. */
+  brake(reason: string): void {
+    this.#brake = { reason, atMs: this.#seams.clock.monotonic() };
+    this.#report();
+  }
+
   fail(error: unknown): void {
     this.#failed = true;
     this.#result.reject(error);
@@ -136,6 +145,11 @@ export class RunningTransfer {
     const seconds = Math.round(durationMs / 1000);
     const message = `disk ${diskKey}: no way to repository at ${describeEndpoint(endpoint)} for ${seconds} s: ${cause.message}`;
     return new TidemarkError('TRANSFER_FAILED', message, { diskKey }, cause);
+  }
+
+  get #brakeNow(): string | null {
+    if (this.#brake && this.#seams.clock.monotonic() - this.#brake.atMs > BRAKE_SAID_MS) this.#brake = null;
+    return this.#brake?.reason ?? null;
   }
 
   #addStages(since: StageTimes): void {
@@ -160,7 +174,7 @@ export class RunningTransfer {
       windowsAcked: this.#queue?.doneCount ?? 0,
       windowCount: windowCountOf(sizeBytes),
       windowOpen: this.#queue !== null && this.#inWork > 0,
-      waitsFor: this.#waitsFor,
+      waitsFor: this.#brakeNow ?? this.#waitsFor,
       stages: { ...this.#stages },
     });
   }

@@ -52,6 +52,7 @@ export async function sendWindow(work: WindowWork): Promise<void> {
   const plans = await work.clock.spend('source', () => planWindow(work.reader, work.assignment, extent));
   const resending = resender(work, extent, digests);
   work.connection.onWant = resending.want;
+  work.connection.onLimit = () => tellLimit(work);
   await runSideBySide(segmentsOf(plans, work.assignment.blockSize), SEGMENTS_IN_WORK, async (segment) => {
     const buffer = work.buffers.take();
     try {
@@ -138,6 +139,14 @@ async function readSegment(
   return blocks;
 }
 
+const waitsForOf = ({ limit }: SourceConnection): WaitsFor => (limit === null ? 'target' : `throttling (${limit})`);
+
+/** Before anything that may wait for it, and whenever it changes: a rate may be low. */
+function tellLimit(work: WindowWork): void {
+  if (work.connection.limit === null) return;
+  work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: waitsForOf(work.connection) });
+}
+
 async function sendBlock(work: WindowWork, block: number, bytes: Buffer | undefined): Promise<void> {
   if (!bytes)
     throw new TidemarkError(
@@ -148,11 +157,9 @@ async function sendBlock(work: WindowWork, block: number, bytes: Buffer | undefi
   const { clock, connection, window, encode } = work;
   const { codec, payload } = clock.compute(() => encode(work.assignment.codec, bytes));
   const head = { window, block, codec, rawLength: bytes.length };
-  const { limit } = connection;
-  if (limit !== null) work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: `throttling (${limit})` });
-  await clock.spend('away', () => connection.sendData(head, payload, (waiting) => clock.holdBack(waiting)));
-  const waitsFor = limit === null ? 'target' : (`throttling (${limit})` as const);
-  work.onProgress({ readBytes: 0, sentBytes: payload.length, doneBytes: 0, waitsFor });
+  tellLimit(work);
+  await clock.spend('away', () => connection.sendData(head, payload, (waiting) => clock.holdBack('away', waiting)));
+  work.onProgress({ readBytes: 0, sentBytes: payload.length, doneBytes: 0, waitsFor: waitsForOf(connection) });
 }
 
 /**

@@ -32,6 +32,7 @@ export class SourceConnection {
   readonly #answers = new Map<number, Offered>();
   #acknowledged: (Deferred<number> & { firstWindow: number; count: number }) | null = null;
   #onWant: ((wanted: WantedBlock) => void) | null = null;
+  #onLimit: (() => void) | null = null;
 
   /**
    * UNREACHABLE with details.lost: try again later; other codes are the target's refusal. `silenceMs`: a target that owes
@@ -95,8 +96,9 @@ export class SourceConnection {
     await wire.owed(this.#credit.take(payload.length));
     try {
       const pace = { take: (bytes: number) => this.#bucket.take(bytes), waiting: holdBack };
-      if (this.#bucket.isLimited) await wire.sendPaced(message, payload, pace);
-      else await wire.owed(wire.sendBlock(message, payload));
+      await wire.owed(
+        this.#bucket.isLimited ? wire.sendPaced(message, payload, pace) : wire.sendBlock(message, payload),
+      );
     } catch (error) {
       // What the target said when it ended the connection tells more than a write that came too late.
       throw this.#failure ?? error;
@@ -116,6 +118,11 @@ export class SourceConnection {
   /** Who sends blocks the target wants once more. */
   set onWant(handler: ((wanted: WantedBlock) => void) | null) {
     this.#onWant = handler;
+  }
+
+  /** Who hears of another `limit`. */
+  set onLimit(handler: (() => void) | null) {
+    this.#onLimit = handler;
   }
 
   close(): void {
@@ -150,7 +157,7 @@ export class SourceConnection {
       case 'rate':
         this.#limit = message.limit;
         this.#bucket.rate = message.bytesPerSecond;
-        return;
+        return this.#onLimit?.();
       case 'want':
         if (!this.#onWant) throw unexpected('WANT', message.block);
         return this.#onWant(message);

@@ -22,6 +22,12 @@ export class TokenBucket {
     return this.#rate > 0;
   }
 
+  /** Whoever takes something now has to wait. */
+  get isEmpty(): boolean {
+    this.#refill();
+    return this.isLimited && this.#tokens <= 0;
+  }
+
   /** Bytes per second; 0: unlimited. Holds for who waits already. */
   set rate(bytesPerSecond: number) {
     this.#refill();

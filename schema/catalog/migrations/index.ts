@@ -22,7 +22,7 @@ import { migration as m0021 } from './0021-create-maintenance-outcomes.ts';
 import { migration as m0022 } from './0022-create-run-owners.ts';
 import { migration as m0023 } from './0023-create-absent-vms.ts';
 import { migration as m0024 } from './0024-add-disk-stages.ts';
-import { migration as m0025 } from './0025-add-machine-networks.ts';
+import { migration as m0025 } from './0025-add-machine-config.ts';
 import type { Migration } from './migration.ts';
 
 /** Every migration in order. Append only: one that was released never changes. */
