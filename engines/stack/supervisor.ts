@@ -18,7 +18,7 @@ import { identityOf } from './process-identity.ts';
 import { type ChildStatus, type StackConnections, type StackFile, writeStackFile } from './stack-file.ts';
 import { temporalChild } from './temporal-server.ts';
 import type { StackTools } from './tools.ts';
-import { capsOf, residentBytes } from './worker-caps.ts';
+import { capsOf, overMemory } from './worker-caps.ts';
 import { workerChild, type WorkerName, workerNames } from './worker-child.ts';
 
 export type StackOptions = {
@@ -223,14 +223,10 @@ export class Supervisor implements Stack {
   async #watchMemory(): Promise<void> {
     const { clock, log } = this.#options;
     while (!this.#stopping.signal.aborted) {
-      for (const name of workerNames) {
-        const most = (await capsOf(this.layout.machineFile, name))?.memoryBytes ?? null;
-        const child = this.#children.get(name)!;
-        const { pid, state } = child.status();
-        const bytes = most === null || pid === null || state !== 'ready' ? null : await residentBytes(pid);
-        if (bytes === null || bytes <= most!) continue;
-        log.warn('a worker takes more memory than it may and is started anew', { worker: name, bytes, most });
-        child.restart();
+      const running = workerNames.map((name) => ({ ...this.#children.get(name)!.status(), name }));
+      for (const { name, ...memory } of await overMemory(this.layout.machineFile, running)) {
+        log.warn('a worker takes more memory than it may and is started anew', { worker: name, ...memory });
+        this.#children.get(name)!.restart();
       }
       await clock.sleep(MEMORY_PAUSE_MS, this.#stopping.signal).catch(() => undefined);
     }

@@ -1,7 +1,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
 import { expect, test } from 'vitest';
-import { capped, residentBytes } from './worker-caps.ts';
+import { capped, capsOf, overMemory, residentBytes } from './worker-caps.ts';
 
 const none = { memoryBytes: null, cpus: null, nice: null };
 
@@ -30,4 +33,28 @@ test('it is the process itself that is niced and bound, and its memory can be re
   expect(output.trim()).toBe(`7 1 ${child.pid}`);
   expect(await residentBytes(process.pid)).toBeGreaterThan(1024 * 1024);
   expect(await residentBytes(child.pid!)).toBeNull();
+});
+
+test('a worker that takes too much is found, once it is ready; without a bound none is', async () => {
+  const folder = await mkdtemp(path.join(os.tmpdir(), 'td-caps-'));
+  try {
+    const file = path.join(folder, 'machine.json');
+    expect(await capsOf(file, 'proxy')).toBeNull();
+    await writeFile(file, JSON.stringify({ workers: { proxy: { ...none, memoryBytes: 1024 * 1024 } } }));
+    const { pid } = process;
+    const ready = { name: 'proxy', pid, state: 'ready' } as const;
+    expect(await overMemory(file, [ready, { ...ready, name: 'repository' }])).toEqual([
+      { name: 'proxy', bytes: expect.any(Number) as number, most: 1024 * 1024 },
+    ]);
+    expect(
+      await overMemory(file, [
+        { ...ready, state: 'starting' },
+        { ...ready, pid: null },
+      ]),
+    ).toEqual([]);
+    await writeFile(file, JSON.stringify({ workers: { proxy: { ...none, memoryBytes: 2 ** 40 } } }));
+    expect(await overMemory(file, [ready])).toEqual([]);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 });

@@ -5,13 +5,14 @@
 import { readFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import type { MachineConfig, WorkerCaps } from '../../schema/domain/configuration.ts';
+import type { ChildState } from './stack-file.ts';
 import type { WorkerName } from './worker-child.ts';
 
 /** Null: none for this worker, nothing applied yet, or a file that the worker itself will complain of. */
 export async function capsOf(machineFile: string, name: WorkerName): Promise<WorkerCaps | null> {
   try {
     const { workers } = JSON.parse(await readFile(machineFile, 'utf8')) as MachineConfig;
-    return (workers as Partial<Record<WorkerName, WorkerCaps>> | undefined)?.[name] ?? null;
+    return new Map<string, WorkerCaps>(Object.entries(workers ?? {})).get(name) ?? null;
   } catch {
     return null;
   }
@@ -37,4 +38,19 @@ export async function residentBytes(pid: number): Promise<number | null> {
   const text = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
   const [, kib] = /^VmRSS:\s+(\d+) kB$/m.exec(text) ?? [];
   return kib === undefined ? null : Number(kib) * 1024;
+}
+
+/** Of these processes, those that take more memory than they may; none that is only just starting or ending. */
+export async function overMemory(
+  machineFile: string,
+  children: readonly { name: WorkerName; pid: number | null; state: ChildState }[],
+): Promise<{ name: WorkerName; bytes: number; most: number }[]> {
+  const over: { name: WorkerName; bytes: number; most: number }[] = [];
+  for (const { name, pid, state } of children) {
+    const most = (await capsOf(machineFile, name))?.memoryBytes ?? null;
+    if (most === null || pid === null || state !== 'ready') continue;
+    const bytes = await residentBytes(pid);
+    if (bytes !== null && bytes > most) over.push({ name, bytes, most });
+  }
+  return over;
 }

@@ -168,7 +168,7 @@ export class Brakes {
   }
 
   endLane(lane: number): void {
-    for (const read of [...(this.#reads.get(lane)?.keys() ?? [])]) this.end(lane, read, null);
+    for (const read of this.#reads.get(lane)?.keys() ?? []) this.end(lane, read, null);
     this.#reads.delete(lane);
   }
 }

@@ -43,6 +43,7 @@ type Session = {
   readonly usedBytes: number;
 };
 type Opened = { session: Session | null; welcome: Welcome; grant: Grant };
+type Begun<T> = { begun: T; grant: Grant };
 type RestoredDisk = Awaited<ReturnType<RestoreSource['begin']>>;
 export type GrantNotice = Grant & { connection: string };
 
@@ -180,7 +181,7 @@ class TargetLane {
   async #openBackup(connection: string, wire: Wire, hello: Hello): Promise<Opened> {
     const { restorePointId, run, diskKey, fence, sizeBytes, blockSize } = hello;
     const transfer = { purpose: 'backup' as const, restorePointId, run, diskKey, fence, sizeBytes, blockSize };
-    const { begun, grant } = await this.#begin<TransferCursor>('begin', connection, wire, transfer);
+    const { begun, grant } = await this.#calls.call<Begun<TransferCursor>>('begin', connection, transfer, wire.ends);
     const { lowWater, above, windowCount } = begun;
     const { seams } = this.#options;
     const own = { registrar: this.#registrar(), sink: this.#sink(wire), work: this.#work };
@@ -189,15 +190,16 @@ class TargetLane {
     return { session, welcome, grant };
   }
 
-  #begin<T>(method: 'begin' | 'beginRestore', connection: string, wire: Wire, hello: unknown) {
-    return this.#calls.call<{ begun: T; grant: Grant }>(method, connection, hello, wire.ends);
-  }
-
   async #openRestore(connection: string, wire: Wire, hello: Hello): Promise<Opened> {
     const { restorePointId, diskKey, creditBytes } = hello;
     const source = this.#restoreSource();
     const begin = { purpose: 'restore' as const, restorePointId, diskKey };
-    const { begun: disk, grant } = await this.#begin<RestoredDisk>('beginRestore', connection, wire, begin);
+    const { begun: disk, grant } = await this.#calls.call<Begun<RestoredDisk>>(
+      'beginRestore',
+      connection,
+      begin,
+      wire.ends,
+    );
     const { records } = this.#options;
     const session = new RestoreSession({ connection, wire, source, records, disk, creditBytes });
     return { session, welcome: this.#welcome({ ...disk, windowCount: windowCountOf(disk.sizeBytes) }), grant };
