@@ -6,10 +6,9 @@ import { readFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import type { MachineConfig, WorkerCaps } from '../../schema/domain/configuration.ts';
 import type { ChildState } from './stack-file.ts';
-import type { WorkerName } from './worker-child.ts';
 
 /** Null: none for this worker, nothing applied yet, or a file that the worker itself will complain of. */
-export async function capsOf(machineFile: string, name: WorkerName): Promise<WorkerCaps | null> {
+export async function capsOf(machineFile: string, name: string): Promise<WorkerCaps | null> {
   try {
     const { workers } = JSON.parse(await readFile(machineFile, 'utf8')) as MachineConfig;
     return new Map<string, WorkerCaps>(Object.entries(workers ?? {})).get(name) ?? null;
@@ -41,11 +40,11 @@ export async function residentBytes(pid: number): Promise<number | null> {
 }
 
 /** Of these processes, those that take more memory than they may; none that is only just starting or ending. */
-export async function overMemory(
+export async function overMemory<Name extends string>(
   machineFile: string,
-  children: readonly { name: WorkerName; pid: number | null; state: ChildState }[],
-): Promise<{ name: WorkerName; bytes: number; most: number }[]> {
-  const over: { name: WorkerName; bytes: number; most: number }[] = [];
+  children: readonly { name: Name; pid: number | null; state: ChildState }[],
+): Promise<{ name: Name; bytes: number; most: number }[]> {
+  const over: { name: Name; bytes: number; most: number }[] = [];
   for (const { name, pid, state } of children) {
     const most = (await capsOf(machineFile, name))?.memoryBytes ?? null;
     if (most === null || pid === null || state !== 'ready') continue;

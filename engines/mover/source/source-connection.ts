@@ -95,7 +95,7 @@ export class SourceConnection {
     const message = { type: 'data' as const, ...head };
     await wire.owed(this.#credit.take(payload.length));
     try {
-      const pace = { take: (bytes: number) => this.#bucket.take(bytes), waiting: holdBack };
+      const pace = { bucket: this.#bucket, waiting: holdBack };
       await wire.owed(
         this.#bucket.isLimited ? wire.sendPaced(message, payload, pace) : wire.sendBlock(message, payload),
       );

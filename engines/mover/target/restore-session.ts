@@ -134,8 +134,7 @@ export class RestoreSession {
     const message = { type: 'block' as const, window: resolved.window, block, codec, rawLength };
     const { wire } = this.#options;
     if (!this.#bucket.isLimited) return await wire.sendBlock(message, bytes);
-    const take = (count: number): Promise<void> => this.#bucket.take(count);
-    await wire.sendPaced(message, bytes, { take, waiting: (work) => work() });
+    await wire.sendPaced(message, bytes, { bucket: this.#bucket, waiting: (work) => work() });
   }
 
   async #sendAgain(window: number, block: number): Promise<void> {

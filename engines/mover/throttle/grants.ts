@@ -26,7 +26,8 @@ export type LimitsConfig = { networks: NetworksConfig | null; repositories: Read
 
 type Limit = { name: string; rate: number; holds: (connection: GrantedConnection) => boolean };
 /** `usedBytes`: at the last measurements, oldest first. */
-type Known = { connection: GrantedConnection; used: { atMs: number; bytes: number }[]; demand: number; grant: Grant };
+type Measured = { atMs: number; bytes: number };
+type Known = { connection: GrantedConnection; used: Measured[]; demand: number; grant: Grant };
 
 /** Who uses so much of what he is granted can use more. */
 const HUNGRY = 0.9;
@@ -71,10 +72,16 @@ export class Grants {
     const { used, grant } = known;
     used.push({ atMs, bytes });
     if (used.length > MEASUREMENTS) used.shift();
-    const [first] = used;
-    if (used.length < MEASUREMENTS || atMs <= first!.atMs) return;
-    const rate = ((bytes - first!.bytes) * 1000) / (atMs - first!.atMs);
-    known.demand = rate >= grant.rateBytesPerSecond * HUNGRY ? Infinity : rate * ROOM;
+    const [first, before] = [used[0]!, used.at(-2)];
+    if (!before || atMs <= before.atMs) return;
+    const newest = rateBetween(before, used.at(-1)!);
+    // Who stands still leaves his share at once, who moves again has it at once.
+    if (newest === 0) known.demand = 0;
+    else if (newest >= grant.rateBytesPerSecond * HUNGRY) known.demand = Infinity;
+    else if (used.length === MEASUREMENTS) {
+      const rate = rateBetween(first, used.at(-1)!);
+      known.demand = rate >= grant.rateBytesPerSecond * HUNGRY ? Infinity : rate * ROOM;
+    }
   }
 
   /** Shares out anew. Names of those whose grant changed. */
@@ -119,6 +126,8 @@ export class Grants {
     return this.#localTime;
   }
 }
+
+const rateBetween = (from: Measured, to: Measured): number => ((to.bytes - from.bytes) * 1000) / (to.atMs - from.atMs);
 
 function limitsOf(id: string, { readBytesPerSecond, writeBytesPerSecond }: RateLimits): Limit[] {
   const limit = (purpose: 'backup' | 'restore', name: string, rate: number | null): Limit[] =>

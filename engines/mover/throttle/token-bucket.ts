@@ -6,6 +6,9 @@ const DEPTH_S = 0.25;
 /** A timer that fires late costs nothing, one that fires early a turn. */
 const LONGEST_WAIT_MS = 1000;
 
+const LEAST_PIECE_BYTES = 4 * 1024;
+const MOST_PIECE_BYTES = 64 * 1024;
+
 export class TokenBucket {
   readonly #now: () => number;
   #rate = 0;
@@ -20,6 +23,12 @@ export class TokenBucket {
 
   get isLimited(): boolean {
     return this.#rate > 0;
+  }
+
+  /** What is to be taken at once: small enough that a quarter of a second sees several. */
+  get pieceBytes(): number {
+    if (!this.isLimited) return MOST_PIECE_BYTES;
+    return Math.min(MOST_PIECE_BYTES, Math.max(LEAST_PIECE_BYTES, Math.ceil(this.#rate / 16)));
   }
 
   /** Whoever takes something now has to wait. */

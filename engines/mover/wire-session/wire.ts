@@ -4,12 +4,11 @@ import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { ConnectionEnds } from '../../../schema/domain/networks.ts';
 import { FrameDecoder } from '../../../schema/wire/frame.ts';
 import { decodeMessage, encodeMessage, type Message } from '../../../schema/wire/messages.ts';
+import type { TokenBucket } from '../throttle/token-bucket.ts';
 import { deferred } from '../waiting.ts';
 
 /** How long nothing may come of the rest of a begun frame. */
 export const FRAME_TIMEOUT_MS = 60_000;
-/** A paced payload leaves in pieces of so many bytes. */
-const PIECE_BYTES = 64 * 1024;
 
 export type WireOptions = {
   socket: Socket;
@@ -24,8 +23,11 @@ export type WireOptions = {
   silenceMs?: number;
 };
 
-/** When so many bytes of a payload may leave; `waiting` goes around whatever is waited for because of that. */
-export type Pace = { take(bytes: number): Promise<void>; waiting<T>(work: () => Promise<T>): Promise<T> };
+/** Paces a payload, which leaves in pieces. `waiting` goes around whatever is waited for because of that. */
+export type Pace = {
+  bucket: Pick<TokenBucket, 'take' | 'pieceBytes'>;
+  waiting<T>(work: () => Promise<T>): Promise<T>;
+};
 
 type BlockMessage = Extract<Message, { type: 'data' | 'block' }>;
 
@@ -108,12 +110,17 @@ export class Wire {
     while (this.#pacing) await pace.waiting(() => this.#pacing ?? Promise.resolve());
     const over = deferred<void>();
     this.#pacing = over.promise;
+    const left: Promise<void>[] = [];
     try {
-      for (let at = 0; at < payload.length; at += PIECE_BYTES) {
-        const piece = payload.subarray(at, at + PIECE_BYTES);
-        await pace.waiting(() => pace.take(piece.length));
-        await this.#write(at === 0 ? [encodeMessage(message, payload.length), piece] : [piece]);
+      for (let at = 0; at < payload.length;) {
+        const piece = payload.subarray(at, at + pace.bucket.pieceBytes);
+        await pace.waiting(() => pace.bucket.take(piece.length));
+        const leaving = this.#write(at === 0 ? [encodeMessage(message, payload.length), piece] : [piece]);
+        leaving.catch(() => undefined);
+        left.push(leaving);
+        at += piece.length;
       }
+      await Promise.all(left);
     } finally {
       this.#pacing = null;
       for (const frame of this.#held.splice(0)) if (!this.#ended) this.#options.socket.write(frame);
