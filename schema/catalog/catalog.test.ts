@@ -109,6 +109,8 @@ const site = (): SiteConfig => ({
       ],
       proxies: [{ proxyId: proxyId('p1'), slots: 3, lanes: 2, restoreFolders: ['/restores'] }],
       repositories: [{ repositoryId: repositoryId('main'), folder: '/backups', slots: 2, lanes: 2 }],
+      networks: { timeZone: 'UTC', preferred: ['10.0.0.0/8'], throttle: [] },
+      workers: { proxy: { memoryBytes: null, cpus: 2, nice: 10 } },
     },
   ],
   jobs: [

@@ -23,7 +23,7 @@ const connection = (name: string, of: Partial<GrantedConnection> = {}): GrantedC
   ...of,
 });
 
-/** Connections that use what `wants` says, as far as they are granted it; measured each 250 ms. */
+/** Connections that use what `wants` says, as far as they are granted it; measured each 100 ms. */
 class World {
   readonly grants = new Grants();
   readonly wants = new Map<string, number>();
@@ -49,11 +49,11 @@ class World {
   }
 
   pass(seconds: number): void {
-    for (let step = 0; step < seconds * 4; step += 1) {
-      this.nowMs += 250;
+    for (let step = 0; step < seconds * 10; step += 1) {
+      this.nowMs += 100;
       for (const [name, wants] of this.wants) {
         const { rateBytesPerSecond: rate } = this.grants.grantOf(name);
-        this.#sent.set(name, (this.#sent.get(name) ?? 0) + Math.min(wants, rate === 0 ? 1e9 : rate) / 4);
+        this.#sent.set(name, (this.#sent.get(name) ?? 0) + Math.min(wants, rate === 0 ? 1e9 : rate) / 10);
         this.grants.measure(name, this.#sent.get(name)!, this.nowMs);
       }
       this.grants.share(this.nowMs);

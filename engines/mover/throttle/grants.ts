@@ -35,7 +35,9 @@ const HUNGRY = 0.9;
 const ROOM = 1.25;
 /** What everybody is granted at least, as a part of the lowest limit: whoever wakes up can be seen. */
 const LEAST = 0.02;
-const MEASUREMENTS = 3;
+const MEASUREMENTS = 5;
+/** Who could have carried less between two measurements is judged by several of them: payloads leave in pieces. */
+const TELLING_BYTES = 64 * 1024;
 const FREE: Grant = { rateBytesPerSecond: 0, limit: '' };
 
 export class Grants {
@@ -75,8 +77,9 @@ export class Grants {
     const [first, before] = [used[0]!, used.at(-2)];
     if (!before || atMs <= before.atMs) return;
     const newest = rateBetween(before, used.at(-1)!);
+    const isTelling = (grant.rateBytesPerSecond * (atMs - before.atMs)) / 1000 >= TELLING_BYTES;
     // Who stands still leaves his share at once, who moves again has it at once.
-    if (newest === 0) known.demand = 0;
+    if (newest === 0 && isTelling) known.demand = 0;
     else if (newest >= grant.rateBytesPerSecond * HUNGRY) known.demand = Infinity;
     else if (used.length === MEASUREMENTS) {
       const rate = rateBetween(first, used.at(-1)!);

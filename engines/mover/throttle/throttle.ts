@@ -23,7 +23,7 @@ export type TargetThrottle = {
 };
 
 /** So old is what is known of a transfer that began or stopped to use its share. */
-const TICK_MS = 250;
+const TICK_MS = 100;
 
 export class Throttle {
   readonly #seams: Pick<Seams, 'clock' | 'log' | 'meter'>;

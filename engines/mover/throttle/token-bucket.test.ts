@@ -38,6 +38,6 @@ test('a rate that goes lets everybody go; pieces are small where the rate is', a
   expect(await isPending(waiting[1]!)).toBe(true);
   bucket.rate = 0;
   await Promise.all(waiting);
-  bucket.rate = 320 * 1024;
+  bucket.rate = 1280 * 1024;
   expect(bucket.pieceBytes).toBe(20 * 1024);
 });

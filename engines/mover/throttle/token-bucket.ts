@@ -25,10 +25,10 @@ export class TokenBucket {
     return this.#rate > 0;
   }
 
-  /** What is to be taken at once: small enough that a quarter of a second sees several. */
+  /** What is to be taken at once: small enough that each measurement of the shares sees several. */
   get pieceBytes(): number {
     if (!this.isLimited) return MOST_PIECE_BYTES;
-    return Math.min(MOST_PIECE_BYTES, Math.max(LEAST_PIECE_BYTES, Math.ceil(this.#rate / 16)));
+    return Math.min(MOST_PIECE_BYTES, Math.max(LEAST_PIECE_BYTES, Math.ceil(this.#rate / 64)));
   }
 
   /** Whoever takes something now has to wait. */
