@@ -23,7 +23,7 @@ import { createSourcePool, type TransferProgress } from './source/pool.ts';
 import { startMoverTarget } from './target/mover-target.ts';
 
 const MIB = 1024 * 1024;
-const sizeBytes = 24 * MIB;
+const SIZE_BYTES = 24 * MIB;
 const lane = (name: string): URL => new URL(`../../tests/fixtures/mover/${name}.ts`, import.meta.url);
 type Slow = {
   disk?: Partial<TestDisk>;
@@ -42,6 +42,7 @@ afterEach(() => rm(folder, { recursive: true, force: true }));
 async function transferWith(
   slow: Slow,
 ): Promise<{ stages: StageTimes; told: TransferProgress[]; metered: StageTimes }> {
+  const { sizeBytes = SIZE_BYTES } = slow;
   const repository = new MemoryRepository(path.join(folder, 'ledger'));
   let metered: StageTimes = { ...noStageTimes };
   const meter = {
@@ -85,7 +86,7 @@ test.each([
   ['target', { target: { syncDelayMs: 4000 } }],
   ['throttling', { brakes: [{ name: 'host h1', readBytesPerSecond: 8 * MIB, latencyMs: null }] }],
 ] as [Stage, Slow][])('a slow %s is named', async (stage, slow) => {
-  await writeRandomDisk(path.join(folder, 'disk'), sizeBytes, seeded().next, 1);
+  await writeRandomDisk(path.join(folder, 'disk'), SIZE_BYTES, seeded().next, 1);
   const { stages, told, metered } = await transferWith(slow);
   console.log(stageLine(stages));
   expect(verdictOf(stages)!.bottleneck).toBe(stage);
@@ -96,9 +97,11 @@ test.each([
 });
 
 test('a brake says which storage is spared, and why', async () => {
+  // So many reads that some begin when others were found slow.
+  const sizeBytes = 64 * MIB;
   await writeRandomDisk(path.join(folder, 'disk'), sizeBytes, seeded().next, 1);
   const ssd = { name: 'datastore ssd', readBytesPerSecond: null, latencyMs: 20 };
-  const slow = await transferWith({ disk: { delayMs: 100 }, brakes: [ssd] });
+  const slow = await transferWith({ disk: { delayMs: 100 }, brakes: [ssd], sizeBytes });
   const reasons = new Set(slow.told.map(({ waitsFor }) => waitsFor ?? ''));
   expect([...reasons].some((reason) => /^brake: latency of datastore ssd is \d+ ms$/.test(reason))).toBe(true);
   const host = { name: 'host h1', readBytesPerSecond: 8 * MIB, latencyMs: null };
