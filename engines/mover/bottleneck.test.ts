@@ -31,6 +31,7 @@ type Slow = {
   target?: Partial<TestTarget>;
   networkBytesPerSecond?: number;
   brakes?: BrakeConfig[];
+  sizeBytes?: number;
 };
 
 let folder: string;
