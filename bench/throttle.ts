@@ -53,7 +53,7 @@ function worstSecond(samples: readonly Sample[]): number {
 }
 
 async function measure(folder: string, rate: number, transfers: number): Promise<Row> {
-  const model: DiskModel = { kind: 'full', sizeBytes: 4096 * MIB };
+  const model: DiskModel = { kind: 'full', sizeBytes: 16_384 * MIB };
   const { sizeBytes } = model;
   const seams = createSeams('bench');
   const throttle = new Throttle(seams);
@@ -93,11 +93,15 @@ async function measure(folder: string, rate: number, transfers: number): Promise
     });
   });
   const samples: Sample[] = [];
-  const sampling = sample(lanes, samples, stop.signal);
+  const measured = new AbortController();
+  const sampling = sample(lanes, samples, measured.signal);
   while (samples.length === 0) await new Promise((resolve) => setTimeout(resolve, SAMPLE_MS));
   await new Promise((resolve) => setTimeout(resolve, WARM_UP_MS + SPAN_MS));
+  // Before the connections end, and what they carried is no longer told.
+  measured.abort();
+  await sampling;
   stop.abort(new TidemarkError('STOPPED', 'measured'));
-  await Promise.all([...running, sampling]);
+  await Promise.all(running);
   await pool.close();
   await target.close();
   throttle.close();
