@@ -48,6 +48,7 @@ export default {
     engine('mover', ['^schema/wire/']),
     engine('repository', ['^schema/repository/']),
     engine('restore'),
+    engine('security'),
     engine('stack'),
     engine('nbd'),
     engine('qmp'),

@@ -8,7 +8,7 @@ import type {
   Checkpoint,
   CheckpointSpec,
   DiskAccess,
-  Endpoint,
+  TargetEndpoint,
   ReferencePoint,
   Released,
   VmFacts,
@@ -20,6 +20,7 @@ import type {
   DiskKey,
   HostId,
   LineageId,
+  MachineId,
   ProxyId,
   RepositoryId,
   RestorePointId,
@@ -63,11 +64,13 @@ import type {
   RepositorySpace,
   RestorePointChange,
   RestorePointPage,
+  RestorePointSign,
   RunJudgement,
 } from '../schema/domain/maintenance-sessions.ts';
 import type {
   CheckReport,
   CheckRequest,
+  ClockReset,
   CollectionReport,
   RepairReport,
   RepositoryStatistics,
@@ -166,13 +169,16 @@ export type ControlActivities = {
   reconcileRestorePoints(of: {
     repositoryId: RepositoryId;
     page: RestorePointPage;
-  }): Promise<{ missing: RestorePointId[] } & Pick<ImportCounts, 'changed' | 'removed'>>;
+  }): Promise<{ missing: RestorePointId[] } & Pick<ImportCounts, 'trashed' | 'changed' | 'removed'>>;
   importRestorePoints(of: PackedRestorePoints): Promise<Pick<ImportCounts, 'sessionsAdded'>>;
   recordRestorePointChange(changed: ChangedRestorePoint): Promise<void>;
+  /** Marks and flags of restore points that the catalog has; others are passed over. */
+  recordSuspects(of: { signs: RestorePointSign[] }): Promise<void>;
 
   /** What the janitor goes round. */
   listSiteParts(): Promise<{ site: SiteId | null; hosts: HostId[]; repositories: RepositoryId[] }>;
-  judgeRuns(of: { runs: RunKey[] }): Promise<RunJudgement>;
+  /** `witness`: an open workflow that Temporal's list has to show when it is asked about runs the catalog does not know. */
+  judgeRuns(of: { runs: RunKey[]; witness: string | null }): Promise<RunJudgement>;
   /** Into the stories of the sessions whose runs they were. */
   recordJanitor(of: { removed: { run: RunKey; message: string }[] }): Promise<void>;
 };
@@ -224,20 +230,29 @@ export type RepositoryActivities = {
   sealRestorePoint(request: SealRequest): Promise<SealAnswer>;
   /** `restorePointId` null: it never became known. */
   abortRestorePoint(of: { restorePointId: RestorePointId | null; run: RunKey }): Promise<AbortOutcome>;
-  /** RESTORE_POINT_NOT_FOUND. Where restore clients connect, and the disks as the manifest has them. */
-  openRestore(of: { restorePointId: RestorePointId }): Promise<{
-    endpoint: Endpoint;
+  /**
+   * RESTORE_POINT_NOT_FOUND. Where restore clients connect, and the disks as the manifest has them. `machineId`: of the proxy
+   * that will restore it.
+   */
+  openRestore(of: { restorePointId: RestorePointId; run?: RunKey; machineId?: MachineId }): Promise<{
+    endpoint: TargetEndpoint;
+    /** What lets `machineId` read it, in this run; hex. */
+    grant?: string;
     suspect: boolean;
     disks: { diskKey: DiskKey; sizeBytes: number }[];
   }>;
   /** Decides by repository time, and moves what goes to the trash, unless `dryRun`; that one tells why each stays, too. */
   applyRetention(of: { lineages: LineagePolicy[]; dryRun: boolean }): Promise<LineageRetention[]>;
-  /** Those with ids above `after`, as many as go into one answer. */
+  /** Those with ids above `after`, in the trash or not, as many as go into one answer. */
   listRestorePoints(of: { after: RestorePointId | null }): Promise<RestorePointPage>;
   /** The first so many of them; those that are no longer there are left out, and counted. */
   describeRestorePoints(of: { restorePointIds: RestorePointId[] }): Promise<PackedRestorePoints>;
   /** RESTORE_POINT_NOT_FOUND, RESTORE_POINT_HELD, LAST_RESTORE_POINT. */
   changeRestorePoint(of: { restorePointId: RestorePointId; change: RestorePointChange }): Promise<ChangedRestorePoint>;
+  /** `today`: see `RepositoryMaintenanceInput`. CLOCK_IN_DOUBT, BAD_REQUEST. */
+  resetClock(of: { today: string }): Promise<ClockReset>;
+  /** Of that lineage, which an audit found suspect; as many as go into one answer. */
+  listSuspects(of: { lineage: LineageId }): Promise<RestorePointSign[]>;
   listOpenRestorePoints(): Promise<OpenRestorePointView[]>;
   /** Which of these a sealed restore point names as its own or as its reference point's, or an open one has. */
   namedRuns(of: { runs: RunKey[] }): Promise<RunKey[]>;
@@ -255,7 +270,7 @@ export type RepositoryWorkActivities = {
 /** Queue `proxy.<id>.ctl`. */
 export type ProxyControlActivities = {
   /** The rehearsal of step 4: connects, shakes hands, for this restore point. */
-  connectMovers(of: { restorePointId: RestorePointId; run: RunKey; endpoint: Endpoint }): Promise<void>;
+  connectMovers(of: { restorePointId: RestorePointId; run: RunKey; endpoint: TargetEndpoint }): Promise<void>;
   /** `allowedFolders` come from the proxy's own configuration. */
   createTargets(request: Omit<TargetRequest, 'allowedFolders'>): Promise<TargetAccess[]>;
   finishTargets(of: { run: RunKey; folder: string }): Promise<FinishedTarget[]>;
@@ -269,7 +284,8 @@ export type ProxyActivities = {
     run: RunKey;
     restorePointId: RestorePointId;
     diskKey: DiskKey;
-    endpoint: Endpoint;
+    endpoint: TargetEndpoint;
+    grant?: string;
     target: TargetAccess;
   }): Promise<Omit<RestoredDisk, 'file'>>;
 };

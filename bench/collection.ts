@@ -40,6 +40,8 @@ async function measure(root: string, million: number): Promise<Measured> {
     process.execPath,
     [
       '--expose-gc',
+      // As workers are started.
+      '--max-semi-space-size=16',
       path.join(import.meta.dirname, 'collection', 'collect-process.ts'),
       folder,
       indexFolder,

@@ -84,7 +84,13 @@ async function measure(folder: string, rate: number, transfers: number): Promise
   const pool = createSourcePool({ laneCount: 4, laneEntry: sourceLane, seams });
   const stop = new AbortController();
   const running = Array.from({ length: transfers }, (_, index) => {
-    const order = orderOf({ disk: { file: '' }, sizeBytes, blockSize: MIB, codec: 'none', endpoint: target.endpoint });
+    const order = orderOf({
+      disk: { file: '' },
+      sizeBytes,
+      blockSize: MIB,
+      compression: 'none',
+      endpoint: target.endpoint,
+    });
     const disk = { diskKey: diskKey(`d${index}`) };
     const data = { via: 'simulated' as const, model: JSON.stringify(model) };
     const of = { access: { ...order.access, ...disk, data }, assignment: { ...order.assignment, ...disk } };

@@ -32,6 +32,9 @@ const badRequests: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'KEY_MISSING',
   'NOT_ENCRYPTED',
   'WRONG_KEY',
+  'SECURITY_NOT_READY',
+  'ENROLL_REFUSED',
+  'CERTIFICATE_INVALID',
 ]);
 
 export function exitCodeOf(code: ErrorCode | undefined): number {

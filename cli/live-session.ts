@@ -60,6 +60,9 @@ function beatsOf(picture: WorkflowPicture | null, nowMs: number): Map<string, Be
 const flowOf = (beat: Beat | undefined): { rate: number; waitsFor: string } => {
   if (beat === undefined) return { rate: 0, waitsFor: '' };
   if (beat.silentMs >= SILENT_MS) return { rate: 0, waitsFor: `its proxy, silent${since(beat.silentMs)}` };
+  const { audit, bytesDone } = beat;
+  if (audit && audit.audited < audit.wanted && bytesDone === 0)
+    return { rate: 0, waitsFor: `its audit, ${audit.audited} of ${audit.wanted} blocks` };
   return { rate: beat.readRateBytesPerSecond, waitsFor: beat.waitsFor ?? '' };
 };
 

@@ -1,4 +1,5 @@
 /** How full a repository is, was, and will be, as the catalog knows it. */
+import { clockAlarmsOf } from '../engines/scheduler/clock-alarms.ts';
 import { alarmsOf, daysUntilFull, FORECAST_DAYS } from '../engines/scheduler/forecast.ts';
 import type { CatalogDatabase } from '../schema/catalog/connection.ts';
 import {
@@ -24,6 +25,7 @@ export async function figuresOf(
   const days = await listRepositoryDays(db, id, DAYS_SHOWN);
   const untilFull = daysUntilFull(days.slice(-FORECAST_DAYS));
   const { alarms } = config as RepositoryConfig;
-  const told = alarmsOf({ repositoryId: id, alarms, space: figures.space, daysUntilFull: untilFull });
+  const filling = alarmsOf({ repositoryId: id, alarms, space: figures.space, daysUntilFull: untilFull });
+  const told = [...clockAlarmsOf(id, figures.statistics), ...filling];
   return { ...figures, daysUntilFull: untilFull, alarms: told.map(({ message }) => message), days };
 }

@@ -68,7 +68,10 @@ export async function startBackup(client: Client, job: JobConfig): Promise<Start
   return { sessionId: id, workflowId, runId: handle.firstExecutionRunId };
 }
 
-export type AskedMaintenance = Pick<RepositoryMaintenanceInput, 'repositoryId' | 'steps' | 'check' | 'dryRun'>;
+export type AskedMaintenance = Pick<
+  RepositoryMaintenanceInput,
+  'repositoryId' | 'steps' | 'check' | 'dryRun' | 'today' | 'abort'
+>;
 
 export async function startMaintenance(client: Client, asked: AskedMaintenance): Promise<StartedWorkflow> {
   const id = newSessionId();

@@ -1,8 +1,12 @@
 /** Temporal for commands. Loads its client: import it late. */
+import path from 'node:path';
 import { Client, Connection, WorkflowNotFoundError } from '@temporalio/client';
-import { defaultPayloadConverter } from '@temporalio/common';
+import { defaultPayloadConverter, type Payload } from '@temporalio/common';
 import type { StackFile } from '../engines/stack/stack-file.ts';
 import { TidemarkError } from '../schema/domain/errors.ts';
+import { type TemporalAddress, temporalTlsIn } from '../workers/runtime/config.ts';
+import { loadPayloadCodec } from '../workers/runtime/payload-codec.ts';
+import { readTemporalTls } from '../workers/runtime/temporal-tls.ts';
 
 const CONNECT_LIMIT_MS = 5000;
 /** Of one call: a person waits for it. */
@@ -13,19 +17,30 @@ const RECONNECT = { 'grpc.initial_reconnect_backoff_ms': 200, 'grpc.max_reconnec
 
 /** UNREACHABLE when the server does not answer, at the beginning or in a call made through `soon`. */
 export async function withTemporal<T>(stack: StackFile, work: (client: Client) => Promise<T>): Promise<T> {
-  const { address, namespace } = stack.temporal;
-  const options = { address, connectTimeout: CONNECT_LIMIT_MS, channelArgs: RECONNECT };
+  const { address, namespace, tls } = temporalOf(stack);
+  // The state folder of this stack, whatever option or variable named it.
+  const configFolder = path.dirname(stack.database.passwordFile);
+  const certificates = tls ? { tls: await readTemporalTls(tls, configFolder) } : {};
+  const options = { address, connectTimeout: CONNECT_LIMIT_MS, channelArgs: RECONNECT, ...certificates };
   const connection = await Connection.connect(options).catch((error: unknown) => {
     throw new TidemarkError('UNREACHABLE', `Temporal does not answer at ${address}`, { address }, error);
   });
   try {
-    return await work(new Client({ connection, namespace }));
+    const codec = await loadPayloadCodec(path.join(configFolder, 'payload-keys'), process.env);
+    const converter = codec ? { dataConverter: { payloadCodecs: [codec] } } : {};
+    return await work(new Client({ connection, namespace, ...converter }));
   } catch (error) {
     if (!isAway(error)) throw error;
     throw new TidemarkError('UNREACHABLE', `Temporal does not answer at ${address}`, { address }, error);
   } finally {
     await connection.close();
   }
+}
+
+/** The stack's own, unless the environment names another way to it, like one through a TLS front. */
+export function temporalOf({ temporal }: StackFile): TemporalAddress {
+  const address = process.env['TIDEMARK_TEMPORAL_ADDRESS'] ?? temporal.address;
+  return { address, namespace: temporal.namespace, tls: temporalTlsIn(process.env) };
 }
 
 const grpcCodes = { deadlineExceeded: 4, failedPrecondition: 9, unavailable: 14 } as const;
@@ -86,7 +101,21 @@ const millisecondsOf = (time: Timestamp | null | undefined): number | null =>
 /** PENDING_ACTIVITY_STATE_STARTED. */
 const STARTED = 2;
 
-function pendingOf(raw: RawActivity): PendingActivity {
+/** What the server keeps, through the codecs of this client. */
+async function decoded(client: Client, payload: Payload): Promise<unknown> {
+  let [plain] = [payload];
+  for (const codec of client.options.loadedDataConverter.payloadCodecs.toReversed())
+    [plain] = (await codec.decode([plain])) as [Payload];
+  return defaultPayloadConverter.fromPayload(plain);
+}
+
+async function failureText(client: Client, failure: RawActivity['lastFailure']): Promise<string | null> {
+  const { encodedAttributes, message } = failure ?? {};
+  if (!encodedAttributes) return message ?? null;
+  return ((await decoded(client, encodedAttributes)) as { message: string }).message;
+}
+
+async function pendingOf(client: Client, raw: RawActivity): Promise<PendingActivity> {
   const payload = raw.heartbeatDetails?.payloads?.[0];
   return {
     type: raw.activityType?.name ?? 'activity',
@@ -95,8 +124,8 @@ function pendingOf(raw: RawActivity): PendingActivity {
     isStarted: (raw.state as number) === STARTED,
     scheduledAt: millisecondsOf(raw.scheduledTime),
     heartbeatAt: millisecondsOf(raw.lastHeartbeatTime),
-    heartbeat: payload ? defaultPayloadConverter.fromPayload(payload) : null,
-    lastFailure: raw.lastFailure?.message ?? null,
+    heartbeat: payload ? await decoded(client, payload) : null,
+    lastFailure: await failureText(client, raw.lastFailure),
   };
 }
 
@@ -104,7 +133,8 @@ function pendingOf(raw: RawActivity): PendingActivity {
 export async function describeWorkflow(client: Client, workflowId: string): Promise<WorkflowPicture | null> {
   try {
     const described = await soon(client, () => client.workflow.getHandle(workflowId).describe());
-    const pending = (described.raw.pendingActivities ?? []).map(pendingOf);
+    const raws = described.raw.pendingActivities ?? [];
+    const pending = await Promise.all(raws.map((raw) => pendingOf(client, raw)));
     return { workflowId, runId: described.runId, status: described.status.name, pending };
   } catch (error) {
     if (error instanceof WorkflowNotFoundError) return null;

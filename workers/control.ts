@@ -16,9 +16,11 @@ import { stateLayout, temporalAddress } from './runtime/config.ts';
 import { catalogConnection } from './runtime/database.ts';
 import { periodically } from './runtime/periodically.ts';
 import { ScheduleKeeper } from './runtime/schedules.ts';
+import { loadDataConverter } from './runtime/temporal.ts';
+import { EnrolmentKeeper } from './runtime/serve-enrolment.ts';
 import { createQueueView, createWorkflowView, listWorkerSigns } from './runtime/temporal-views.ts';
 import { type RoleContext, runWorkerProcess, type ServedQueue } from './runtime/worker-process.ts';
-import { loadWorkflowBundle } from './runtime/workflow-bundle.ts';
+import { loadWorkflowBundle, workflowCode } from './runtime/workflow-bundle.ts';
 
 /** 387-497 MB were measured with 150, more than 600 MB with 600. */
 const MOST_CACHED_WORKFLOWS = 150;
@@ -28,6 +30,7 @@ const LOOK_AT_WORKERS_MS = 3000;
 const SWEEP_MS = 15_000;
 /** A new site is in force so soon. */
 const KEEP_SCHEDULES_MS = 5000;
+const KEEP_ENROLMENT_MS = 2000;
 
 type Parts = { db: CatalogDatabase; client: Client; context: RoleContext };
 
@@ -91,20 +94,30 @@ function queuesOf(activities: object, code: string): ServedQueue[] {
 await runWorkerProcess({
   name: 'control',
   open: async (context) => {
-    const { namespace } = temporalAddress();
+    const { namespace } = await temporalAddress();
     const db = connectCatalog(await catalogConnection());
     // While Temporal comes up, too.
-    const code = await loadWorkflowBundle(stateLayout().workflowBundleFolder, context.seams.log);
+    const dataConverter = await loadDataConverter();
+    const code = await loadWorkflowBundle(
+      stateLayout().workflowBundleFolder,
+      context.seams.log,
+      dataConverter ? { ...workflowCode, failureConverter: 'workers/runtime/encoded-failures.ts' } : workflowCode,
+    );
     let background: Promise<unknown> = Promise.resolve();
+    const enrolment = new EnrolmentKeeper(stateLayout(), context.seams);
+    const enrolling = periodically({ what: 'letting machines enrol', intervalMs: KEEP_ENROLMENT_MS, ...context }, () =>
+      enrolment.keep(),
+    );
     return {
       queues: (connection: NativeConnection) => {
-        const client = new Client({ connection, namespace });
+        const client = new Client({ connection, namespace, ...(dataConverter ? { dataConverter } : {}) });
         const control = createControl({ db, client, context });
         background = control.background;
         return queuesOf(control.activities, code);
       },
       close: async () => {
-        await background;
+        await Promise.all([background, enrolling]);
+        await enrolment.close();
         await db.destroy();
       },
     };

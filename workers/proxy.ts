@@ -6,7 +6,8 @@ import { createSourcePool } from '../engines/mover/source/pool.ts';
 import type { ProxyConfig } from '../schema/domain/configuration.ts';
 import { proxyCtlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import type { Seams } from '../schema/domain/seams.ts';
-import { loadMachine, stateLayout } from './runtime/config.ts';
+import { clientEnd, type LaneSecurity } from './lanes/secure-ends.ts';
+import { laneSecurityOf, loadMachine, stateLayout } from './runtime/config.ts';
 import { slotsFor } from './runtime/slots.ts';
 import { runWorkerProcess, type ServedQueue } from './runtime/worker-process.ts';
 
@@ -16,10 +17,10 @@ const restoreLane = new URL('./lanes/restore-lane.ts', import.meta.url);
 /** Progress is looked at by people: a figure is at most so old. A cancelled transfer stops as fast. */
 const PROGRESS_AGE_MS = 2000;
 
-function openProxy({ proxyId, slots, lanes, restoreFolders }: ProxyConfig, seams: Seams) {
+function openProxy({ proxyId, slots, lanes, restoreFolders }: ProxyConfig, laneData: LaneSecurity, seams: Seams) {
   const { clock } = seams;
-  const source = createSourcePool({ laneCount: lanes, laneEntry: sourceLane, seams });
-  const restores = createRestorePool({ laneCount: lanes, laneEntry: restoreLane, seams });
+  const source = createSourcePool({ laneCount: lanes, laneEntry: sourceLane, laneData, seams });
+  const restores = createRestorePool({ laneCount: lanes, laneEntry: restoreLane, laneData, seams });
   const work: ServedQueue = {
     queue: proxyQueue(proxyId),
     activities: {
@@ -31,7 +32,10 @@ function openProxy({ proxyId, slots, lanes, restoreFolders }: ProxyConfig, seams
   };
   const control: ServedQueue = {
     queue: proxyCtlQueue(proxyId),
-    activities: { ...createRehearsalActivities(), ...createTargetActivities({ allowedFolders: restoreFolders }) },
+    activities: {
+      ...createRehearsalActivities(clientEnd(laneData, seams)),
+      ...createTargetActivities({ allowedFolders: restoreFolders }),
+    },
     slots: slotsFor(slots),
     graceMs: 10_000,
   };
@@ -41,9 +45,10 @@ function openProxy({ proxyId, slots, lanes, restoreFolders }: ProxyConfig, seams
 await runWorkerProcess({
   name: 'proxy',
   open: async ({ seams }) => {
-    const machine = await loadMachine(stateLayout());
+    const layout = stateLayout();
+    const machine = await loadMachine(layout);
     if (!machine?.proxies.length) return null;
-    const proxies = machine.proxies.map((proxy) => openProxy(proxy, seams));
+    const proxies = machine.proxies.map((proxy) => openProxy(proxy, laneSecurityOf(machine, layout), seams));
     return {
       queues: () => proxies.flatMap(({ queues }) => queues),
       close: async () => void (await Promise.all(proxies.map(({ close }) => close()))),

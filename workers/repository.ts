@@ -12,15 +12,17 @@ import { type LimitsConfig, Throttle } from '../engines/mover/throttle/throttle.
 import { openPackThreads } from '../engines/repository/maintenance/pack-threads.ts';
 import { openRepository } from '../engines/repository/open-repository.ts';
 import type { StorageDescription } from '../engines/repository/storage/storage.ts';
+import { loadGrantKey, signGrant } from '../engines/security/grants.ts';
+import { securityLayout } from '../engines/security/security-layout.ts';
 import type { StackLayout } from '../engines/stack/layout.ts';
 import type { MachineConfig, RepositoryConfig } from '../schema/domain/configuration.ts';
 import type { RepositorySpace } from '../schema/domain/maintenance-sessions.ts';
 import { repositoryCtlQueue, repositoryQueue } from '../schema/domain/queues.ts';
 import type { Seams } from '../schema/domain/seams.ts';
 import type { PackLaneData } from './lanes/pack-lane.ts';
-import type { RepositoryLaneData } from './lanes/target-lane.ts';
-import { loadMachine, stateLayout } from './runtime/config.ts';
+import type { TargetLaneParts } from './lanes/target-lane.ts';
 import { advertised } from './runtime/advertised-address.ts';
+import { laneSecurityOf, loadMachine, stateLayout } from './runtime/config.ts';
 import { followMachine } from './runtime/follow-machine.ts';
 import { readSecret } from './runtime/repository-secret.ts';
 import { repositorySpace } from './runtime/repository-space.ts';
@@ -37,7 +39,8 @@ const PROGRESS_AGE_MS = 2000;
 type Shared = { serverClock: ServerClock; throttle: Throttle; preferred: () => readonly string[] };
 
 async function openWithTarget(
-  { repositoryId, folder, lanes, encryption, lockDays }: RepositoryConfig,
+  { repositoryId, folder, lanes, encryption, lockDays, listen }: RepositoryConfig,
+  machine: MachineConfig,
   layout: StackLayout,
   seams: Seams,
   { serverClock, throttle, preferred }: Shared,
@@ -63,11 +66,14 @@ async function openWithTarget(
     ...(lockDays === undefined ? {} : { lockDays }),
   });
   try {
+    const grantKey = await loadGrantKey(securityLayout(layout.configFolder).folder);
+    const security = { ...laneSecurityOf(machine, layout), grantKey };
     const mover = await startMoverTarget({
+      listenSecurely: listen,
       listen: { unix: join(layout.runFolder, `target.${repositoryId}.sock`) },
       laneCount: lanes,
       laneEntry: new URL('./lanes/target-lane.ts', import.meta.url),
-      laneData: { storage, keys: repository.laneKeys } satisfies RepositoryLaneData,
+      laneData: { storage, keys: repository.laneKeys, security: listen ? security : null } satisfies TargetLaneParts,
       registrar: repository.registrar,
       restoreSource: repository.restoreSource,
       rehearse: (restorePointId, run) => repository.rehearse(restorePointId, run),
@@ -80,12 +86,15 @@ async function openWithTarget(
     };
     target = mover;
     const space = (): Promise<RepositorySpace | null> => repositorySpace(storage, seams.clock);
+    const endpoint = { ...(mover.endpoint as { unix: string }), machineId: machine.machineId };
+    const { secureEndpoint } = mover;
     return {
       repository,
       // Asked for at each phase anew: the preferred networks may have changed.
       get endpoint() {
-        return advertised(mover.endpoint, preferred());
+        return secureEndpoint ? { ...endpoint, listen: advertised(secureEndpoint, preferred()) } : endpoint;
       },
+      signGrant: (of) => signGrant(grantKey, of),
       space,
       close,
     };
@@ -118,7 +127,7 @@ await runWorkerProcess({
     const shared = { serverClock, throttle, preferred: () => current.networks?.preferred ?? [] };
     const repositories = machine.repositories.map((config) => {
       const { repositoryId } = config;
-      const open = (): Promise<HeldRepository> => openWithTarget(config, layout, seams, shared);
+      const open = (): Promise<HeldRepository> => openWithTarget(config, machine, layout, seams, shared);
       const holder = new RepositoryHolder({ repositoryId, open, clock: seams.clock, log: seams.log });
       const verbs: ServedQueue = {
         queue: repositoryCtlQueue(repositoryId),

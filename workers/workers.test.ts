@@ -173,7 +173,7 @@ describe('with a server', () => {
     sessionId: sessionId('s1'),
     nominalTime: '2026-11-25T00:00:00.000Z',
     blockSize: 1024 * 1024,
-    codec: 'zstd',
+    compression: 'balanced',
   };
   const openPoint = (): Promise<OpenedRestorePoint> => speaker.tell(ctl.repository, 'openRestorePoint', spec);
 
@@ -187,7 +187,7 @@ describe('with a server', () => {
     await rm(strange);
     let opened: OpenedRestorePoint | null = null;
     while (!opened) opened = await openPoint().catch(() => null);
-    expect(opened.endpoint).toEqual({ unix: path.join(machine.layout.runFolder, 'target.main.sock') });
+    expect(opened.endpoint).toEqual({ machineId: 'm1', unix: path.join(machine.layout.runFolder, 'target.main.sock') });
   });
 
   it('repository: killed, the next process has the open restore points before it is ready', async () => {

@@ -69,6 +69,7 @@ export const activityBounds = {
   reconcileRestorePoints: { attempt: '2 min', toClose: '1 h' },
   importRestorePoints: { attempt: '2 min', toClose: '1 h' },
   recordRestorePointChange: record,
+  recordSuspects: record,
   /** The janitor comes again in five minutes. */
   listSiteParts: { attempt: '15 s', attempts: 3 },
   judgeRuns: { attempt: '2 min', attempts: 2 },
@@ -107,6 +108,7 @@ export const activityBounds = {
   /** After a session, too, which is not to wait for it for long: what it does not do the night does. */
   applyRetention: { toStart: '5 min', attempt: '10 min', heartbeat: '30 s', attempts: 3 },
   listRestorePoints: onMachine,
+  listSuspects: onMachine,
   describeRestorePoints: onMachine,
   /** A person waits for it. */
   changeRestorePoint: {
@@ -115,6 +117,8 @@ export const activityBounds = {
     attempts: 3,
     never: ['RESTORE_POINT_NOT_FOUND', 'RESTORE_POINT_HELD', 'LAST_RESTORE_POINT'],
   },
+  /** It waits for a collection to end; a person waits for it. */
+  resetClock: { toStart: '30 s', attempt: '10 min', heartbeat: '30 s', attempts: 3 },
   /** The janitor's. */
   listOpenRestorePoints: { toStart: '20 s', attempt: '30 s', attempts: 2 },
   namedRuns: { toStart: '20 s', attempt: '30 s', attempts: 2 },

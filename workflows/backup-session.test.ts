@@ -38,7 +38,7 @@ describe('backupSession', () => {
     expect(ended.rows).toMatchObject({
       result: 'Success',
       error: null,
-      states: ['Starting', 'Working', 'Postprocessing', 'Stopped'],
+      states: ['Starting', 'Working', 'Stopped'],
     });
     for (const vm of vms) expect(expectNothingLeft(ended.state(vm), vm.name).result).toBe('Success');
     expect(play.world.working.most).toBeLessThanOrEqual(job.maxParallelVms);

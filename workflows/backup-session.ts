@@ -8,7 +8,6 @@ import {
   CancelledFailure,
   condition,
   isCancellation,
-  patched,
   setHandler,
   upsertSearchAttributes,
   workflowInfo,
@@ -23,7 +22,7 @@ import { say } from './say.ts';
 import { asStartFailure, errorView, failureOf, viewOf } from './failures.ts';
 import { stopSignal } from './messages.ts';
 import { jobAttributes, resultAttributes } from './search-attributes.ts';
-import { retainAfter } from './session-retention.ts';
+import { lineagesToRetain, retainAfter } from './session-retention.ts';
 import { SessionRun } from './session-run.ts';
 import { runVms } from './session-vms.ts';
 
@@ -58,7 +57,8 @@ export async function backupSession(input: BackupSessionInput): Promise<SessionO
 
 async function work(run: SessionRun): Promise<void> {
   await plan(run);
-  if (!run.isStopping) await run.enter('Working');
+  // The catalog may hear of it while the VMs begin.
+  if (!run.isStopping) run.enterAtOnce('Working');
   await runVms(run, run.vms, 1);
   for (let round = 2; round <= MOST_ROUNDS + 1; round += 1) {
     const again = worthTrying(run);
@@ -110,11 +110,12 @@ const isMendedByTime = ({ code }: SessionErrorView): boolean =>
   !['operator', 'damage'].includes(errorTable[code].disposition);
 
 async function conclude(run: SessionRun, error: SessionErrorView | null): Promise<SessionOutcome> {
-  await run.enter('Postprocessing');
   const { sessionId } = run.input;
   const unprocessed = run.vms.filter((vm) => !run.results.has(vm.vm.vmId)).map(({ vm }) => vm);
+  const lineages = lineagesToRetain(run);
+  await run.enterPostprocessing(unprocessed.length > 0 || lineages.length > 0);
   if (unprocessed.length > 0) await say('recordUnprocessed', { queue: controlQueue })({ sessionId, vms: unprocessed });
-  if (patched('session-retention')) await retainAfter(run);
+  if (lineages.length > 0) await retainAfter(run, lineages);
   const failure = error ?? whyFailed(run, unprocessed.length);
   const result = failure ? 'Failed' : resultOf(run);
   run.end(result, failure);

@@ -4,7 +4,7 @@
  * twice, a minute apart: by then its activities have learnt of it and write no more. A reference point goes only when, in
  * addition, every repository of the site says that nothing names it. Who does not answer keeps all.
  */
-import { setCurrentDetails, sleep } from '@temporalio/workflow';
+import { setCurrentDetails, sleep, workflowInfo } from '@temporalio/workflow';
 import type { HostId, RepositoryId, RunKey } from '../schema/domain/ids.ts';
 import type {
   ArtifactRuns,
@@ -72,7 +72,11 @@ export async function janitor(_input: JanitorInput): Promise<JanitorResult> {
   const suspects = await suspectsOf(round, seen);
   if (suspects.length === 0) return round.result;
   await sleep(SEEN_APART_MS);
-  const { closed } = await say('judgeRuns', { queue: controlQueue, summary: 'once more' })({ runs: suspects });
+  const { closed, unknown } = await say('judgeRuns', { queue: controlQueue, summary: 'once more' })({
+    runs: suspects,
+    witness: workflowInfo().workflowId,
+  });
+  leaveUnknown(round, unknown);
   if (closed.length === 0) return round.result;
   await abortOpen(round, seen, new Set(closed));
   await removeArtifacts(round, seen, closed);
@@ -128,9 +132,13 @@ async function suspectsOf(round: Round, seen: Seen): Promise<RunKey[]> {
   const temporary = [...seen.hosts.values()].flatMap((runs) => runs.temporary);
   const runs = unique([...open, ...temporary, ...unnamed]);
   if (runs.length === 0) return [];
-  const { closed, unknown } = await say('judgeRuns', { queue: controlQueue })({ runs });
-  for (const run of unknown) round.leave(`what there is of run ${run} is left: the catalog does not know whose it was`);
+  const { closed, unknown } = await say('judgeRuns', { queue: controlQueue })({ runs, witness: null });
+  leaveUnknown(round, unknown);
   return closed;
+}
+
+function leaveUnknown(round: Round, unknown: readonly RunKey[]): void {
+  for (const run of unknown) round.leave(`what there is of run ${run} is left: nobody says whether it goes on`);
 }
 
 /** Those that no repository names; none when one of them does not say. */

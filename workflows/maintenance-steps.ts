@@ -12,6 +12,7 @@ import type { CheckReport } from '../schema/domain/maintenance.ts';
 import { controlQueue } from '../schema/domain/queues.ts';
 import { errorView } from './failures.ts';
 import type { MaintenanceRun } from './maintenance-run.ts';
+import { openPointsOf } from './open-points.ts';
 import { say } from './say.ts';
 
 /** Resolves with what came of it, in words. */
@@ -22,6 +23,8 @@ export const maintenanceStepWork: Record<MaintenanceStep, (run: MaintenanceRun) 
   check,
   repair,
   statistics: measure,
+  'reset-clock': resetClock,
+  'open-points': openPoints,
 };
 
 async function record(run: MaintenanceRun, outcome: MaintenanceOutcome, part = 0): Promise<void> {
@@ -36,25 +39,39 @@ const IDS_AT_ONCE = 500;
 
 async function importAll(run: MaintenanceRun): Promise<string> {
   const { repositoryId } = run.input;
-  const counts: ImportCounts = { restorePoints: 0, added: 0, changed: 0, removed: 0, sessionsAdded: 0 };
-  let after: RestorePointId | null = null;
-  do {
+  const begun = run.takeCursor('import');
+  const counts: ImportCounts = begun?.counts ?? nothingImported();
+  let after: RestorePointId | null = begun?.after ?? null;
+  for (;;) {
     const page = await run.machines.on(run.repository, 'listRestorePoints')({ after });
-    const { missing, changed, removed } = await say('reconcileRestorePoints', { queue: controlQueue })({
+    const { missing, trashed, changed, removed } = await say('reconcileRestorePoints', { queue: controlQueue })({
       repositoryId,
       page,
     });
     counts.restorePoints += page.signs.length;
+    counts.trashed += trashed;
     counts.changed += changed;
     counts.removed += removed;
     await importMissing(run, missing, counts);
     run.step('import', 'working', `${counts.restorePoints} restore points looked at, ${counts.added} added`);
     after = page.upTo;
-  } while (after !== null);
+    if (after === null) break;
+    await run.turnPage({ step: 'import', after, counts });
+  }
   await record(run, { step: 'import', counts });
-  const { restorePoints, added, changed, removed } = counts;
-  return `${restorePoints} restore points: ${added} added to the catalog, ${changed} changed, ${removed} no longer there`;
+  const { restorePoints, trashed, added, changed, removed } = counts;
+  const inTrash = trashed === 0 ? '' : ` and ${trashed} in the trash`;
+  return `${restorePoints} restore points${inTrash}: ${added} added to the catalog, ${changed} changed, ${removed} no longer there`;
 }
+
+const nothingImported = (): ImportCounts => ({
+  restorePoints: 0,
+  trashed: 0,
+  added: 0,
+  changed: 0,
+  removed: 0,
+  sessionsAdded: 0,
+});
 
 async function importMissing(run: MaintenanceRun, missing: RestorePointId[], counts: ImportCounts): Promise<void> {
   for (let left = missing; left.length > 0;) {
@@ -69,14 +86,16 @@ async function importMissing(run: MaintenanceRun, missing: RestorePointId[], cou
 
 async function retainAll(run: MaintenanceRun): Promise<string> {
   const { repositoryId, dryRun } = run.input;
-  const told = { stays: 0, goes: 0, refused: 0 };
-  let after: LineageId | null = null;
-  for (let part = 0; part === 0 || after !== null; part += 1) {
+  const begun = run.takeCursor('retention');
+  const told = begun?.told ?? { stays: 0, goes: 0, refused: 0 };
+  let after: LineageId | null = begun?.after ?? null;
+  for (let part = begun?.part ?? 0; part === 0 || after !== null; part += 1) {
     const plan = await say('planRetention', { queue: controlQueue })({ repositoryId, after });
     const lineages = await run.machines.on(run.repository, 'applyRetention')({ lineages: plan.lineages, dryRun });
     await record(run, { step: 'retention', dryRun, lineages }, part);
     count(told, lineages);
     after = plan.next;
+    if (after !== null) await run.turnPage({ step: 'retention', after, part: part + 1, told });
   }
   const refused = told.refused === 0 ? '' : `, ${told.refused} of those are kept, held or locked`;
   return `${told.goes} restore points ${dryRun ? 'would go' : 'went to the trash'}, ${told.stays + told.refused} stay${refused}`;
@@ -145,6 +164,22 @@ async function repair(run: MaintenanceRun): Promise<string> {
     `${dryRun ? 'would save' : 'saved'} ${recordsSaved} records of ${packsSalvaged} damaged packs, ${recordsLost} are lost; ` +
     `${packsRestored} packs from the trash; ${whole} restore points are whole`
   );
+}
+
+async function openPoints(run: MaintenanceRun): Promise<string> {
+  const { points, aborted } = await openPointsOf(run);
+  await record(run, { step: 'open-points', points, aborted });
+  const what = aborted === null ? '' : `restore point ${aborted} was aborted; `;
+  return `${what}${points.length} are open, nobody writes to ${points.filter(({ writer }) => writer === 'none').length} of them`;
+}
+
+async function resetClock(run: MaintenanceRun): Promise<string> {
+  const { today = '' } = run.input;
+  const reset = await run.machines.on(run.repository, 'resetClock', `to ${today}`)({ today });
+  await record(run, { step: 'reset-clock', reset });
+  return reset.reset
+    ? `repository time was set back from ${reset.from} to ${reset.to}`
+    : `repository time is right: ${reset.to}`;
 }
 
 async function measure(run: MaintenanceRun): Promise<string> {

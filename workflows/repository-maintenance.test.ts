@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { WorkflowHandle } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { repositoryId, runKey, sessionId } from '../schema/domain/ids.ts';
+import { repositoryId, restorePointId, runKey, sessionId } from '../schema/domain/ids.ts';
 import {
   type JanitorResult,
   maintenanceWorkflowId,
@@ -50,6 +50,20 @@ const detailsOf = async (handle: WorkflowHandle): Promise<string> =>
 /** Its activities without those of its lease and its rows. */
 const stepsOf = ({ calls }: RunState): string[] =>
   calls.filter((name) => !/^(startMaintenance|updateSession|acquire|release|othersWait|record)/.test(name));
+
+/** Bytes of the history of each of its runs, the last one first. */
+async function historiesOf({ workflowId }: WorkflowHandle): Promise<number[]> {
+  const bytes: number[] = [];
+  let runId: string | undefined;
+  for (;;) {
+    const handle = play.client.workflow.getHandle(workflowId, runId);
+    const { raw } = await handle.describe();
+    bytes.push(Number(raw.workflowExecutionInfo?.historySizeBytes));
+    const [first] = (await handle.fetchHistory()).events ?? [];
+    runId = first?.workflowExecutionStartedEventAttributes?.continuedExecutionRunId ?? '';
+    if (runId === '') return bytes;
+  }
+}
 
 describe('repositoryMaintenance', () => {
   it('takes its steps in order behind one slot, records what each came to, and says it all', async () => {
@@ -104,6 +118,42 @@ describe('repositoryMaintenance', () => {
       '| check | done | 2 packs, 3 restore points, 4.0 KiB read: no damage |',
       '| statistics | done | 3 restore points, VMs: 1, 4.0 KiB in 1.0 KiB; 100 B of 1000 B are free |',
     ]);
+  });
+
+  it('goes on in a new run when its history has become long, as one session behind one slot', async () => {
+    const EACH = 1000;
+    const pages = Array.from({ length: 16 }, (_, at) => pageOf(at * EACH, EACH, at === 15));
+    const plans = Array.from({ length: 24 }, (_, at) =>
+      Array.from({ length: 400 }, (_each, n) => lineage(at * 1000 + n)),
+    );
+    const input = { steps: ['statistics', 'import', 'retention', 'check'] as const };
+    const { status, state, handle } = await maintain({
+      input: { ...input, steps: [...input.steps] },
+      scene: { pages, plans, allKnown: true, othersWaiting: [0, 3] },
+    });
+    expect(status).toBe('COMPLETED');
+    const bytes = await historiesOf(handle);
+    expect(bytes.length).toBeGreaterThan(2);
+    // Each ends at the page with which it went over 2 MiB.
+    for (const each of bytes) expect(each).toBeLessThan(3.5 * 1024 * 1024);
+    expect(state.calls.filter((name) => name === 'startMaintenance')).toHaveLength(1);
+    expect([state.taken, state.leases]).toEqual([2, []]);
+    expect(rowsOf(handle)).toMatchObject({ states: ['Starting', 'Working', 'Stopped'], result: 'Success' });
+    expect(state.findings.map(({ code }) => code)).toEqual(['GAVE_WAY']);
+    expect(state.outcomes.map(({ step }) => step)).toEqual([
+      'statistics',
+      'import',
+      ...plans.map(() => 'retention'),
+      'check',
+    ]);
+    expect(state.outcomes[1]).toMatchObject({ counts: { restorePoints: 16 * EACH, added: 0 } });
+    expect(state.parts).toEqual([0, 0, ...plans.keys(), 0]);
+    const details = await detailsOf(handle);
+    expect(details).toContain('| import | done | 16000 restore points: 0 added');
+    expect(details).toContain('| retention | done | 9600 restore points went to the trash, 9600 stay |');
+    expect(details).toContain('| statistics | done |');
+    const { searchAttributes } = await handle.describe();
+    expect(searchAttributes[searchAttributeNames.repository]).toEqual(['main']);
   });
 
   it('gives its slot up between two steps when others wait, and takes it again', async () => {
@@ -209,6 +259,51 @@ describe('repositoryMaintenance', () => {
   });
 });
 
+describe('open restore points', () => {
+  const [dead, alive, strange] = ['dead', 'alive', 'strange'].map((name) => runKey(name.padEnd(12, '0')));
+  const open = [dead, alive, strange].map((run, n) => ({
+    restorePointId: restorePointId(`${n + 1}abc`.padEnd(32, '0')),
+    run: run!,
+    vmName: `vm-${n}`,
+    lastWriteAt: 't',
+  }));
+  const artifacts = { temporary: [], referencePoints: [] };
+  const scene = { site: { hosts: [], artifacts, open, named: [] }, closed: [[dead!]], unknown: [strange!] };
+  const ask = (abort?: string) =>
+    maintain({ input: { steps: ['open-points'], ...(abort === undefined ? {} : { abort }) }, scene });
+
+  it('are listed with who writes to them', async () => {
+    const { state, handle } = await ask();
+    const writers = ['none', 'open', 'unknown'];
+    expect(state.outcomes).toEqual([
+      { step: 'open-points', points: open.map((point, n) => ({ ...point, writer: writers[n] })), aborted: null },
+    ]);
+    expect(state.witnesses).toEqual([handle.workflowId]);
+    expect(state.calls).not.toContain('abortRestorePoint');
+  });
+
+  it('are aborted by order when nobody writes to them', async () => {
+    const { status, state } = await ask('1abc');
+    expect(status).toBe('COMPLETED');
+    expect(state.point).toBe('aborted');
+    expect(state.outcomes).toMatchObject([
+      { points: [{ vmName: 'vm-1' }, { vmName: 'vm-2' }], aborted: open[0]!.restorePointId },
+    ]);
+  });
+
+  it.each([
+    ['2abc', 'ALREADY_RUNNING', 'a workflow with its run key alive0000000 is open'],
+    ['3abc', 'ALREADY_RUNNING', 'nobody says whether it is written to'],
+    ['4abc', 'RESTORE_POINT_NOT_FOUND', 'there is no open restore point 4abc'],
+  ])('%s is refused: %s', async (abort, code, message) => {
+    const { status, state, handle } = await ask(abort);
+    expect(status).toBe('FAILED');
+    expect(rowsOf(handle).error).toMatchObject({ code, message: expect.stringContaining(message) });
+    expect(state.calls).not.toContain('abortRestorePoint');
+    expect(state.outcomes).toMatchObject([{ points: [{}, {}, {}], aborted: null }]);
+  });
+});
+
 describe('restorePointChange', () => {
   const change = async (number: number) => {
     const workflowId = `change-${randomUUID()}`;
@@ -224,7 +319,12 @@ describe('restorePointChange', () => {
   it('is done at the repository, then in the catalog; what the repository refuses changes nothing', async () => {
     const done = await change(1);
     expect(done.state.recordedPoint).toBe(true);
-    expect(await done.handle.result()).toEqual({ removed: true, restorePointId: pointId(1), trashedUntil: 't' });
+    expect(await done.handle.result()).toEqual({
+      removed: true,
+      restorePointId: pointId(1),
+      trashedUntil: 't',
+      asOf: 't',
+    });
     const refused = await change(0);
     expect(refused).toMatchObject({
       status: 'FAILED',
@@ -292,7 +392,12 @@ describe('janitor', () => {
   const [dead, alive, lost, kept] = ['dead', 'alive', 'lost', 'kept'].map((name) => runKey(name.padEnd(12, '0'))) as [
     ...ReturnType<typeof runKey>[],
   ] & { length: 4 };
-  const open = [dead, alive].map((run, n) => ({ restorePointId: pointId(n + 1), run: run!, lastWriteAt: 't' }));
+  const open = [dead, alive].map((run, n) => ({
+    restorePointId: pointId(n + 1),
+    run: run!,
+    vmName: 'vm',
+    lastWriteAt: 't',
+  }));
   const site = {
     hosts: [fakeHost],
     artifacts: { temporary: [dead!, alive!], referencePoints: [dead!, alive!, lost!, kept!] },
@@ -341,13 +446,18 @@ describe('janitor', () => {
     const unknown = await sweep({ site, closed: [[]], unknown: [lost!] });
     expect(unknown.result).toEqual({
       removed: [],
-      left: [`what there is of run ${lost} is left: the catalog does not know whose it was`],
+      left: [`what there is of run ${lost} is left: nobody says whether it goes on`],
     });
     const faults = { listArtifactRuns: { at: 'before', code: 'STORAGE_ERROR', times: 9 } } as const;
     const silent = await sweep({ site, closed: [[dead!]], faults });
     expect(silent.state.removedRuns).toBeNull();
     expect(silent.result.removed).toHaveLength(1);
     expect(silent.result.left).toEqual(['host h1 is left alone: listArtifactRuns failed as asked']);
+  });
+
+  it('shows itself to Temporal before it acts on runs that the catalog does not know', async () => {
+    const { state, handle } = await sweep({ site, closed: [[dead!]] });
+    expect(state.witnesses).toEqual([null, handle.workflowId]);
   });
 
   it('has nothing to do before a site is applied, or when nothing is left', async () => {

@@ -1,11 +1,13 @@
 /**
  * Maintenance of one repository, by a Schedule or by hand: its steps one after another, behind a slot of the repository
  * that it gives up between two of them when sessions wait. A step that fails does not keep the others; damage that is
- * found fails the session, so that nobody overlooks it.
+ * found fails the session, so that nobody overlooks it. However many restore points there are, its history stays short: it
+ * goes on as a new run of the same workflow, between two pages of a step.
  */
 import {
   CancellationScope,
   CancelledFailure,
+  ContinueAsNew,
   isCancellation,
   setHandler,
   upsertSearchAttributes,
@@ -28,29 +30,38 @@ export async function repositoryMaintenance(input: RepositoryMaintenanceInput): 
   const run = new MaintenanceRun(input);
   setHandler(maintenanceProgressQuery, () => run.progress());
   upsertSearchAttributes(maintenanceAttributes(input.repositoryId));
+  if (!run.goesOn) await begin(run);
+  const lease = new RepositoryLease(run);
+  try {
+    await work(run, lease);
+  } catch (error) {
+    if (error instanceof ContinueAsNew) throw error;
+    run.fail(viewOf(error));
+  }
+  return CancellationScope.nonCancellable(() => conclude(run, lease));
+}
+
+async function begin(run: MaintenanceRun): Promise<void> {
   const { workflowId, startedAt } = run;
   // Before it succeeded there is no session: its failure is the workflow's.
   const begun = say('startMaintenance', { queue: controlQueue })({ input: run.input, workflowId, startedAt });
   await begun.catch((error: unknown) => {
     throw asStartFailure(error);
   });
-  const lease = new RepositoryLease(run);
-  try {
-    await work(run, lease);
-  } catch (error) {
-    run.fail(viewOf(error));
-  }
-  return CancellationScope.nonCancellable(() => conclude(run, lease));
 }
 
 async function work(run: MaintenanceRun, lease: RepositoryLease): Promise<void> {
-  await lease.take();
+  // The lease is the workflow's, whichever run of it goes on.
+  if (!run.goesOn) await lease.take();
   upsertSearchAttributes(stateAttributes('Working'));
   run.enter('Working');
   const { sessionId, steps } = run.input;
-  await say('updateSession', { queue: controlQueue, summary: 'Working' })({ sessionId, state: 'Working' });
+  if (!run.goesOn)
+    await say('updateSession', { queue: controlQueue, summary: 'Working' })({ sessionId, state: 'Working' });
   for (const [index, step] of steps.entries()) {
-    if (index > 0) await lease.giveWay();
+    const state = run.stateOf(step);
+    if (state === 'done' || state === 'failed') continue;
+    if (index > 0 && state === 'waiting') await lease.giveWay();
     await takeStep(run, step);
   }
 }
@@ -61,6 +72,7 @@ async function takeStep(run: MaintenanceRun, step: MaintenanceStep): Promise<voi
     const summary = await maintenanceStepWork[step](run);
     run.step(step, 'done', summary);
   } catch (error) {
+    if (error instanceof ContinueAsNew) throw error;
     const view = viewOf(error);
     run.step(step, 'failed', view.message);
     // A repository that is away is so for the other steps, too.

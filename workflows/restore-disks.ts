@@ -1,8 +1,7 @@
 /** The way of a restore: slots, targets, disks side by side, and only then their names. */
 import { CancellationScope, CancelledFailure, workflowInfo } from '@temporalio/workflow';
 import type { Activities } from '../activities/contract.ts';
-import type { Endpoint } from '../schema/domain/hypervisor.ts';
-import type { DiskKey, ProxyId } from '../schema/domain/ids.ts';
+import type { DiskKey, MachineId, ProxyId } from '../schema/domain/ids.ts';
 import { controlQueue, controlWaitQueue, proxyCtlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import type { TargetAccess } from '../schema/domain/restore-point.ts';
 import { type HeldLease, requestOrders } from '../schema/domain/scheduling.ts';
@@ -16,20 +15,21 @@ import type { UndoList } from './undo-list.ts';
 type FinishedTarget = Awaited<ReturnType<Activities['finishTargets']>>[number];
 type Restored = Omit<RestoredDisk, 'file'>;
 /** `remake`: what a proxy had opened for writing may have died with it; made before, the same targets again. */
-type Way = { run: RestoreRun; proxy: ProxyId; endpoint: Endpoint; remake: () => Promise<TargetAccess[]> };
+type Opened = Awaited<ReturnType<Activities['openRestore']>>;
+type Way = { run: RestoreRun; proxy: ProxyId; opened: Opened; remake: () => Promise<TargetAccess[]> };
 
 export async function restoreDisks(run: RestoreRun, undo: UndoList): Promise<void> {
   const proxies = await acquire(run, undo);
-  const proxy = proxies[0]!;
+  const { proxy, machineId } = proxies[0]!;
   run.enter('preparing');
-  const endpoint = await openRestore(run);
+  const opened = await openRestore(run, machineId);
   const { folder } = run.input;
   const machine = proxyCtlQueue(proxy);
   undo.push('the files begun', () => run.machines.on(machine, 'discardTargets')({ run: run.run, folder }));
   const make = (): Promise<TargetAccess[]> => createTargets(run, machine);
   const targets = await make();
   run.enter('transferring');
-  const restored = await restoreAll({ run, proxy, endpoint, remake: oneAtATime(make) }, targets, proxies.length);
+  const restored = await restoreAll({ run, proxy, opened, remake: oneAtATime(make) }, targets, proxies.length);
   run.enter('finishing');
   // Up to here a stop takes everything back; from here it only goes forward.
   if (CancellationScope.current().consideredCancelled) throw new CancelledFailure('the session was stopped');
@@ -40,12 +40,13 @@ export async function restoreDisks(run: RestoreRun, undo: UndoList): Promise<voi
   for (const disk of restored) run.disks.push({ ...disk, file: fileOf(run, disk.diskKey, files) });
 }
 
-async function openRestore(run: RestoreRun): Promise<Endpoint> {
+async function openRestore(run: RestoreRun, machineId: MachineId | undefined): Promise<Opened> {
   const { restorePointId } = run.input;
-  const { endpoint, suspect } = await run.machines.on(run.repository, 'openRestore')({ restorePointId });
+  const of = { restorePointId, run: run.run, ...(machineId === undefined ? {} : { machineId }) };
+  const opened = await run.machines.on(run.repository, 'openRestore')(of);
   const message = 'the restore point is marked suspect: check the disks';
-  if (suspect) run.note({ level: 'warning', code: 'DAMAGED_BLOCK', message });
-  return endpoint;
+  if (opened.suspect) run.note({ level: 'warning', code: 'DAMAGED_BLOCK', message });
+  return opened;
 }
 
 function createTargets(run: RestoreRun, machine: string): Promise<TargetAccess[]> {
@@ -82,7 +83,10 @@ function fileOf({ input, started }: RestoreRun, diskKey: DiskKey, files: readonl
 }
 
 /** One entry per disk that may be restored at once; all of one proxy, which holds the files. */
-async function acquire(run: RestoreRun, undo: UndoList): Promise<ProxyId[]> {
+async function acquire(
+  run: RestoreRun,
+  undo: UndoList,
+): Promise<{ proxy: ProxyId; machineId: MachineId | undefined }[]> {
   const { workflowId, startTime } = workflowInfo();
   const { proxies, repositoryId, disks } = run.started;
   undo.push('leases', () => say('releaseResources', { queue: controlQueue })({ workflowId, leaseIds: null }));
@@ -98,7 +102,7 @@ async function acquire(run: RestoreRun, undo: UndoList): Promise<ProxyId[]> {
   const granted = held.filter((lease) => lease.kind === 'proxy');
   const ours = granted.filter(({ id }) => id === granted[0]!.id);
   await giveBack(held, new Set(ours.map(({ pair }) => pair)));
-  return ours.map(({ id }) => id as ProxyId);
+  return ours.map(({ id, machineId }) => ({ proxy: id as ProxyId, machineId }));
 }
 
 /** Slots of other proxies are of no use: the files are on one. */
@@ -108,15 +112,17 @@ async function giveBack(held: readonly HeldLease[], kept: ReadonlySet<number | n
   if (leaseIds.length > 0) await say('releaseResources', { queue: controlQueue })({ workflowId, leaseIds });
 }
 
-async function restoreOne({ run, proxy, endpoint, remake }: Way, first: TargetAccess): Promise<Restored> {
+async function restoreOne({ run, proxy, opened, remake }: Way, first: TargetAccess): Promise<Restored> {
   const { diskKey } = first;
   const { restorePointId } = run.input;
+  const { endpoint, grant } = opened;
+  const where = { endpoint, ...(grant === undefined ? {} : { grant }) };
   const at = { queue: proxyQueue(proxy), summary: `disk ${diskKey} on proxy ${proxy}` };
   const tries = triesOf(run, `disk ${diskKey}`);
   for (let target = first; ;) {
     run.disk(diskKey, 'transferring');
     try {
-      const done = await say('restoreDisk', at)({ run: run.run, restorePointId, diskKey, endpoint, target });
+      const done = await say('restoreDisk', at)({ run: run.run, restorePointId, diskKey, ...where, target });
       tries.end();
       run.disk(diskKey, 'done');
       return done;

@@ -9,15 +9,14 @@ import type { SessionRun } from './session-run.ts';
 /** In one answer of the repository. */
 const LINEAGES_AT_ONCE = 100;
 
-export async function retainAfter(run: SessionRun): Promise<void> {
-  const lineages = lineagesOf(run);
+export async function retainAfter(run: SessionRun, lineages: readonly LineagePolicy[]): Promise<void> {
   const { sessionId } = run.input;
   const queue = repositoryCtlQueue(run.job.repositoryId);
   try {
     for (let at = 0; at < lineages.length; at += LINEAGES_AT_ONCE) {
       const some = lineages.slice(at, at + LINEAGES_AT_ONCE);
       const retained = await say('applyRetention', { queue, summary: 'retention' })({ lineages: some, dryRun: false });
-      if (retained.some(({ decisions }) => decisions.length > 0))
+      if (retained.some(({ decisions, trashed = [] }) => decisions.length + trashed.length > 0))
         await say('recordRetention', { queue: controlQueue })({ sessionId, lineages: retained });
     }
   } catch (error) {
@@ -28,7 +27,7 @@ export async function retainAfter(run: SessionRun): Promise<void> {
 }
 
 /** Those of which this session has sealed a restore point. */
-function lineagesOf({ job, vms, results }: SessionRun): LineagePolicy[] {
+export function lineagesToRetain({ job, vms, results }: SessionRun): LineagePolicy[] {
   const policy = job.retention;
   if (!policy) return [];
   return vms.flatMap(({ vm, name }) => {

@@ -59,6 +59,16 @@ export class SessionRun {
     await this.#stored;
   }
 
+  /**
+   * Nothing is left to stop from here on. The catalog hears of it when there is something to do, and has heard of every
+   * state before.
+   */
+  async enterPostprocessing(hasWork: boolean): Promise<void> {
+    if (hasWork) this.enterAtOnce('Postprocessing');
+    this.#state = 'Postprocessing';
+    await this.#stored.catch(() => undefined);
+  }
+
   /** For handlers, which cannot wait. The catalog is told all the same, whatever is cancelled meanwhile. */
   enterAtOnce(state: SessionState): void {
     // Nothing is left to stop by then.

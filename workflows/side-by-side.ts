@@ -13,3 +13,16 @@ export async function runAllOrCancel(works: readonly (() => Promise<void>)[]): P
   await scope.run(() => Promise.all(works.map(run)));
   if (first) throw (first as { error: unknown }).error;
 }
+
+/** The same, for what each of them gives. */
+export async function sideBySide<T extends unknown[]>(
+  works: readonly [...{ [I in keyof T]: () => Promise<T[I]> }],
+): Promise<T> {
+  const results: unknown[] = [];
+  await runAllOrCancel(
+    works.map((work, at) => async () => {
+      results[at] = await work();
+    }),
+  );
+  return results as T;
+}

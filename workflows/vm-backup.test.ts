@@ -5,6 +5,7 @@ import { diskKey } from '../schema/domain/ids.ts';
 import type { VmProgress } from '../schema/domain/sessions.ts';
 import { queryNames, signalNames } from '../schema/domain/sessions.ts';
 import { sampled } from '../tests/fixtures/sampled.ts';
+import { pointId } from '../tests/fixtures/workflows/fake-maintenance.ts';
 import type { Fault } from '../tests/fixtures/workflows/fake-world.ts';
 import { type Ended, type Play } from '../tests/fixtures/workflows/play.ts';
 import { expectNothingLeft, startPlay } from '../tests/fixtures/workflows/start-play.ts';
@@ -17,6 +18,13 @@ beforeAll(async () => {
 afterAll(() => play?.close());
 
 type Step = keyof Activities;
+/** Steps that go side by side, in whatever order; all others come one after another. */
+const together: Step[][] = [
+  ['startVm', 'acquireResources'],
+  ['connectMovers', 'inspectVm'],
+  ['assignTransfer', 'openAccess'],
+  ['releaseResources', 'completeGuest', 'recordRestorePoint'],
+];
 const beforeTheSeal = [
   'startVm',
   'acquireResources',
@@ -27,7 +35,6 @@ const beforeTheSeal = [
   'prepareGuest',
   'createCheckpoint',
   'thawGuest',
-  'confirmLeases',
   'assignTransfer',
   'openAccess',
   'transferDisk',
@@ -69,7 +76,10 @@ describe('vmBackup, step by step', () => {
     const recorded = expectNothingLeft(state, 'success');
     expect(recorded).toMatchObject({ result: 'Success', consistency: 'filesystem', findings: [] });
     const order = state.calls.filter((name, at) => state.calls.indexOf(name) === at);
-    expect(order).toEqual(allSteps);
+    const stageOf = (name: string): number =>
+      allSteps.findIndex((step) => step === (together.find((some) => some.some((one) => one === name))?.[0] ?? name));
+    expect(order.toSorted()).toEqual(allSteps.toSorted());
+    expect(order.map(stageOf)).toEqual(order.map(stageOf).toSorted((a, b) => a - b));
     expect(recorded.disks).toMatchObject([
       { diskKey: 'd0', mode: 'full', proxyId: 'p1', readBytes: 10, sentBytes: 5 },
       { diskKey: 'd1' },
@@ -251,8 +261,41 @@ describe.concurrent('vmBackup', () => {
     expect(warningsOf(ended)).toEqual([expect.stringContaining('disk d0 is read by comparison')]);
   });
 
+  it('compares a disk whose tracking an audit finds wrong, and tells the catalog what that makes suspect', async () => {
+    const scene = { ...withFault('transferDisk', { at: 'before', code: 'AUDIT_MISMATCH' }), use: 'changes' as const };
+    const ended = await play.backUp({ scene });
+    const recorded = expectNothingLeft(ended.state, 'audit');
+    expect(ended.state.modes).toEqual(['cbt', 'comparison']);
+    expect(recorded).toMatchObject({ result: 'Warning', disks: [{ mode: 'comparison' }] });
+    expect(recorded.findings.filter(({ level }) => level === 'warning').map(({ code }) => code)).toEqual([
+      'AUDIT_MISMATCH',
+    ]);
+    expect(ended.state.suspects).toEqual([pointId(1)]);
+    // The checkpoint does not wait for the catalog.
+    const { calls } = ended.state;
+    expect(calls.indexOf('recordSuspects')).toBeGreaterThan(calls.indexOf('sealRestorePoint'));
+  });
+
+  it('says so when the catalog cannot be told what is suspect', async () => {
+    const faults = {
+      transferDisk: { at: 'before', code: 'AUDIT_MISMATCH', times: 1 },
+      listSuspects: { at: 'before', code: 'BAD_REQUEST', times: 99 },
+    } as const;
+    const ended = await play.backUp({ scene: { faults, use: 'changes', diskCount: 1 } });
+    expect(expectNothingLeft(ended.state, 'untold').result).toBe('Warning');
+    expect(warningsOf(ended)).toEqual([
+      expect.stringContaining('disk d0 is read by comparison'),
+      expect.stringContaining('does not show yet which restore points are suspect'),
+    ]);
+  });
+
   it('takes its resources again when their leases are lost', async () => {
-    const { state } = await play.backUp({ scene: withFault('confirmLeases', { at: 'before', code: 'LEASE_LOST' }) });
+    // They are asked for when they are old, or something went wrong.
+    const faults = {
+      transferDisk: { at: 'before', code: 'TRANSFER_FAILED', times: 1 },
+      confirmLeases: { at: 'before', code: 'LEASE_LOST', times: 1 },
+    } as const;
+    const { state } = await play.backUp({ scene: { diskCount: 1, faults } });
     expect(expectNothingLeft(state, 'leases').result).toBe('Success');
     expect(state.calls.filter((name) => name === 'acquireResources')).toHaveLength(2);
   });

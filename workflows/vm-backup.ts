@@ -15,6 +15,8 @@ import { say } from './say.ts';
 import { errorView, failureOf, viewOf } from './failures.ts';
 import { stopSignal, vmProgressQuery } from './messages.ts';
 import { resultAttributes } from './search-attributes.ts';
+import { runAllOrCancel, sideBySide } from './side-by-side.ts';
+import { tellSuspects } from './suspect-points.ts';
 import { UndoList } from './undo-list.ts';
 import { finishVm, sealVm } from './vm-finish.ts';
 import { VmRollback } from './vm-rollback.ts';
@@ -45,11 +47,15 @@ async function forward(run: VmRun, undo: UndoList): Promise<void> {
   const { sessionId, attempt, vm } = input;
   const { startedAt } = run;
   const start = { sessionId, vm: vm.vm, attempt, run: run.run, workflowId, startedAt };
-  await say('startVm', { queue: controlQueue })(start);
-  const leases = await acquire(run, undo);
+  const [leases] = await sideBySide([() => acquire(run, undo), () => say('startVm', { queue: controlQueue })(start)]);
   const rollback = new VmRollback(run);
-  const opened = await openRestorePoint(run, undo, rollback, leases);
-  const checkpoint = await takeCheckpoint(run, undo, rollback, opened);
+  const opened = await openRestorePoint(run, undo, rollback);
+  // Neither touches a guest.
+  const [disks] = await sideBySide([
+    () => run.during('inspecting', () => chooseDisks(run, opened.base?.referencePoint ?? null)),
+    () => run.during('rehearsing', () => rehearse(run, opened, leases)),
+  ]);
+  const checkpoint = await takeCheckpoint(run, undo, rollback, opened, disks);
   run.enter('transferring');
   await transferDisks({ run, opened, checkpoint, leases });
   const released = await release(run, undo);
@@ -87,24 +93,22 @@ async function acquire(run: VmRun, undo: UndoList): Promise<Leases> {
       requestOf(run),
     );
   let held = await take();
+  let grantedMs = Date.now();
   return {
     held: () => held,
+    grantedMs: () => grantedMs,
     again: async () => {
       held = await take();
+      grantedMs = Date.now();
     },
   };
 }
 
-async function openRestorePoint(
-  run: VmRun,
-  undo: UndoList,
-  rollback: VmRollback,
-  leases: Leases,
-): Promise<OpenedRestorePoint> {
+async function openRestorePoint(run: VmRun, undo: UndoList, rollback: VmRollback): Promise<OpenedRestorePoint> {
   const { job, vm, sessionId, nominalTime } = run.input;
   run.enter('opening');
   undo.push('the restore point', () => rollback.abort());
-  const { jobId, blockSize, codec } = job;
+  const { jobId, blockSize, compression } = job;
   const opened = await run.machines.on(
     run.repository,
     'openRestorePoint',
@@ -117,16 +121,16 @@ async function openRestorePoint(
     sessionId,
     nominalTime,
     blockSize,
-    codec,
+    compression,
   });
-  const { restorePointId, endpoint } = opened;
-  run.restorePointId = restorePointId;
-  run.enter('rehearsing');
-  for (const proxy of new Set(proxiesOf(leases.held()))) {
-    const queue = proxyCtlQueue(proxy);
-    await run.machines.on(queue, 'connectMovers', machineOfQueue(queue))({ restorePointId, run: run.run, endpoint });
-  }
+  run.restorePointId = opened.restorePointId;
   return opened;
+}
+
+async function rehearse(run: VmRun, { restorePointId, endpoint }: OpenedRestorePoint, leases: Leases): Promise<void> {
+  const of = { restorePointId, run: run.run, endpoint };
+  const queues = [...new Set(proxiesOf(leases.held()))].map(proxyCtlQueue);
+  await runAllOrCancel(queues.map((queue) => () => run.machines.on(queue, 'connectMovers', machineOfQueue(queue))(of)));
 }
 
 async function takeCheckpoint(
@@ -134,13 +138,12 @@ async function takeCheckpoint(
   undo: UndoList,
   rollback: VmRollback,
   opened: OpenedRestorePoint,
+  disks: DiskFacts[],
 ): Promise<Checkpoint> {
   const { job, vm } = run.input;
   const { restorePointId } = opened;
   const base = opened.base?.referencePoint ?? null;
   const consistency = job.consistency;
-  run.enter('inspecting');
-  const disks = await chooseDisks(run, base);
   await run.machines.on(run.repository, 'declareDisks')({ restorePointId, run: run.run, disks });
   // Guests first: of what follows, the thaw is undone before anything that may wait.
   undo.push('the checkpoint', () => rollback.checkpoint());
@@ -155,7 +158,8 @@ async function takeCheckpoint(
   const spec = { run: run.run, vm: vm.vm, lineage: run.lineage, disks: disks.map((disk) => disk.diskKey), base };
   const checkpoint = await run.machines.on(run.host, 'createCheckpoint')({ ...spec, consistency });
   const thaw = { vm: vm.vm, run: run.run, script: postThaw };
-  run.note(...(await run.machines.on(run.guest, 'thawGuest')(thaw)).warnings);
+  if (consistency !== 'none' || postThaw !== null)
+    run.note(...(await run.machines.on(run.guest, 'thawGuest')(thaw)).warnings);
   undo.drop('the thaw');
   undo.push('the access to the disks', () => rollback.access());
   noteCheckpoint(run, checkpoint);
@@ -203,17 +207,26 @@ async function release(run: VmRun, undo: UndoList): Promise<Released> {
 
 /** Takes back what is left to take back, goes forward with what was sealed, and writes it all down. */
 async function conclude(run: VmRun, undo: UndoList): Promise<VmBackupResult> {
-  for (const { name, error } of await undo.runAll()) {
-    const view = viewOf(error);
-    run.warn(view.code, `${name} could not be taken back (see docs/operations.md, "Left behind"): ${view.message}`);
+  // Of what is sealed only the leases are left to give back. Else the repository may yet say that it is sealed.
+  if (run.sealed) await sideBySide([() => takeBack(run, undo), () => finishVm(run)]);
+  else {
+    await takeBack(run, undo);
+    await finishVm(run);
   }
-  await finishVm(run);
+  if (run.foundSuspects) await tellSuspects(run);
   const result = resultOf(run);
   upsertSearchAttributes(resultAttributes(result.result));
   const step = run.failedStep ?? 'done';
   run.enter('done');
   await say('recordVm', { queue: controlQueue })({ sessionId: run.input.sessionId, step, result });
   return result;
+}
+
+async function takeBack(run: VmRun, undo: UndoList): Promise<void> {
+  for (const { name, error } of await undo.runAll()) {
+    const view = viewOf(error);
+    run.warn(view.code, `${name} could not be taken back (see docs/operations.md, "Left behind"): ${view.message}`);
+  }
 }
 
 function resultOf(run: VmRun): VmBackupResult {

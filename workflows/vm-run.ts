@@ -1,5 +1,5 @@
 /** One `vmBackup` while it runs: where it is, what was found, and how it is shown. */
-import { setCurrentDetails, workflowInfo } from '@temporalio/workflow';
+import { isCancellation, setCurrentDetails, workflowInfo } from '@temporalio/workflow';
 import {
   lineageOf,
   runKeyOf,
@@ -39,6 +39,8 @@ export class VmRun {
   consistency: ConsistencyReached | null = null;
   sealed: SealOutcome | null = null;
   error: SessionErrorView | null = null;
+  /** An audit has found change tracking wrong. */
+  foundSuspects = false;
 
   constructor(input: VmBackupInput) {
     const { job, vm } = input;
@@ -66,9 +68,20 @@ export class VmRun {
     this.show();
   }
 
+  /** A step beside others: which of them failed is told all the same. */
+  async during<T>(step: VmStep, work: () => Promise<T>): Promise<T> {
+    this.enter(step);
+    try {
+      return await work();
+    } catch (error) {
+      if (!isCancellation(error)) this.failedStep ??= step;
+      throw error;
+    }
+  }
+
   fail(error: unknown): void {
     this.error = viewOf(error);
-    this.failedStep = this.step;
+    this.failedStep ??= this.step;
     this.enter('undoing');
   }
 
@@ -84,7 +97,8 @@ export class VmRun {
   /** What is decided about a disk; figures gathered before stay. */
   plan(plan: DiskPlan): DiskState {
     const { diskKey, mode, reason, sizeBytes } = plan;
-    const none = { proxyId: null, readBytes: 0, sentBytes: 0, conservation: null, state: 'waiting' as const };
+    const figures = { readBytes: 0, sentBytes: 0, conservation: null, audit: null };
+    const none = { proxyId: null, ...figures, state: 'waiting' as const };
     const disk = { ...none, ...this.disks.get(diskKey), diskKey, mode, reason, sizeBytes };
     this.disks.set(diskKey, disk);
     return disk;
@@ -101,6 +115,7 @@ export class VmRun {
     return [...this.disks.values()].map(({ state: _state, ...disk }) => ({
       ...disk,
       conservation: sealed.get(disk.diskKey)?.conservation ?? null,
+      audit: sealed.get(disk.diskKey)?.audit ?? null,
     }));
   }
 

@@ -5,23 +5,28 @@
 import { isCancellation } from '@temporalio/workflow';
 import { errorTable } from '../schema/domain/errors.ts';
 import type { Checkpoint, CheckpointDisk } from '../schema/domain/hypervisor.ts';
-import type { ProxyId } from '../schema/domain/ids.ts';
+import type { MachineId, ProxyId } from '../schema/domain/ids.ts';
 import { controlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import type { DiskPlan, OpenedRestorePoint, TransferSummary } from '../schema/domain/restore-point.ts';
 import type { HeldLease } from '../schema/domain/scheduling.ts';
-import type { TransferHeartbeat } from '../schema/domain/sessions.ts';
+import type { SessionErrorView, TransferHeartbeat } from '../schema/domain/sessions.ts';
 import { addStageTimes, noStageTimes } from '../schema/domain/stages.ts';
 import { say } from './say.ts';
 import { lastHeartbeatOf, viewOf } from './failures.ts';
 import { fallbackWarnings, planDisk } from './plan-disks.ts';
 import { ProxyTries } from './proxy-tries.ts';
-import { runAllOrCancel } from './side-by-side.ts';
+import { runAllOrCancel, sideBySide } from './side-by-side.ts';
 import type { DiskState } from './vm-details.ts';
 import type { VmRun } from './vm-run.ts';
+
+/** Leases of a workflow that is not closed are not freed; somebody who frees them by hand has waited longer than this. */
+const FRESH_MS = 15_000;
 
 export type Leases = {
   /** As granted last; pairs are numbered from 0. */
   held(): readonly HeldLease[];
+  /** When that was, by the workflow's time. */
+  grantedMs(): number;
   /** Takes them again after LEASE_LOST. */
   again(): Promise<void>;
 };
@@ -59,7 +64,7 @@ async function transferOne(way: Way, firstPlan: DiskPlan): Promise<void> {
       return;
     } catch (error) {
       noteLost(state, error);
-      if (plan.mode === 'cbt' && isTrackingLost(error)) plan = withoutTracking(way, viewOf(error).message);
+      if (plan.mode === 'cbt' && isTrackingLost(error)) plan = withoutTracking(way, viewOf(error));
       else await tries.another(error, state.proxyId);
     }
   }
@@ -93,11 +98,12 @@ function noteStages(state: DiskState, stages: TransferSummary['stages']): void {
 }
 
 /** Doubt means read (invariant 11), and the reason is shown. */
-function withoutTracking({ run, disk, opened }: Way, why: string): DiskPlan {
-  const reason = { code: 'TRACKING_LOST', message: why };
+function withoutTracking({ run, disk, opened }: Way, { code, message }: SessionErrorView): DiskPlan {
+  const reason = { code, message };
   const verdict = { diskKey: disk.diskKey, use: 'compare', reason } as const;
   const plan = planDisk({ ...disk, verdict }, opened, run.input.job.blockSize);
-  run.warn('TRACKING_LOST', `disk ${disk.diskKey} is read by ${plan.mode}: ${why}`);
+  run.warn(code, `disk ${disk.diskKey} is read by ${plan.mode}: ${message}`);
+  if (code === 'AUDIT_MISMATCH') run.foundSuspects = true;
   return plan;
 }
 
@@ -105,20 +111,20 @@ async function transferOnce(way: Way, plan: DiskPlan, assignment: number, state:
   const { run, opened, checkpoint, disk } = way;
   const { diskKey } = disk;
   const what = `disk ${diskKey}`;
-  const proxy = await confirmedProxy(way);
+  const { proxy, machineId } = await confirmedProxy(way, assignment === 1);
   state.proxyId = proxy;
-  const assigned = await run.machines.on(
-    run.repository,
-    'assignTransfer',
-    what,
-  )({
+  const request = {
     restorePointId: opened.restorePointId,
     run: run.run,
     disk: plan,
     checkpoint: `${checkpoint.run} ${checkpoint.takenAt}`,
     assignment,
-  });
-  const access = await run.machines.on(run.host, 'openAccess', what)({ run: run.run, diskKey, reader: proxy });
+    ...(machineId === undefined ? {} : { machineId }),
+  };
+  const [assigned, access] = await sideBySide([
+    () => run.machines.on(run.repository, 'assignTransfer', what)(request),
+    () => run.machines.on(run.host, 'openAccess', what)({ run: run.run, diskKey, reader: proxy }),
+  ]);
   state.state = 'transferring';
   run.show();
   const transfer = say('transferDisk', { queue: proxyQueue(proxy), summary: `${what} on proxy ${proxy}` });
@@ -133,8 +139,18 @@ function noteDone(run: VmRun, state: DiskState, summary: TransferSummary): void 
   run.show();
 }
 
-/** The proxy of this way's pair, its lease confirmed just now. */
-async function confirmedProxy({ run, leases, pair }: Way): Promise<ProxyId> {
+/** The proxy of this way's pair, its lease confirmed, or granted not long ago and nothing gone wrong since; and its machine. */
+async function confirmedProxy(
+  { run, leases, pair }: Way,
+  isFirst: boolean,
+): Promise<{ proxy: ProxyId; machineId: MachineId | undefined }> {
+  if (!isFirst || Date.now() - leases.grantedMs() > FRESH_MS) await confirm(run, leases);
+  const proxies = leases.held().filter(({ kind }) => kind === 'proxy');
+  const { id, machineId } = proxies[pair % proxies.length]!;
+  return { proxy: id as ProxyId, machineId };
+}
+
+async function confirm(run: VmRun, leases: Leases): Promise<void> {
   const { workflowId } = run;
   try {
     const leaseIds = leases.held().map((lease) => lease.leaseId);
@@ -144,6 +160,4 @@ async function confirmedProxy({ run, leases, pair }: Way): Promise<ProxyId> {
     run.note({ level: 'info', code: 'LEASE_LOST', message: 'resources are taken again: their leases were freed' });
     await leases.again();
   }
-  const proxies = proxiesOf(leases.held());
-  return proxies[pair % proxies.length]!;
 }

@@ -2,6 +2,7 @@
 import type { Repository } from '../../engines/repository/repository.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { RestorePointId } from '../../schema/domain/ids.ts';
+import type { Clock } from '../../schema/domain/seams.ts';
 import type {
   ChangedRestorePoint,
   RestorePointChange,
@@ -14,10 +15,11 @@ type Changed = Pick<Repository, 'listSealed' | 'removeRestorePoint' | 'restoreFr
 export async function changeRestorePoint(
   repository: Changed,
   { restorePointId, change }: { restorePointId: RestorePointId; change: RestorePointChange },
+  clock: Pick<Clock, 'now'>,
 ): Promise<ChangedRestorePoint> {
   if (change.kind === 'remove') {
-    const { trashedUntil } = await repository.removeRestorePoint(restorePointId, { last: change.last });
-    return { removed: true, restorePointId, trashedUntil };
+    const { trashedUntil, asOf } = await repository.removeRestorePoint(restorePointId, { last: change.last });
+    return { removed: true, restorePointId, trashedUntil, asOf };
   }
   if (change.kind === 'undelete') await repository.restoreFromTrash(restorePointId);
   else {
@@ -25,7 +27,8 @@ export async function changeRestorePoint(
     const wanted = { ...(keep === undefined ? {} : { keep }), ...(hold === undefined ? {} : { hold }) };
     await repository.setFlags(restorePointId, wanted);
   }
-  return { removed: false, ...sealedOf(repository, restorePointId) };
+  const asOf = new Date(clock.now()).toISOString();
+  return { removed: false, asOf, ...sealedOf(repository, restorePointId) };
 }
 
 function sealedOf(repository: Changed, id: RestorePointId): SealedRestorePoint {

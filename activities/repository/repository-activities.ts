@@ -1,8 +1,10 @@
 /** Restore points of one repository, on the machine that holds its folder. */
 import { Context } from '@temporalio/activity';
+import type { Grant } from '../../engines/security/grants.ts';
 import { applyRetention } from '../../engines/repository/maintenance/apply-retention.ts';
 import type { Repository } from '../../engines/repository/repository.ts';
-import type { Endpoint } from '../../schema/domain/hypervisor.ts';
+import type { TargetEndpoint } from '../../schema/domain/hypervisor.ts';
+import { diskKey } from '../../schema/domain/ids.ts';
 import type { Clock } from '../../schema/domain/seams.ts';
 import { beating } from '../beating.ts';
 import type { RepositorySpace } from '../../schema/domain/maintenance-sessions.ts';
@@ -10,11 +12,13 @@ import type { RepositoryActivities } from '../contract.ts';
 import { translating } from '../failures.ts';
 import { changeRestorePoint } from './change-restore-point.ts';
 import type { ServerClock } from './server-clock.ts';
-import { namedRuns, packRestorePoints, pageOf } from './restore-point-pages.ts';
+import { namedRuns, packRestorePoints, pageOf, suspectsOf } from './restore-point-pages.ts';
 
 export type OpenedRepository = {
   repository: Repository;
-  endpoint: Endpoint;
+  endpoint: TargetEndpoint;
+  /** What a machine shows to be let at a transfer; hex. */
+  signGrant: (of: Grant) => string;
   /** Null: nobody can say. */
   space: () => Promise<RepositorySpace | null>;
 };
@@ -30,27 +34,35 @@ export function createRepositoryActivities({ open, clock, serverClock }: Reposit
     openRestorePoint: (spec) =>
       verb(async ({ repository, endpoint }) => ({ ...(await repository.openRestorePoint(spec)), endpoint })),
     declareDisks: (of) => verb(({ repository }) => repository.declareDisks(of)),
-    assignTransfer: (request) =>
-      verb(async ({ repository, endpoint }) => ({ ...(await repository.assignTransfer(request)), endpoint })),
+    assignTransfer: ({ machineId, ...request }) =>
+      verb(async ({ repository, endpoint, signGrant }) => {
+        const assigned = await repository.assignTransfer(request);
+        if (machineId === undefined) return { ...assigned, endpoint };
+        return { ...assigned, endpoint, grant: signGrant({ purpose: 'backup', machineId, ...assigned }) };
+      }),
     sealRestorePoint: (request) =>
       verb(async ({ repository, space }) => ({ ...(await repository.seal(request)), space: await space() })),
     abortRestorePoint: (of) => verb(({ repository }) => repository.abort(of)),
-    openRestore: ({ restorePointId }) =>
-      verb(async ({ repository, endpoint }) => {
+    openRestore: ({ restorePointId, run, machineId }) =>
+      verb(async ({ repository, endpoint, signGrant }) => {
         const { manifest } = repository.describeSealed(restorePointId);
         const disks = manifest.disks.map(({ diskKey, sizeBytes }) => ({ diskKey, sizeBytes }));
-        return await Promise.resolve({ endpoint, suspect: manifest.suspect, disks });
+        const suspect = manifest.suspect || repository.markOf(restorePointId)?.state === 'suspect';
+        const opened = await Promise.resolve({ endpoint, suspect, disks });
+        if (machineId === undefined || run === undefined) return opened;
+        const of = { purpose: 'restore', machineId, restorePointId, run, diskKey: diskKey(''), fence: 0 } as const;
+        return { ...opened, grant: signGrant(of) };
       }),
-    applyRetention: (of) => verb(({ repository }) => applyRetention(repository, of)),
-    listRestorePoints: ({ after }) =>
-      verb(async ({ repository }) => pageOf(repository, after, new Date(clock.now()).toISOString())),
+    applyRetention: (of) =>
+      verb(({ repository }) => applyRetention(repository, { ...of, again: Context.current().info.attempt > 1 })),
+    listRestorePoints: ({ after }) => verb(({ repository }) => pageOf(repository, after)),
     describeRestorePoints: ({ restorePointIds }) =>
-      verb(async ({ repository }) => packRestorePoints(repository, restorePointIds)),
-    changeRestorePoint: (of) => verb(({ repository }) => changeRestorePoint(repository, of)),
+      verb(({ repository }) => packRestorePoints(repository, restorePointIds)),
+    changeRestorePoint: (of) => verb(({ repository }) => changeRestorePoint(repository, of, clock)),
+    resetClock: ({ today }) => verb(({ repository }) => repository.resetClock(today)),
+    listSuspects: ({ lineage }) => verb(({ repository }) => suspectsOf(repository, lineage)),
     listOpenRestorePoints: () =>
-      verb(async ({ repository }) =>
-        repository.listOpen().map(({ restorePointId, run, lastWriteAt }) => ({ restorePointId, run, lastWriteAt })),
-      ),
+      verb(async ({ repository }) => repository.listOpen().map(({ disks: _disks, ...point }) => point)),
     namedRuns: ({ runs }) => verb(async ({ repository }) => namedRuns(repository, runs)),
   } satisfies RepositoryActivities);
 }

@@ -17,7 +17,13 @@ function holderOf(results: (Error | null)[]) {
     if (failure) throw failure;
     const close = async (): Promise<void> => void (told.closed += 1);
     const repository = {} as HeldRepository['repository'];
-    return { repository, endpoint: { unix: '/target' }, space: () => Promise.resolve(null), close };
+    return {
+      repository,
+      endpoint: { unix: '/target' },
+      signGrant: () => '',
+      space: () => Promise.resolve(null),
+      close,
+    };
   };
   return { told, holder: new RepositoryHolder({ repositoryId: 'main', open, clock, log }) };
 }

@@ -35,6 +35,7 @@ export function createRepositoryWork({
       }),
     measureRepository: () =>
       telling('statistics', async () => {
+        serverClock.observe(Context.current().info);
         const { repository, space } = await open();
         const { byVm, ...statistics } = await repository.statistics();
         const largest = byVm.toSorted((a, b) => b.storedBytes - a.storedBytes).slice(0, MOST_VMS);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { TidemarkError } from '../../schema/domain/errors.ts';
-import { restorePointId, runKey, type RestorePointId } from '../../schema/domain/ids.ts';
+import { lineageId, type LineageId, restorePointId, runKey, type RestorePointId } from '../../schema/domain/ids.ts';
 import { noFlags, type SealedRestorePoint } from '../../schema/domain/maintenance-sessions.ts';
 import type { CheckReport, MaintenanceProgress } from '../../schema/domain/maintenance.ts';
 import type { LongWork } from '../../engines/repository/maintenance/long-work.ts';
@@ -10,7 +10,7 @@ import { testSeams } from '../../tests/fixtures/seams.ts';
 import { ServerClock } from './server-clock.ts';
 import { changeRestorePoint } from './change-restore-point.ts';
 import { createRepositoryWork } from './repository-work.ts';
-import { namedRuns, packRestorePoints, pageOf, unpackRestorePoints } from './restore-point-pages.ts';
+import { namedRuns, packRestorePoints, pageOf, suspectsOf, unpackRestorePoints } from './restore-point-pages.ts';
 
 const id = (number: number): RestorePointId => restorePointId(String(number).padStart(32, '0'));
 function point(number: number, change: Partial<SealedRestorePoint> = {}, padding = ''): SealedRestorePoint {
@@ -26,13 +26,22 @@ function point(number: number, change: Partial<SealedRestorePoint> = {}, padding
   };
 }
 const asOf = '2026-11-25T00:00:00.000Z';
-const listed = (points: SealedRestorePoint[], open: string[] = []) => ({
+const clock = { now: () => Date.parse(asOf) };
+const listed = (points: SealedRestorePoint[], open: string[] = [], trashed: SealedRestorePoint[] = []) => ({
+  survey: async () => {
+    const signs = trashed.map(({ restorePointId }) => ({ restorePointId, trashedUntil: 'u' }));
+    return await Promise.resolve({ sealed: points, trashed: signs, asOf });
+  },
+  describeTrashed: async (ids: readonly RestorePointId[]) => {
+    const found = trashed.filter(({ restorePointId }) => ids.includes(restorePointId));
+    return await Promise.resolve(found.map((each) => ({ ...each, trashedUntil: 'u' })));
+  },
   listSealed: () => points,
   listOpen: () => open.map((run) => ({ restorePointId: id(0), run: runKey(run), disks: [], lastWriteAt: '' })),
 });
 
 describe('restore points in portions', () => {
-  it('are told by id, page after page, with what differs from most', () => {
+  it('are told by id, page after page, with what differs from most', async () => {
     const why = { code: 'TORN', message: 'a record is torn' };
     const flags = { keep: true, hold: null, lockedUntil: null };
     const marked = { restorePointId: id(2), state: 'damaged', why, since: '' } as const;
@@ -41,7 +50,7 @@ describe('restore points in portions', () => {
       point(2, { mark: marked, flags }),
       ...Array.from({ length: 1000 }, (_, n) => point(n + 10)),
     ];
-    const first = pageOf(listed(points), null, asOf);
+    const first = await pageOf(listed(points), null);
     expect(first).toMatchObject({ after: null, upTo: id(1007), asOf });
     expect(first.signs).toHaveLength(1000);
     expect(first.signs.slice(0, 3)).toEqual([
@@ -49,22 +58,50 @@ describe('restore points in portions', () => {
       { restorePointId: id(7), manifestDigest: 'd7', state: 'suspect', why: null, flags: null },
       { restorePointId: id(10), manifestDigest: 'd10', state: 'good', why: null, flags: null },
     ]);
-    const last = pageOf(listed(points), first.upTo, asOf);
+    const last = await pageOf(listed(points), first.upTo);
     expect(last).toMatchObject({ after: first.upTo, upTo: null });
     expect(last.signs.map((sign) => sign.restorePointId)).toEqual([id(1008), id(1009)]);
-    expect(pageOf(listed([]), null, asOf)).toMatchObject({ signs: [], upTo: null });
+    expect(await pageOf(listed([]), null)).toMatchObject({ signs: [], upTo: null });
   });
 
-  it('are packed as many as fit, at least one; those that are gone are counted', () => {
+  it('are listed when an audit found them suspect, by lineage', async () => {
+    const lineage = lineageId('0123456789abcdef');
+    const why = { code: 'AUDIT_MISMATCH', message: 'a block had changed' };
+    const marked = (number: number, of: LineageId, state: 'suspect' | 'damaged') => {
+      const { manifest, ...rest } = point(number, { mark: { restorePointId: id(number), state, why, since: '' } });
+      return { ...rest, manifest: { ...manifest, lineage: of } };
+    };
+    const other = lineageId('ffffffffffffffff');
+    const points = [marked(1, lineage, 'suspect'), marked(2, other, 'suspect'), marked(3, lineage, 'damaged')];
+    expect(await suspectsOf(listed(points), lineage)).toMatchObject([
+      { restorePointId: id(1), state: 'suspect', why: why.message },
+    ]);
+  });
+
+  it('are packed as many as fit, at least one; those that are gone are counted', async () => {
     const large = 'x'.repeat(700_000);
     const points = [point(1, {}, large), point(2, {}, large), point(3)];
-    const packed = packRestorePoints(listed(points), [id(9), id(1), id(2), id(3)]);
+    const packed = await packRestorePoints(listed(points), [id(9), id(1), id(2), id(3)]);
     expect(packed.count).toBe(2);
     expect(packed.packed.length).toBeLessThan(5000);
     expect(unpackRestorePoints(packed)).toEqual([points[0]]);
-    const rest = packRestorePoints(listed(points), [id(2), id(3)]);
+    const rest = await packRestorePoints(listed(points), [id(2), id(3)]);
     expect([rest.count, unpackRestorePoints(rest)]).toEqual([2, [points[1], points[2]]]);
-    expect(packRestorePoints(listed([]), [id(1)])).toMatchObject({ count: 1 });
+    expect(await packRestorePoints(listed([]), [id(1)])).toMatchObject({ count: 1 });
+  });
+
+  it('are those in the trash, too: in the span of their page, and packed with their end', async () => {
+    const sealed = Array.from({ length: 999 }, (_, n) => point(n * 2));
+    const repository = listed(sealed, [], [point(5000), point(3), point(1)]);
+    const first = await pageOf(repository, null);
+    expect(first.trashed.map(({ restorePointId }) => restorePointId)).toEqual([id(1), id(3)]);
+    expect([first.signs.length, first.upTo]).toEqual([998, id(1994)]);
+    const last = await pageOf(repository, first.upTo);
+    expect(last).toMatchObject({ upTo: null, trashed: [{ restorePointId: id(5000), trashedUntil: 'u' }] });
+    expect(last.signs).toHaveLength(1);
+    const packed = await packRestorePoints(repository, [id(3), id(4), id(5)]);
+    expect([packed.count, packed.asOf]).toEqual([3, asOf]);
+    expect(unpackRestorePoints(packed)).toEqual([{ ...point(3), trashedUntil: 'u' }, point(4)]);
   });
 
   it('name the runs that must stay', () => {
@@ -79,7 +116,7 @@ describe('what a person does to one', () => {
     const said: unknown[] = [];
     const tell = async (...of: unknown[]): Promise<never> => {
       said.push(of);
-      return (await Promise.resolve({ trashedUntil: 't' })) as never;
+      return (await Promise.resolve({ trashedUntil: 't', asOf })) as never;
     };
     return {
       said,
@@ -99,7 +136,7 @@ describe('what a person does to one', () => {
   it('is kept and held each by itself, and comes back as it is', async () => {
     const held = repository();
     const flag = (change: object) =>
-      changeRestorePoint(held, { restorePointId: id(1), change: { kind: 'flags', ...change } });
+      changeRestorePoint(held, { restorePointId: id(1), change: { kind: 'flags', ...change } }, clock);
     expect(await flag({ keep: true })).toMatchObject({ removed: false, restorePointId: id(1), flags: { keep: true } });
     expect(await flag({ hold: 'evidence' })).toMatchObject({ flags: { keep: true, hold: 'evidence' } });
     expect(await flag({ hold: null, keep: false })).toMatchObject({ flags: noFlags });
@@ -108,20 +145,22 @@ describe('what a person does to one', () => {
   it('is removed and brought back; of none that is not there', async () => {
     const held = repository();
     const remove = { kind: 'remove', last: true } as const;
-    expect(await changeRestorePoint(held, { restorePointId: id(1), change: remove })).toEqual({
+    expect(await changeRestorePoint(held, { restorePointId: id(1), change: remove }, clock)).toEqual({
       removed: true,
       restorePointId: id(1),
       trashedUntil: 't',
+      asOf,
     });
     const undelete = { kind: 'undelete' } as const;
-    expect(await changeRestorePoint(held, { restorePointId: id(2), change: undelete })).toMatchObject({
+    expect(await changeRestorePoint(held, { restorePointId: id(2), change: undelete }, clock)).toMatchObject({
       removed: false,
+      asOf,
     });
     expect(held.said).toEqual([
       ['remove', id(1), { last: true }],
       ['undelete', id(2)],
     ]);
-    await expect(changeRestorePoint(held, { restorePointId: id(3), change: undelete })).rejects.toMatchObject({
+    await expect(changeRestorePoint(held, { restorePointId: id(3), change: undelete }, clock)).rejects.toMatchObject({
       code: 'RESTORE_POINT_NOT_FOUND',
     });
   });
@@ -132,7 +171,7 @@ describe('long work', () => {
   const space = () => Promise.resolve({ freeBytes: 1, totalBytes: 2, at: 't' });
   const activities = (verbs: Partial<Repository>) =>
     createRepositoryWork({
-      open: () => Promise.resolve({ repository: verbs as Repository, endpoint, space }),
+      open: () => Promise.resolve({ repository: verbs as Repository, endpoint, signGrant: () => '', space }),
       serverClock: new ServerClock(testSeams().clock),
     });
   const untilStopped = (work: LongWork): Promise<never> =>
@@ -209,4 +248,9 @@ it('the server’s clock is known from what it sends, and goes on by itself', as
   expect(await clock.now()).toBe(5700);
   clock.observe({ currentAttemptScheduledTimestampMs: 9000 });
   expect(await clock.now()).toBe(9000);
+  // It was set years ahead, and put right again.
+  for (const now of [5 * 365 * 86_400_000, 9000]) {
+    clock.observe({ currentAttemptScheduledTimestampMs: now });
+    expect(await clock.now()).toBe(now);
+  }
 });

@@ -4,6 +4,8 @@
  */
 import type { Clock } from '../../schema/domain/seams.ts';
 
+const LONGEST_WAIT_MS = 86_400_000;
+
 export class ServerClock {
   readonly #clock: Pick<Clock, 'monotonic'>;
   #seen: { serverMs: number; atMs: number } | null = null;
@@ -12,10 +14,14 @@ export class ServerClock {
     this.#clock = clock;
   }
 
-  /** What may have waited before it came here says nothing that is not known already. */
+  /**
+   * What may have waited before it came here says nothing that is not known already; but nothing waits for a day: then the
+   * server's clock was set back.
+   */
   observe({ currentAttemptScheduledTimestampMs: serverMs }: { currentAttemptScheduledTimestampMs: number }): void {
     const known = this.#read();
-    if (known === null || serverMs > known) this.#seen = { serverMs, atMs: this.#clock.monotonic() };
+    if (known === null || serverMs > known || serverMs < known - LONGEST_WAIT_MS)
+      this.#seen = { serverMs, atMs: this.#clock.monotonic() };
   }
 
   /** Milliseconds since the epoch; null before the server has sent anything. */

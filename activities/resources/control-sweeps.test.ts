@@ -190,10 +190,22 @@ describe('what sessions left behind', () => {
         // Temporal may have lost its memory: its session is still open.
         await owned('lost', { is: 'not-found' }, false),
       ];
-      const unknown = runKey('nobody000000');
-      const runs = [closed, forgotten, ...alive, unknown];
-      expect(await janitor().judgeRuns({ runs })).toEqual({ closed: [closed, forgotten], unknown: [unknown] });
-      expect(await janitor().judgeRuns({ runs: [] })).toEqual({ closed: [], unknown: [] });
+      const runs = [closed, forgotten, ...alive];
+      expect(await janitor().judgeRuns({ runs, witness: null })).toEqual({ closed: [closed, forgotten], unknown: [] });
+      expect(await janitor().judgeRuns({ runs: [], witness: null })).toEqual({ closed: [], unknown: [] });
+      expect(workflows.witnesses).toEqual([]);
+    });
+
+    it('that the catalog does not know are over when no open workflow has them, and Temporal says so', async () => {
+      const known = await owned('terminated', { is: 'closed', how: 'terminated' }, false);
+      const [lost, working] = ['lost00000000', 'working00000'].map(runKey) as [RunKey, RunKey];
+      workflows.open = [working];
+      const runs = [known, lost, working];
+      const judge = () => janitor().judgeRuns({ runs, witness: 'janitor' });
+      expect(await judge()).toEqual({ closed: [known, lost], unknown: [] });
+      expect(workflows.witnesses).toEqual(['janitor']);
+      workflows.open = new Error('no answer');
+      expect(await judge()).toEqual({ closed: [known], unknown: [lost, working] });
     });
 
     it('have what was taken away told in their sessions', async () => {

@@ -30,7 +30,7 @@ export function createJanitorActivities({ db, workflows, clock, log }: JanitorDe
           repositories: (await idsOf('repository')).map(repositoryId),
         };
       },
-      judgeRuns: ({ runs }) => judgeRuns(runs, { db, workflows, log }),
+      judgeRuns: (of) => judgeRuns(of, { db, workflows, log }),
       recordJanitor: async ({ removed }) => {
         const owners = await loadRunOwners(
           db,
@@ -51,12 +51,12 @@ export function createJanitorActivities({ db, workflows, clock, log }: JanitorDe
 }
 
 /**
- * Closed: its workflow is, or is forgotten by Temporal after its session has ended. Of a run the catalog does not know
- * nobody can say, and no answer means that it lives; so does a workflow that Temporal does not know while its session is
- * open: rather than the workflow, Temporal may have lost its memory.
+ * Closed: its workflow is, or is forgotten by Temporal after its session has ended. No answer means that it lives; so does
+ * a workflow that Temporal does not know while its session is open: rather than the workflow, Temporal may have lost its
+ * memory. Of runs that the catalog does not know, those are closed that no open workflow has as its search attribute.
  */
 async function judgeRuns(
-  runs: readonly RunKey[],
+  { runs, witness }: { runs: readonly RunKey[]; witness: string | null },
   { db, workflows, log }: Omit<JanitorDependencies, 'clock'>,
 ): Promise<RunJudgement> {
   const owners = new Map((await loadRunOwners(db, runs)).map((owner) => [owner.run, owner]));
@@ -69,5 +69,23 @@ async function judgeRuns(
     const is = owner && states.get(owner.workflowId)?.is;
     return is === 'closed' || (is === 'not-found' && owner!.hasEnded);
   };
-  return { closed: runs.filter(isClosed), unknown: runs.filter((run) => !owners.has(run)) };
+  const strange = runs.filter((run) => !owners.has(run));
+  const open = await openAmong(strange, witness, { workflows, log });
+  const isOver = (run: RunKey): boolean => (owners.has(run) ? isClosed(run) : open?.includes(run) === false);
+  return { closed: runs.filter(isOver), unknown: open === null ? strange : [] };
+}
+
+/** Null when Temporal does not say. */
+async function openAmong(
+  runs: readonly RunKey[],
+  witness: string | null,
+  { workflows, log }: Pick<JanitorDependencies, 'workflows' | 'log'>,
+): Promise<RunKey[] | null> {
+  if (runs.length === 0) return [];
+  try {
+    return await workflows.openRuns(runs, witness);
+  } catch (error) {
+    log.warn('runs that the catalog does not know are taken for open', { runs: runs.length, why: messageOf(error) });
+    return null;
+  }
 }

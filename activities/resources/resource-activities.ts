@@ -11,6 +11,7 @@ import {
   withdrawRequest,
 } from '../../schema/catalog/leases.ts';
 import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
+import { withMachines } from './machines-of-proxies.ts';
 import type { HeldLease, ResourceRequest } from '../../schema/domain/scheduling.ts';
 import type { Clock, Log } from '../../schema/domain/seams.ts';
 import type { WaitHeartbeat } from '../../schema/domain/sessions.ts';
@@ -86,7 +87,7 @@ async function acquire(request: ResourceRequest, of: ResourceDependencies, loop:
     await refuseRemoved(db, request.wants);
     await enqueueRequest(db, request);
     const taken = await waitBeating(request, context, loop, holdMs);
-    if (taken.is === 'granted') return taken.leases;
+    if (taken.is === 'granted') return await withMachines(db, taken.leases);
     context.cancellationSignal.throwIfAborted();
     if (taken.is === 'gone')
       throw new TidemarkError('LEASE_LOST', `the request of ${workflowId} was taken out of the line`, { workflowId });

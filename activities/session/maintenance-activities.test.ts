@@ -169,12 +169,14 @@ describe('what steps came to', () => {
         restorePointId: restorePointId(gone),
         outcome: 'removed',
         trashedUntil: '2026-11-27T00:00:00.000Z',
+        asOf: startedAt,
       },
       {
         ...decision,
         restorePointId: restorePointId(refused),
         outcome: 'refused',
         trashedUntil: null,
+        asOf: null,
         refusal: {
           code: 'RESTORE_POINT_HELD',
           message: 'it is held: evidence',
@@ -204,6 +206,17 @@ describe('what steps came to', () => {
     expect(await listOutcomes(db, 'm1')).toEqual([outcome]);
     await activities.recordRetention({ sessionId: sessionId('s1'), lineages });
     expect(await listEvents(db, 's1')).toHaveLength(2);
+  });
+
+  it('retention, tried again after its answer was lost: rows go to the trash, and nothing is told twice', async () => {
+    const gone = restorePointId(await recordTestPoint(db, { vmName: 'web', disks: ['d0'] }));
+    const trashed = [{ restorePointId: gone, trashedUntil: '2026-11-27T00:00:00.000Z', asOf: startedAt }];
+    const lineages = [{ ...retention(gone, gone), decisions: [], trashed }];
+    await activities.recordRetention({ sessionId: session, lineages });
+    expect(await listRestorePoints(db, { removed: true })).toMatchObject([
+      { restorePointId: gone, removedAt: startedAt, trashedUntil: '2026-11-27T00:00:00.000Z' },
+    ]);
+    expect(await listEvents(db, 'm1')).toEqual([]);
   });
 
   it('of a dry run nothing changes', async () => {
@@ -267,16 +280,20 @@ describe('what steps came to', () => {
       mark: null,
       flags,
     };
-    const repository = { listSealed: () => [sealed], listOpen: () => [] };
+    const repository = {
+      survey: () => Promise.resolve({ sealed: [sealed], trashed: [], asOf: startedAt }),
+      describeTrashed: () => Promise.resolve([]),
+    };
     const page = {
       after: null,
       upTo: null,
       asOf: startedAt,
       signs: [{ ...sealed, state: 'good' as const, why: null }],
+      trashed: [],
     };
     const { missing } = await activities.reconcileRestorePoints({ repositoryId: main, page });
     expect(missing).toEqual([sealed.restorePointId]);
-    const packed = packRestorePoints(repository, missing);
+    const packed = await packRestorePoints(repository, missing);
     expect(await activities.importRestorePoints(packed)).toEqual({ sessionsAdded: 1 });
     expect(await activities.importRestorePoints(packed)).toEqual({ sessionsAdded: 0 });
     expect(await listRestorePoints(db)).toMatchObject([{ vmName: 'web', keep: true }]);
@@ -285,9 +302,10 @@ describe('what steps came to', () => {
       removed: true,
       restorePointId: sealed.restorePointId,
       trashedUntil: null,
+      asOf: startedAt,
     });
     expect(await listRestorePoints(db)).toEqual([]);
-    await activities.recordRestorePointChange({ removed: false, ...sealed });
+    await activities.recordRestorePointChange({ removed: false, asOf: startedAt, ...sealed });
     expect(await listRestorePoints(db)).toHaveLength(1);
   });
 });

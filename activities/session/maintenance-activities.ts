@@ -4,7 +4,7 @@ import { loadLineagePolicies } from '../../schema/catalog/absent-vms.ts';
 import type { CatalogDatabase } from '../../schema/catalog/connection.ts';
 import { recordEvents } from '../../schema/catalog/events.ts';
 import { importSessions } from '../../schema/catalog/imported-sessions.ts';
-import { storePage, storeRemoved, storeSealed } from '../../schema/catalog/repository-restore-points.ts';
+import { storePage, storePoints, storeRemoved, storeSigns } from '../../schema/catalog/repository-restore-points.ts';
 import { listResources } from '../../schema/catalog/resources.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { LineagePolicy } from '../../schema/domain/maintenance-sessions.ts';
@@ -31,6 +31,7 @@ type MaintenanceActivities = Pick<
   | 'reconcileRestorePoints'
   | 'importRestorePoints'
   | 'recordRestorePointChange'
+  | 'recordSuspects'
 >;
 type Of<Verb extends keyof MaintenanceActivities> = Parameters<MaintenanceActivities[Verb]>[0];
 
@@ -49,20 +50,21 @@ export function createMaintenanceActivities(dependencies: MaintenanceDependencie
       recordMaintenance: (of) => recordMaintenance(db, of, now()),
       recordFindings: ({ sessionId, about, findings }) => recordEvents(db, eventsOf(sessionId, about, findings, now())),
       recordRetention: async ({ sessionId, lineages }) => {
-        await storeRetention(db, lineages, now());
+        await storeRetention(db, lineages);
         await tellRetention(db, sessionId, lineages, now());
       },
       reconcileRestorePoints: ({ repositoryId, page }) => storePage(db, repositoryId, page),
       importRestorePoints: async (packed) => {
         const points = unpackRestorePoints(packed);
-        await storeSealed(db, points);
+        await storePoints(db, points, packed.asOf);
         const manifests = points.map(({ manifest }) => manifest);
         return { sessionsAdded: await importSessions(db, manifests) };
       },
       recordRestorePointChange: async (changed) => {
-        if (changed.removed) await storeRemoved(db, [changed], new Date(now()));
-        else await storeSealed(db, [changed]);
+        if (changed.removed) await storeRemoved(db, [changed]);
+        else await storePoints(db, [changed], changed.asOf);
       },
+      recordSuspects: ({ signs }) => storeSigns(db, signs),
     } satisfies MaintenanceActivities),
   );
 }

@@ -18,7 +18,7 @@ const job = (...vms: [host: string, name: string, excluded?: string[]][]): JobCo
   proxies: [],
   consistency: 'none',
   scripts: { preFreeze: null, postThaw: null, success: null },
-  codec: 'zstd',
+  compression: 'balanced',
   blockSize: 1024 * 1024,
   maxParallelVms: 2,
   hostWaitMs: 0,

@@ -1,4 +1,5 @@
 /** What the steps of a maintenance came to, in the catalog's rows and in the session's story. */
+import { clockAlarmsOf } from '../../engines/scheduler/clock-alarms.ts';
 import type { CatalogDatabase } from '../../schema/catalog/connection.ts';
 import { recordEvents, type SessionEvent } from '../../schema/catalog/events.ts';
 import { recordOutcome } from '../../schema/catalog/maintenance-outcomes.ts';
@@ -20,7 +21,9 @@ export async function recordMaintenance(
   await recordOutcome(db, { sessionId, part, outcome, at: new Date(at) });
   await takeOver(db, repositoryId, outcome, at);
   if (outcome.step === 'retention' && !outcome.dryRun) await tellRetention(db, sessionId, outcome.lineages, at);
-  return { alarms: outcome.step === 'statistics' ? await repositoryAlarms(db, repositoryId) : [] };
+  if (outcome.step !== 'statistics') return { alarms: [] };
+  const clock = clockAlarmsOf(repositoryId, outcome.statistics);
+  return { alarms: [...clock, ...(await repositoryAlarms(db, repositoryId))] };
 }
 
 async function takeOver(
@@ -31,7 +34,7 @@ async function takeOver(
 ): Promise<void> {
   switch (outcome.step) {
     case 'retention':
-      return await storeRetention(db, outcome.lineages, at);
+      return outcome.dryRun ? undefined : await storeRetention(db, outcome.lineages);
     case 'check': {
       const { marked: damaged, healed, damages } = outcome.report;
       const why = damages[0]?.why.message ?? 'a check found damage';
@@ -45,15 +48,21 @@ async function takeOver(
     case 'import':
     case 'collection':
     case 'repair':
+    case 'reset-clock':
+    case 'open-points':
   }
 }
 
-/** Rows of what went to the trash. */
-export const storeRetention = (db: CatalogDatabase, lineages: readonly LineageRetention[], at: string): Promise<void> =>
+/** Rows of what went to the trash, now or when the first try was made. */
+export const storeRetention = (db: CatalogDatabase, lineages: readonly LineageRetention[]): Promise<void> =>
   storeRemoved(
     db,
-    lineages.flatMap(({ decisions }) => decisions.filter(({ outcome }) => outcome === 'removed')),
-    new Date(at),
+    lineages.flatMap(({ decisions, trashed = [] }) => [
+      ...trashed,
+      ...decisions.flatMap(({ restorePointId, trashedUntil, asOf }) =>
+        asOf === null ? [] : [{ restorePointId, trashedUntil, asOf }],
+      ),
+    ]),
   );
 
 /** A line for each that went, or that the repository would not let go. */

@@ -76,6 +76,7 @@ const resultOf = (id: string, vm: string, change: Partial<VmBackupResult> = {}):
       sizeBytes: 4096,
       readBytes: 4096,
       sentBytes: 1000,
+      audit: { sampled: 64, mismatched: 0 },
       conservation: {
         sizeBytes: 4096,
         unallocatedBytes: 0,

@@ -30,9 +30,9 @@ export function createTransferActivities({ pool, clock }: TransferDependencies):
 }
 
 /** Step 4: before anything touches a guest. */
-export function createRehearsalActivities(): RehearsalActivities {
+export function createRehearsalActivities(secure?: Parameters<typeof rehearse>[0]['secure']): RehearsalActivities {
   return translating({
-    connectMovers: (of) => beating(async () => void (await rehearse(of))),
+    connectMovers: (of) => beating(async () => void (await rehearse({ ...of, secure }))),
   } satisfies RehearsalActivities);
 }
 
@@ -42,6 +42,7 @@ const nothingYet = {
   sentBytes: 0,
   windowsAcked: 0,
   waitsFor: null,
+  audit: null,
   stages: { ...noStageTimes },
 };
 
@@ -54,6 +55,7 @@ const figuresOf = (progress: Omit<TransferProgress, 'windowOpen'>) => ({
   windowCount: progress.windowCount,
   waitsFor: progress.waitsFor,
   stages: progress.stages,
+  ...(progress.audit ? { audit: progress.audit } : {}),
 });
 
 /** What is read and where it goes must be the same disk of the same run, or a restore point would hold another's bytes. */

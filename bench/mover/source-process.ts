@@ -1,10 +1,11 @@
-/** `node source-process.ts <socket> <lanes> <model> <times>`: sends a disk so often; says the last summary as JSON. */
+/** `node source-process.ts <socket, or host:port> <lanes> <model> <times>`: sends a disk so often; says the last summary as JSON. */
 import { createSourcePool, type TransferOrder } from '../../engines/mover/source/pool.ts';
 import { diskKey, restorePointId, runKey } from '../../schema/domain/ids.ts';
 import { createSeams } from '../../workers/runtime/seams.ts';
 import type { DiskModel } from './disk-model.ts';
+import { endpointOf } from './endpoint.ts';
 
-const [socket, lanes, model, times] = process.argv.slice(2);
+const [address, lanes, model, times] = process.argv.slice(2);
 const { sizeBytes } = JSON.parse(model!) as DiskModel;
 const pool = createSourcePool({
   laneCount: Number(lanes),
@@ -19,10 +20,10 @@ const order: TransferOrder = {
     restorePointId: restorePointId('0'.repeat(32)),
     fence: 1,
     blockSize: 1024 * 1024,
-    codec: 'zstd',
+    compression: 'balanced',
     mode: 'full',
     alsoRead: [],
-    endpoint: { unix: socket! },
+    endpoint: endpointOf(address!),
   },
   signal: new AbortController().signal,
 };

@@ -1,18 +1,27 @@
-/** `node target-process.ts <socket> <lanes>`: a target that wants everything and keeps nothing; says "ready". */
+/** `node target-process.ts <socket, or host:port> <lanes>`: a target that wants everything and keeps nothing; says "ready". */
 import { startMoverTarget } from '../../engines/mover/target/mover-target.ts';
 import { windowCountOf } from '../../schema/domain/extents.ts';
 import { createSeams } from '../../workers/runtime/seams.ts';
+import { endpointOf } from './endpoint.ts';
 
-const [socket, lanes] = process.argv.slice(2);
+const [address, lanes] = process.argv.slice(2);
 await startMoverTarget({
-  listen: { unix: socket! },
+  listen: endpointOf(address!),
   laneCount: Number(lanes),
   laneEntry: new URL('./target-lane.ts', import.meta.url),
   laneData: null,
   registrar: {
-    begin: async (_, { sizeBytes }) => ({ lowWater: 0, above: [], windowCount: windowCountOf(sizeBytes) }),
+    begin: async (_, { sizeBytes }) => ({
+      lowWater: 0,
+      above: [],
+      auditDue: false,
+      windowCount: windowCountOf(sizeBytes),
+    }),
+    beginAudit: () => Promise.reject(new Error('no audit is due')),
+    goOnAudit: () => Promise.reject(new Error('no audit is due')),
     offer: async (_connection, _block, digests) => Array.from({ length: digests.length / 32 }, () => 'want'),
     commit: async () => undefined,
+    commitSame: async () => false,
     commitUntouched: async () => undefined,
     end: async () => undefined,
   },

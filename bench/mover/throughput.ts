@@ -5,7 +5,7 @@ import path from 'node:path';
 import { createSourcePool } from '../../engines/mover/source/pool.ts';
 import { startMoverTarget } from '../../engines/mover/target/mover-target.ts';
 import type { TransferSummary } from '../../schema/domain/restore-point.ts';
-import type { Codec } from '../../schema/domain/states.ts';
+import type { CompressionLevel } from '../../schema/domain/states.ts';
 import { orderOf } from '../../tests/fixtures/mover/disks.ts';
 import { MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
 import { createSeams } from '../../workers/runtime/seams.ts';
@@ -28,10 +28,10 @@ export async function writeMixedDisk(file: string, sizeBytes: number): Promise<v
 export async function measureThroughput(
   folder: string,
   file: string,
-  of: { sizeBytes: number; laneCount: number; codec: Codec },
+  of: { sizeBytes: number; laneCount: number; compression: CompressionLevel },
 ): Promise<TransferSummary> {
-  const { sizeBytes, laneCount, codec } = of;
-  const packs = path.join(folder, `packs-${laneCount}-${codec}`);
+  const { sizeBytes, laneCount, compression } = of;
+  const packs = path.join(folder, `packs-${laneCount}-${compression}`);
   await mkdir(packs);
   const repository = new MemoryRepository(path.join(packs, 'ledger'));
   const target = await startMoverTarget({
@@ -46,7 +46,7 @@ export async function measureThroughput(
   const pool = createSourcePool({ laneCount, laneEntry: fixture('source-lane'), seams: createSeams('bench-source') });
   try {
     return await pool.transfer(
-      orderOf({ disk: { file }, sizeBytes, blockSize: MIB, codec, endpoint: target.endpoint }),
+      orderOf({ disk: { file }, sizeBytes, blockSize: MIB, compression, endpoint: target.endpoint }),
     );
   } finally {
     await pool.close();

@@ -18,7 +18,7 @@ export const standIn = (number: number): Content => ({ digest: idOf(number), cod
 export function realBlock(blockSize: number): Content {
   const units = Array.from({ length: blockSize / UNIT_BYTES }, () => [randomBytes(UNIT_BYTES / 2), TEXT]);
   const block = Buffer.concat(units.flat());
-  return { digest: digestOf(block), ...encodeBlock('zstd', block) };
+  return { digest: digestOf(block), ...encodeBlock('balanced', block) };
 }
 
 /** Blocks that `count` writes of 64 KiB hit, scattered over the disk. */

@@ -1,10 +1,12 @@
 /** `tidemark apply`: makes the installation what site.yaml says, or changes nothing. */
-import { open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { configurationDigest } from '../../engines/stack/configuration-watch.ts';
+import { makePrivateFolder, readIfThere, writePrivate } from '../../engines/security/private-files.ts';
+import { securityLayout } from '../../engines/security/security-layout.ts';
 import type { StackLayout } from '../../engines/stack/layout.ts';
 import { isSupervisorRunning, readStackFile } from '../../engines/stack/stack-file.ts';
 import { MAX_SITE_BYTES, parseSite } from '../../engines/site/parse-site.ts';
@@ -17,6 +19,8 @@ import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
 import { diffSites } from '../../schema/domain/site-changes.ts';
 import { withCatalog } from '../catalog-access.ts';
 import { exitCodes } from '../exit-codes.ts';
+import { machineNameOf } from '../machine-name.ts';
+import { checkOtherMachines } from '../other-machines.ts';
 import { printJson } from '../run-command.ts';
 import { checkMachine } from '../site-checks.ts';
 import { layoutOf } from '../stack-access.ts';
@@ -26,16 +30,6 @@ export type ApplyOptions = { state?: string; json?: boolean; file: string; dryRu
 /** Longer than the supervisor gives the workers to end and to come up again. */
 const APPLIED_LIMIT_MS = 100_000;
 const POLL_MS = 100;
-
-/** A computer's name as a machine's: what is not allowed in one becomes "-". */
-export function machineNameOf(host: string): string {
-  const name = host
-    .toLowerCase()
-    .replaceAll(/[^a-z0-9]+/g, '-')
-    .slice(0, 32)
-    .replaceAll(/^-+|-+$/g, '');
-  return name === '' ? 'localhost' : name;
-}
 
 async function readSite(file: string): Promise<SiteConfig> {
   try {
@@ -142,9 +136,8 @@ async function writeSynced(file: string, text: string): Promise<void> {
 
 /** File first, catalog second, and the file's name only when the catalog has it: a failure on the way changes nothing. */
 async function store(db: CatalogDatabase, layout: StackLayout, site: SiteConfig): Promise<void> {
-  const [machine, second] = site.machines;
-  if (machine === undefined || second !== undefined)
-    throw new TidemarkError('BAD_CONFIG', `this stack runs one machine, the site has ${site.machines.length}`);
+  const [machine, ...others] = site.machines as [MachineConfig, ...MachineConfig[]];
+  await requireCertificates(layout, machine, others);
   const file = await prepareMachineFile(layout, machine);
   try {
     await applySite(db, site);
@@ -152,7 +145,41 @@ async function store(db: CatalogDatabase, layout: StackLayout, site: SiteConfig)
     await file?.discard();
     throw error;
   }
+  await storeOthers(layout, others);
   await file?.commit();
+}
+
+/** They fetch it; what is no longer in the site is let go. */
+async function storeOthers(layout: StackLayout, others: readonly MachineConfig[]): Promise<void> {
+  const there = await readdir(layout.otherMachinesFolder).catch((): string[] => []);
+  if (others.length > 0) await makePrivateFolder(layout.otherMachinesFolder);
+  for (const machine of others)
+    await writePrivate(layout.otherMachineFile(machine.machineId), `${JSON.stringify(machine, null, 2)}\n`);
+  const wanted = new Set(others.map(({ machineId }) => path.basename(layout.otherMachineFile(machineId))));
+  for (const name of there)
+    if (!wanted.has(name)) await rm(path.join(layout.otherMachinesFolder, name), { force: true });
+}
+
+/** Machines speak to each other with certificates or not at all. */
+async function requireCertificates(
+  layout: StackLayout,
+  machine: MachineConfig,
+  others: readonly MachineConfig[],
+): Promise<void> {
+  const listening = machine.repositories.find(({ listen }) => listen !== undefined);
+  if (machine.security !== undefined || (listening === undefined && others.length === 0)) return;
+  const { siteFile, folder } = securityLayout(layout.configFolder);
+  const known = (await readIfThere(siteFile))?.trim();
+  const why = listening ? `repository ${listening.repositoryId} listens` : `the site has ${others.length + 1} machines`;
+  if (known === undefined)
+    throw new TidemarkError('SECURITY_NOT_READY', `${why}, and there is no certificate authority in ${folder}`, {
+      folder,
+    });
+  if (known !== machine.site)
+    throw new TidemarkError(
+      'BAD_CONFIG',
+      `the authority in ${folder} is of site ${known}, and this is ${machine.site}`,
+    );
 }
 
 /** Until the processes that read the configuration run with it. Returns warnings about those that did not come up. */
@@ -204,7 +231,7 @@ export async function apply(options: ApplyOptions): Promise<number> {
     }
     await store(db, layout, site);
     const unready = await untilApplied(layout);
-    const absent = await checkMachine(site.machines[0]!);
+    const absent = [...(await checkMachine(site.machines[0]!)), ...checkOtherMachines(site)];
     warn([...unready, ...absent]);
     show(options, { applied: true, changes, warnings: [...inUse, ...unready, ...absent] });
     if (!options.json) console.log('applied');

@@ -63,7 +63,7 @@ function showJob(job: JobConfig): void {
     ['repository', job.repositoryId],
     ['proxies', job.proxies.length === 0 ? 'any' : job.proxies.join(', ')],
     ['consistency', job.consistency],
-    ['codec', job.codec],
+    ['compression', job.compression],
     ['block size', formatBytes(job.blockSize)],
     ['VMs at once', String(job.maxParallelVms)],
     ['waits for hosts', `at most ${formatDuration(job.hostWaitMs)}`],

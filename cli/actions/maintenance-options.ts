@@ -17,6 +17,9 @@ export type CheckOptions = MaintenanceOptions &
     maxTime?: number;
   };
 export type DryRunOptions = MaintenanceOptions & OfflineOptions & { dryRun?: boolean };
+export type OpenPointsOptions = MaintenanceOptions & { abort?: string };
+/** `today`: as it was typed. */
+export type ResetClockOptions = MaintenanceOptions & { today: string };
 export type StatsOptions = ReadOptions & OfflineOptions;
 
 /** BAD_REQUEST: what excludes one another. */

@@ -30,6 +30,8 @@ import {
   type DryRunOptions,
   type MaintenanceOptions,
   type OfflineOptions,
+  type OpenPointsOptions,
+  type ResetClockOptions,
   type StatsOptions,
 } from './maintenance-options.ts';
 
@@ -104,6 +106,21 @@ export const prune = (name: string, options: DryRunOptions): Promise<number> =>
 
 export const importCatalog = (name: string, options: MaintenanceOptions): Promise<number> =>
   maintain(name, options, { steps: ['import', 'statistics'], check: null, dryRun: false });
+
+/** BAD_REQUEST for what is no beginning of an id. */
+export async function openPoints(name: string, options: OpenPointsOptions): Promise<number> {
+  const { abort } = options;
+  if (abort !== undefined && !/^[0-9a-f]{4,32}$/.test(abort))
+    throw new TidemarkError('BAD_REQUEST', "--abort takes a restore point's id, at least its first 4 characters", {
+      abort,
+    });
+  const asked = { steps: ['open-points' as const], check: null, dryRun: false };
+  return await maintain(name, options, abort === undefined ? asked : { ...asked, abort });
+}
+
+/** Then the figures: whoever lists the repository is not warned any more. */
+export const resetClock = (name: string, options: ResetClockOptions): Promise<number> =>
+  maintain(name, options, { steps: ['reset-clock', 'statistics'], check: null, dryRun: false, today: options.today });
 
 export async function repair(name: string | undefined, options: DryRunOptions): Promise<number> {
   if (isOffline(name, options)) return await (await loadOffline()).repairOffline(options);

@@ -6,6 +6,7 @@ import { withCatalog } from '../catalog-access.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { findRestorePoint, shortId } from '../find-names.ts';
 import { formatBytes } from '../../schema/domain/figures.ts';
+import { auditText } from '../output/session-report.ts';
 import { formatTime, renderTable } from '../output/table.ts';
 import { printJson } from '../run-command.ts';
 import type { ReadOptions } from './job.ts';
@@ -111,6 +112,7 @@ function showPoint({ restorePointId, manifest }: SealOutcome, point: RestorePoin
     bytes('UNCHANGED', (disk) => disk.conservation.unchangedBytes),
     bytes('DEDUPLICATED', (disk) => disk.conservation.deduplicatedBytes),
     bytes('STORED', (disk) => disk.conservation.storedBytes),
+    { title: 'AUDIT', of: (disk: ManifestDisk) => auditText(disk.audit) },
     { title: 'WHY', of: (disk: ManifestDisk) => disk.reason.message },
   ];
   console.log(`\n${renderTable(manifest.disks, columns)}`);

@@ -10,7 +10,7 @@ import type { MachineConfig } from '../../schema/domain/configuration.ts';
 import { repositoryId } from '../../schema/domain/ids.ts';
 import { encodeRepositoryFile, newRepositoryFile } from '../../schema/repository/documents.ts';
 import { startTestStack, type TestStack } from '../../tests/fixtures/cli/test-stack.ts';
-import { machineNameOf } from '../actions/apply.ts';
+import { machineNameOf } from '../machine-name.ts';
 
 let stack: TestStack;
 let folder: string;

@@ -1,12 +1,16 @@
 /** Maintenance through the command line: real workflows, catalog, Temporal server and repository. */
+import { defineSearchAttributeKey } from '@temporalio/common';
 import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { listRestorePoints } from '../../schema/catalog/restore-points.ts';
 import { listSessions } from '../../schema/catalog/sessions.ts';
 import { applySite, loadSite } from '../../schema/catalog/site.ts';
+import type { RepositoryStatistics } from '../../schema/domain/maintenance.ts';
 import { DEFAULT_MINIMUM_GOOD } from '../../schema/domain/retention.ts';
+import { searchAttributeNames } from '../../schema/domain/sessions.ts';
 import type { RestorePointSummary } from '../../schema/catalog/restore-points.ts';
+import { verbsOf } from '../../tests/fixtures/repository/verbs.ts';
 import { type PlayedRepository, playRepository } from '../../tests/fixtures/cli/played-repository.ts';
 import { type PlayedStack, startPlayedStack, waitFor } from '../../tests/fixtures/cli/played-stack.ts';
 import type { Outcome } from '../../tests/fixtures/cli/test-stack.ts';
@@ -19,6 +23,8 @@ const ids: string[] = [];
 const tidemark = (...args: string[]): Promise<Outcome> => stack.stack.tidemark(...args);
 const json = async <T>(...args: string[]): Promise<T> => JSON.parse((await tidemark(...args, '--json')).output) as T;
 const listed = (): Promise<RestorePointSummary[]> => listRestorePoints(stack.stack.db);
+
+let time: RepositoryStatistics['time'] = { at: null, doubt: null };
 
 beforeAll(async () => {
   stack = await startPlayedStack();
@@ -38,6 +44,7 @@ beforeAll(async () => {
         deadBytes: null,
         trashBytes: 0,
         freeBytes: null,
+        time,
         byVm: [
           {
             vmId: 'v',
@@ -92,6 +99,31 @@ describe('a lost catalog', () => {
     });
     const shown = await tidemark('session', 'show', 'latest');
     expect(shown.output).toContain('the repository has 6 restore points: 0 added');
+  });
+
+  test('knows what lies in the trash, too: it can be brought back', async () => {
+    const [oldest] = ids as [string];
+    const removed = await tidemark('restore-point', 'remove', oldest);
+    expect(removed.exitCode).toBe(0);
+    // An answer that never came; then no catalog at all.
+    for (const lose of [
+      () => stack.stack.db.updateTable('restore_points').set({ removed_at: null, said_at: null }),
+      () => stack.stack.db.deleteFrom('restore_points'),
+    ]) {
+      await lose().execute();
+      const imported = await tidemark('repository', 'import', 'main');
+      expect(imported.output).toContain('catalog: the repository has 5 restore points, and 1 in the trash: ');
+      expect(await listed()).toHaveLength(5);
+      const { restorePoints } = await json<{ restorePoints: RestorePointSummary[] }>(
+        'restore-point',
+        'list',
+        '--removed',
+      );
+      expect(restorePoints).toMatchObject([{ restorePointId: oldest, vmName: 'vm1' }]);
+      expect(restorePoints[0]!.trashedUntil).not.toBeNull();
+    }
+    expect(await json('restore-point', 'undelete', oldest)).toMatchObject({ restorePointId: oldest, removed: false });
+    expect(await listed()).toHaveLength(6);
   });
 });
 
@@ -300,6 +332,63 @@ describe('figures', () => {
     const backup = await tidemark('job', 'run', 'webs');
     expect(backup.output).toContain('repository main has 40 B (4.0 %) free, less than 5 %');
   });
+});
+
+test('what was begun and is not sealed is listed, and aborted when no workflow has its run key', async () => {
+  const { openPoint } = verbsOf(() => repository.world);
+  const { restorePointId: id, run } = await openPoint(77);
+  // Its owner is not in the catalog: only its search attribute says that it goes on.
+  const attribute = defineSearchAttributeKey(searchAttributeNames.runKey, 'KEYWORD');
+  const owner = await stack.sessions.client.workflow.start('vmBackup', {
+    workflowId: 'nobody-works-on-it',
+    taskQueue: 'nowhere',
+    typedSearchAttributes: [{ key: attribute, value: run }],
+  });
+  const open = await tidemark('repository', 'open-points', 'main');
+  expect(open.output).toContain('open restore points: 1\n');
+  expect(open.output).toMatch(new RegExp(`${id.slice(0, 12)} +vm1 +${run} .* its session`));
+  const refused = await json<SessionReport>('repository', 'open-points', 'main', '--abort', id);
+  expect(refused.error).toMatchObject({ code: 'ALREADY_RUNNING', message: expect.stringContaining(run) });
+  expect(repository.world.repository.listOpen()).toHaveLength(1);
+  await owner.terminate();
+  await waitFor(async () => (await tidemark('repository', 'open-points', 'main')).output.includes('nobody\n'));
+  const aborted = await tidemark('repository', 'open-points', 'main', '--abort', id.slice(0, 8));
+  expect(aborted).toMatchObject({
+    exitCode: 0,
+    output: expect.stringContaining(`restore point ${id.slice(0, 12)} was aborted\nopen restore points: 0`),
+  });
+  expect(repository.world.repository.listOpen()).toEqual([]);
+  expect((await tidemark('repository', 'open-points', 'main', '--abort', 'x')).exitCode).toBe(2);
+});
+
+test('clocks that were set ahead, and put right again: it is said in plain words, and taken back by order', async () => {
+  repository.space.freeBytes = 500;
+  const { clocks, repository: real } = repository.world;
+  const sound = { ...clocks };
+  repository.world.pass(5 * 366 * DAY_MS);
+  await real.readTime();
+  Object.assign(clocks, sound);
+  const today = new Date(clocks.host).toISOString().slice(0, 10);
+  const { doubt, nowMs } = await real.readTime();
+  time = { at: new Date(nowMs!).toISOString(), doubt };
+  const words =
+    /repository time is 2031-\S+, 5 years ahead of the clocks, which show 2026-\S+: nothing is removed until/;
+  const stats = await tidemark('repository', 'stats', 'main');
+  expect(stats).toMatchObject({ exitCode: 3, errors: expect.stringMatching(words) });
+  expect(stats.output).toMatch(/\ntime: +stands still: repository time is 2031-/);
+  expect((await tidemark('repository', 'list')).errors).toMatch(words);
+
+  const unsure = await tidemark('repository', 'reset-clock', 'main', '--today', '2026-01-01');
+  expect(unsure).toMatchObject({ exitCode: 1, output: expect.stringContaining('and not 2026-01-01') });
+  expect((await tidemark('repository', 'reset-clock', 'main')).exitCode).toBe(2);
+  time = { at: sound.host.toString(), doubt: null };
+  const reset = await json<SessionReport>('repository', 'reset-clock', 'main', '--today', today);
+  const at = new Date(sound.host).toISOString();
+  expect(reset).toMatchObject({ result: 'Success', outcomes: [{ step: 'reset-clock', reset: { to: at } }, {}] });
+  expect(await real.readTime()).toMatchObject({ nowMs: sound.host, doubt: null });
+  expect((await tidemark('repository', 'list')).errors).toBe('');
+  const again = await tidemark('repository', 'reset-clock', 'main', '--today', today);
+  expect(again).toMatchObject({ exitCode: 0, output: expect.stringContaining('nothing was changed') });
 });
 
 describe('without a stack', () => {

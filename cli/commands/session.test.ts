@@ -43,7 +43,7 @@ describe('job run', () => {
     expect(output).toMatch(/\nfiles: Success\n/);
     expect(output).toContain(`session ${id}: backup of job nightly\nstate:   Stopped, Success\n`);
     expect(output).toMatch(
-      /\nVM +DISK +READ BY +READ +SENT +PROXY +BOTTLENECK +WHY\nfiles +d0 +full +700 B +350 B +- +source 90% +first restore point of this VM\n/,
+      /\nVM +DISK +READ BY +READ +SENT +AUDIT +PROXY +BOTTLENECK +WHY\nfiles +d0 +full +700 B +350 B +64 blocks +- +source 90% +first restore point of this VM\n/,
     );
     expect(output).toMatch(/\nfiles +d0 +1000 B +100 B +200 B +0 B +0 B +300 B +400 B\n/);
     expect(output).toMatch(

@@ -1,5 +1,10 @@
 /** What the steps of a maintenance came to, for people. */
-import type { LineageRetention, MaintenanceOutcome, PointDecision } from '../../schema/domain/maintenance-sessions.ts';
+import type {
+  JudgedOpenPoint,
+  LineageRetention,
+  MaintenanceOutcome,
+  PointDecision,
+} from '../../schema/domain/maintenance-sessions.ts';
 import type { CheckReport, CollectionReport, Damage, RepairReport } from '../../schema/domain/maintenance.ts';
 import { formatBytes } from '../../schema/domain/figures.ts';
 import { renderStatistics } from './statistics-report.ts';
@@ -85,12 +90,27 @@ export function renderRepair(report: RepairReport, dryRun: boolean): string {
   return damaged.length === 0 ? head : `${head}\n\n${renderTable(damaged, columns)}`;
 }
 
+const writerWords = { open: 'its session', none: 'nobody', unknown: 'nobody can say' } as const;
+const openColumns: Column<JudgedOpenPoint>[] = [
+  { title: 'RESTORE POINT', of: (point) => short(point.restorePointId) },
+  { title: 'VM', of: (point) => point.vmName },
+  { title: 'RUN', of: (point) => point.run },
+  { title: 'WRITTEN LAST', of: (point) => formatTime(point.lastWriteAt) },
+  { title: 'WRITTEN BY', of: (point) => writerWords[point.writer] },
+];
+
+function openPoints(points: readonly JudgedOpenPoint[], aborted: string | null): string {
+  const head = aborted === null ? '' : `restore point ${short(aborted)} was aborted\n`;
+  return `${head}open restore points: ${points.length}${points.length === 0 ? '' : `\n\n${renderTable(points, openColumns)}`}`;
+}
+
 function rendered(outcome: Exclude<MaintenanceOutcome, { step: 'retention' }>): string {
   switch (outcome.step) {
     case 'import': {
-      const { restorePoints, added, changed, removed, sessionsAdded } = outcome.counts;
+      const { restorePoints, trashed, added, changed, removed, sessionsAdded } = outcome.counts;
+      const inTrash = trashed > 0 ? `, and ${trashed} in the trash` : '';
       const rows = `${added} added, ${changed} changed, ${removed} taken out`;
-      return `catalog: the repository has ${restorePoints} restore points: ${rows}; ${sessionsAdded} sessions added`;
+      return `catalog: the repository has ${restorePoints} restore points${inTrash}: ${rows}; ${sessionsAdded} sessions added`;
     }
     case 'collection':
       return collection(outcome.report);
@@ -98,6 +118,13 @@ function rendered(outcome: Exclude<MaintenanceOutcome, { step: 'retention' }>): 
       return renderCheck(outcome.report, outcome.damageCount);
     case 'repair':
       return renderRepair(outcome.report, outcome.dryRun);
+    case 'open-points':
+      return openPoints(outcome.points, outcome.aborted);
+    case 'reset-clock': {
+      const { from, to, reset } = outcome.reset;
+      if (!reset) return `repository time is right, nothing was changed: ${formatTime(to)}`;
+      return `repository time was set back from ${formatTime(from)} to ${formatTime(to)}`;
+    }
     case 'statistics':
   }
   return renderStatistics(outcome.statistics, outcome.space);

@@ -1,7 +1,7 @@
 /** A session for people, as it is known now or as it ended: tables of VMs and disks, findings, errors with hints. */
 import type { SessionEvent } from '../../schema/catalog/events.ts';
 import type { Session, SessionDisk, SessionError, SessionVm, SessionWithRows } from '../../schema/catalog/sessions.ts';
-import type { Conservation } from '../../schema/domain/restore-point.ts';
+import type { AuditResult, Conservation } from '../../schema/domain/restore-point.ts';
 import type { RestoredDisk } from '../../schema/domain/sessions.ts';
 import { formatBytes } from '../../schema/domain/figures.ts';
 import { bottleneckWords, stageLine } from '../../schema/domain/stages.ts';
@@ -36,6 +36,12 @@ const vmColumns: Column<SessionVm>[] = [
   { title: 'TOOK', of: tookOf, right: true },
 ];
 
+/** "64 blocks, 3 CHANGED": of those that change tracking called unchanged. */
+export function auditText(audit: AuditResult | null): string {
+  if (!audit || audit.sampled === 0) return '-';
+  return `${audit.sampled} blocks${audit.mismatched === 0 ? '' : `, ${audit.mismatched} CHANGED`}`;
+}
+
 type DiskRow = SessionDisk & { vm: string };
 const classes: [string, keyof Conservation][] = [
   ['UNALLOCATED', 'unallocatedBytes'],
@@ -51,6 +57,7 @@ const transferColumns: Column<DiskRow>[] = [
   { title: 'READ BY', of: (disk) => text(disk.mode) },
   { title: 'READ', of: (disk) => formatBytes(disk.readBytes), right: true },
   { title: 'SENT', of: (disk) => formatBytes(disk.sentBytes), right: true },
+  { title: 'AUDIT', of: (disk) => auditText(disk.audit) },
   { title: 'PROXY', of: (disk) => text(disk.proxyId) },
   { title: 'BOTTLENECK', of: (disk) => bottleneckWords(disk.stages) || '-' },
   { title: 'WHY', of: (disk) => text(disk.reason?.message) },

@@ -27,6 +27,7 @@ export function renderStatistics(statistics: RepositoryStatistics, space: Reposi
     ['dead', deadBytes === null ? 'not known: no collection has run' : `${formatBytes(deadBytes)} that nothing needs`],
     ['trash', `${formatBytes(trashBytes)} that can be brought back`],
   ];
+  if (statistics.time?.doubt) lines.push(['time', `stands still: ${statistics.time.doubt.message}`]);
   if (space)
     lines.push([
       'free',

@@ -1,8 +1,9 @@
 /** Blocks on the wire: digest, zero test, compression that has to pay, and decoding that trusts no length. Synchronous: for lane threads. */
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { blake3 } from '@napi-rs/blake-hash';
-import { compressSync, uncompressSync } from 'lz4-napi';
-import type { Codec } from '../../schema/domain/states.ts';
+import { uncompressSync } from 'lz4-napi';
+import { releaseMemory } from '../../schema/domain/memory.ts';
+import type { Codec, CompressionLevel } from '../../schema/domain/states.ts';
 
 export const DIGEST_BYTES = 32;
 /** 32 bytes, BLAKE3-256. */
@@ -12,34 +13,46 @@ const zeros = Buffer.alloc(4 * 1024 * 1024);
 /** For blocks of at most 4 MiB; a memory comparison that ends at the first difference. */
 export const isZeroBlock = (block: Buffer): boolean => block.equals(zeros.subarray(0, block.length));
 
-const ZSTD_LEVEL = 1;
+/**
+ * Zstandard's levels, chosen by `bench/codec.ts`: LZ4 took more time than -5 for about the same; 3 takes twice the time of
+ * 1 for a tenth less, 6 five times for a fifth less.
+ */
+const zstdLevels: Record<Exclude<CompressionLevel, 'none'>, number> = { fast: -5, balanced: 1, small: 6 };
+/** Room for the whole payload at once: pieces would have to be put together. */
+const ENCODED_CHUNK_BYTES = 64 * 1024;
 const PROBE_SLICES = 4;
 const PROBE_SLICE_BYTES = 4096;
 /** A payload is kept compressed only when it saves at least a sixteenth: decoding costs too. */
 const pays = (compressed: number, raw: number): boolean => compressed <= raw - raw / 16;
 
-const compress = (codec: Codec, block: Buffer): Buffer =>
-  codec === 'lz4'
-    ? compressSync(block)
-    : zstdCompressSync(block, { params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL } });
+const compress = (level: Exclude<CompressionLevel, 'none'>, block: Buffer): Buffer =>
+  zstdCompressSync(block, {
+    params: { [constants.ZSTD_c_compressionLevel]: zstdLevels[level] },
+    chunkSize: Math.max(ENCODED_CHUNK_BYTES, block.length),
+  });
 
 /** Four slices spread over the block tell whether compressing the whole is worth its time. */
-function probePays(codec: Codec, block: Buffer): boolean {
+function probePays(level: Exclude<CompressionLevel, 'none'>, block: Buffer): boolean {
   if (block.length <= 4 * PROBE_SLICES * PROBE_SLICE_BYTES) return true;
   const step = Math.floor((block.length - PROBE_SLICE_BYTES) / (PROBE_SLICES - 1));
   const slices = Array.from({ length: PROBE_SLICES }, (_, i) => block.subarray(i * step, i * step + PROBE_SLICE_BYTES));
   const sample = Buffer.concat(slices);
-  return pays(compress(codec, sample).length, sample.length);
+  return pays(compress(level, sample).length, sample.length);
 }
 
-/** The block itself with codec none when compression does not pay. */
-export function encodeBlock(codec: Codec, block: Buffer): { codec: Codec; payload: Buffer } {
-  if (codec === 'none' || !probePays(codec, block)) return { codec: 'none', payload: block };
-  const payload = compress(codec, block);
-  return pays(payload.length, block.length) ? { codec, payload } : { codec: 'none', payload: block };
+/** The block itself with codec none when compression does not pay; else memory of the caller's. */
+export function encodeBlock(level: CompressionLevel, block: Buffer): { codec: Codec; payload: Buffer } {
+  if (level === 'none' || !probePays(level, block)) return { codec: 'none', payload: block };
+  const payload = compress(level, block);
+  if (pays(payload.length, block.length)) return { codec: 'zstd', payload };
+  releaseMemory(payload);
+  return { codec: 'none', payload: block };
 }
 
-/** Null when the payload does not decode to exactly `rawLength` bytes. With codec none: the payload's own memory. */
+/**
+ * Null when the payload does not decode to exactly `rawLength` bytes. With codec none: the payload's own memory, else the
+ * caller's.
+ */
 export function decodeBlock(codec: Codec, payload: Buffer, rawLength: number): Buffer | null {
   try {
     const block = decode(codec, payload, rawLength);
@@ -49,9 +62,17 @@ export function decodeBlock(codec: Codec, payload: Buffer, rawLength: number): B
   }
 }
 
+/** Zlib's own. */
+const LEAST_CHUNK = 64;
+
+/**
+ * The chunk is what zstd decodes into: the whole block in one pass, with no copies put together afterwards. One byte more
+ * than that, since a chunk that is full means another pass.
+ */
 function decode(codec: Codec, payload: Buffer, rawLength: number): Buffer | null {
   if (codec === 'none') return payload;
-  if (codec === 'zstd') return zstdDecompressSync(payload, { maxOutputLength: rawLength });
+  if (codec === 'zstd')
+    return zstdDecompressSync(payload, { maxOutputLength: rawLength, chunkSize: Math.max(LEAST_CHUNK, rawLength + 1) });
   // The library allocates what the first four bytes say.
   if (payload.length < 4 || payload.readUInt32LE(0) !== rawLength) return null;
   return uncompressSync(payload);

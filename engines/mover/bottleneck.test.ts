@@ -69,7 +69,7 @@ async function transferWith(
   const told: TransferProgress[] = [];
   try {
     const disk = { file: path.join(folder, 'disk'), ...slow.disk };
-    const order = orderOf({ disk, sizeBytes, blockSize: MIB, codec: 'none', endpoint });
+    const order = orderOf({ disk, sizeBytes, blockSize: MIB, compression: 'none', endpoint });
     const access = { ...order.access, ...(slow.brakes ? { brakes: slow.brakes } : {}) };
     const summary = await pool.transfer({ ...order, access, onProgress: (p) => told.push(p) });
     return { stages: summary.stages!, told, metered };

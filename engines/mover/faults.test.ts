@@ -1,7 +1,7 @@
 /** What movers do when something dies, hangs or lies, told apart from the plain ways of `mover.test.ts`. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -11,7 +11,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { Endpoint } from '../../schema/domain/hypervisor.ts';
 import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
 import { diskKey, restorePointId, runKey } from '../../schema/domain/ids.ts';
-import { blockSizes } from '../../schema/domain/states.ts';
+import { blockSizes, compressions } from '../../schema/domain/states.ts';
 import type { RestoreSource, TransferRegistrar } from '../../schema/domain/seams.ts';
 import { encodeMessage, type Message } from '../../schema/wire/messages.ts';
 import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
@@ -75,8 +75,8 @@ function sourcePool(laneCount: number): SourcePool {
   return pool;
 }
 
-function restorePool(laneCount: number): RestorePool {
-  const pool = createRestorePool({ laneCount, laneEntry: fixture('restore-lane'), seams: testSeams() });
+function restorePool(laneCount: number, laneData = {}): RestorePool {
+  const pool = createRestorePool({ laneCount, laneEntry: fixture('restore-lane'), laneData, seams: testSeams() });
   ends.push(() => pool.close());
   return pool;
 }
@@ -124,7 +124,7 @@ describe('durability', () => {
         disk: { file },
         sizeBytes: 3 * MIB,
         blockSize: MIB,
-        codec: 'none',
+        compression: 'none',
         endpoint: { unix: socketOf() },
       });
       const summary = await sourcePool(2).transfer(order);
@@ -155,8 +155,14 @@ test('disks of all sizes come whole through a target that is killed again and ag
       await writeRandomDisk(file, sizeBytes, next);
       const crashOnce = { offset: next(sizeBytes), marker: path.join(folder, `crash${i}`) };
       const blockSize = blockSizes[next(4)]!;
-      const codec = (['none', 'lz4', 'zstd'] as const)[next(3)]!;
-      const of = { disk: { file, delayMs: 10, crashOnce }, sizeBytes, blockSize, codec, diskKey: diskKey(`d${i}`) };
+      const compression = compressions[next(compressions.length)]!;
+      const of = {
+        disk: { file, delayMs: 10, crashOnce },
+        sizeBytes,
+        blockSize,
+        compression,
+        diskKey: diskKey(`d${i}`),
+      };
       return { file, order: orderOf({ ...of, endpoint: { unix: socketOf() } }) };
     }),
   );
@@ -228,14 +234,17 @@ describe('waiting', () => {
     const signal = new AbortController().signal;
     const impatient = { ...(await restoreOrder({ unix: silent.path }, signal)), patienceMs: 1000 };
     await expect(pool.restoreDisk(impatient)).rejects.toMatchObject({ code: 'TRANSFER_FAILED' });
-    const closed = pool.restoreDisk(await restoreOrder({ unix: silent.path }, signal));
+    const closed = expect(pool.restoreDisk(await restoreOrder({ unix: silent.path }, signal))).rejects.toMatchObject({
+      code: 'HOST_DRAINING',
+    });
     await silent.connected;
     await pool.close();
-    await expect(closed).rejects.toMatchObject({ code: 'HOST_DRAINING' });
+    await closed;
   });
 });
 
-test('a cursor that cannot be written is a storage error that names its file', async () => {
+/** Has one window, of zeros. */
+function emptyDisk() {
   const answers: Partial<Record<Message['type'], Message[]>> = {
     hello: [restoreWelcome],
     get: [
@@ -243,7 +252,11 @@ test('a cursor that cannot be written is a storage error that names its file', a
       { type: 'windowDone', window: 0 },
     ],
   };
-  const server = kept(await wireServer(path.join(folder, 'empty'), (asked) => answers[asked.type] ?? []));
+  return wireServer(path.join(folder, 'empty'), (asked) => answers[asked.type] ?? []);
+}
+
+test('a cursor that cannot be written is a storage error that names its file', async () => {
+  const server = kept(await emptyDisk());
   const order = await restoreOrder({ unix: server.path }, new AbortController().signal);
   const cursorFile = path.join(folder, 'nowhere', 'cursor');
   const message = expect.stringContaining(cursorFile);
@@ -251,7 +264,17 @@ test('a cursor that cannot be written is a storage error that names its file', a
   await expect(restore).rejects.toMatchObject({ code: 'STORAGE_ERROR', message });
 });
 
-const none = { creditBytes: 0, lowWater: 0, above: [] };
+test('what a lane wrote that died before it was durable is restored again', async () => {
+  const server = kept(await emptyDisk());
+  const order = await restoreOrder({ unix: server.path }, new AbortController().signal);
+  const pool = restorePool(2, { crashOnce: path.join(folder, 'crashed') });
+  await expect(pool.restoreDisk(order)).rejects.toMatchObject({ code: 'TRANSFER_FAILED', details: { lost: true } });
+  expect(await stat(order.target.cursorFile).catch(() => null)).toBeNull();
+  expect(await pool.restoreDisk(order)).toMatchObject({ windowsRestored: 1 });
+  expect(JSON.parse(await readFile(order.target.cursorFile, 'utf8'))).toMatchObject({ lowWater: 1, above: [] });
+});
+
+const none = { creditBytes: 0, lowWater: 0, auditDue: false, above: [] };
 const restoreWelcome: Message = {
   type: 'welcome',
   version: 0,
@@ -309,7 +332,7 @@ describe('lanes', () => {
   test('no more lanes than the export takes connections', async () => {
     const file = await randomDisk('disk', 200 * MIB);
     const { endpoint } = await start();
-    const order = orderOf({ disk: { file }, sizeBytes: 200 * MIB, blockSize: MIB, codec: 'none', endpoint });
+    const order = orderOf({ disk: { file }, sizeBytes: 200 * MIB, blockSize: MIB, compression: 'none', endpoint });
     const data = { via: 'nbd' as const, at: endpoint, export: '', maxConnections: 1, model: JSON.stringify({ file }) };
     await sourcePool(2).transfer({ ...order, access: { ...order.access, data } });
     expect(repository.begun).toBe(1);

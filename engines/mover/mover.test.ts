@@ -1,12 +1,16 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { randomFillSync } from 'node:crypto';
 import { mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { blake3 } from '@napi-rs/blake-hash';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
+import { TidemarkError } from '../../schema/domain/errors.ts';
 import { restorePointId, runKey } from '../../schema/domain/ids.ts';
+import type { TransferAssignment } from '../../schema/domain/restore-point.ts';
 import { encodeMessage } from '../../schema/wire/messages.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { rehearse } from './rehearse.ts';
@@ -15,7 +19,7 @@ import { createSourcePool, type SourcePool, type TransferProgress } from './sour
 import { type MoverTarget, startMoverTarget } from './target/mover-target.ts';
 import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
 import { expectedMap, MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
-import { backupHello, rawClient, type RawClient } from '../../tests/fixtures/mover/raw-client.ts';
+import { backupHello, offerFrame, rawClient, type RawClient } from '../../tests/fixtures/mover/raw-client.ts';
 
 const MIB = 1024 * 1024;
 let folder: string;
@@ -87,20 +91,20 @@ async function restoreInto(file: string, sizeBytes: number) {
 
 describe('full', () => {
   test.each([
-    { codec: 'none', blockSize: 256 * 1024, sizeBytes: 66 * MIB + 1000, tcp: false },
-    { codec: 'lz4', blockSize: MIB, sizeBytes: 130 * MIB + 511, tcp: true },
-    { codec: 'zstd', blockSize: 4 * MIB, sizeBytes: 65 * MIB, tcp: false },
-    { codec: 'zstd', blockSize: MIB, sizeBytes: 0, tcp: false },
-    { codec: 'zstd', blockSize: MIB, sizeBytes: 1, tcp: false },
+    { compression: 'none', blockSize: 256 * 1024, sizeBytes: 66 * MIB + 1000, tcp: false },
+    { compression: 'fast', blockSize: MIB, sizeBytes: 130 * MIB + 511, tcp: true },
+    { compression: 'auto', blockSize: 4 * MIB, sizeBytes: 65 * MIB, tcp: false },
+    { compression: 'balanced', blockSize: MIB, sizeBytes: 0, tcp: false },
+    { compression: 'small', blockSize: MIB, sizeBytes: 1, tcp: false },
   ] as const)(
-    'comes back byte for byte: $codec, blocks of $blockSize, disk of $sizeBytes',
-    async ({ codec, blockSize, sizeBytes, tcp }) => {
+    'comes back byte for byte: $compression, blocks of $blockSize, disk of $sizeBytes',
+    async ({ compression, blockSize, sizeBytes, tcp }) => {
       const { next } = seeded();
       const file = path.join(folder, 'disk');
       await writeRandomDisk(file, sizeBytes, next);
       const { endpoint } = await start({ sizeBytes, blockSize, tcp });
       let last: TransferProgress | null = null;
-      const order = orderOf({ disk: { file }, sizeBytes, blockSize, codec, endpoint });
+      const order = orderOf({ disk: { file }, sizeBytes, blockSize, compression, endpoint });
       const summary = await pool.transfer({ ...order, onProgress: (p) => (last = p) });
       expect(summary).toMatchObject({
         windowCount: Math.ceil(sizeBytes / WINDOW_BYTES),
@@ -120,7 +124,7 @@ describe('full', () => {
     const sizeBytes = 70 * MIB;
     await writeRandomDisk(file, sizeBytes, next, 1);
     const { endpoint } = await start();
-    const order = orderOf({ disk: { file }, sizeBytes, blockSize: MIB, codec: 'none', endpoint });
+    const order = orderOf({ disk: { file }, sizeBytes, blockSize: MIB, compression: 'none', endpoint });
     const first = await pool.transfer(order);
     expect(first.sentBytes).toBe(sizeBytes);
     repository.windows.clear();
@@ -160,6 +164,95 @@ test('cbt reads changes and alsoRead only, widened to blocks; untouched windows 
   expect(repository.windows.get(4)!.classes!.slice(0, 2)).toEqual(['unallocated', 'not-read']);
 });
 
+describe('an audit', () => {
+  const sizeBytes = 6 * MIB + 7;
+  /** Blocks 1 and 4 are changed, 2 is zeros, 5 has to be read for another reason, 6 is the short end. */
+  const auditOrder = async () => {
+    const { next } = seeded();
+    const file = path.join(folder, 'disk');
+    await writeRandomDisk(file, sizeBytes, next, 1);
+    const disk = (await readFile(file)).fill(0, 2 * MIB, 3 * MIB);
+    await writeFile(file, disk);
+    const changed = [
+      { offset: MIB + 5, length: 1 },
+      { offset: 4 * MIB, length: MIB },
+    ];
+    const alsoRead = [{ offset: 5 * MIB, length: MIB }];
+    repository.auditSteps = [
+      [6, 0, 1],
+      [2, 5, 4, 3],
+    ];
+    const { endpoint } = await start();
+    return orderOf({ disk: { file, changed }, sizeBytes, blockSize: MIB, mode: 'cbt', alsoRead, endpoint });
+  };
+
+  test('tells what unchanged blocks hold, before anything is sent, and how far it is', async () => {
+    const order = await auditOrder();
+    const beats: (TransferProgress['audit'] & object)[] = [];
+    const summary = await pool.transfer({
+      ...order,
+      onProgress: ({ audit, windowsAcked }) => {
+        if (audit && windowsAcked === 0) beats.push(audit);
+      },
+    });
+    const [first, second] = repository.auditAnswers;
+    expect([first!.classes, second!.classes]).toEqual([
+      ['data', 'data', 'changed'],
+      ['zero', 'changed', 'changed', 'data'],
+    ]);
+    const map = await expectedMap(path.join(folder, 'disk'), MIB);
+    const digests = Buffer.concat([first!.digests, second!.digests]).toString('hex');
+    expect(digests).toBe([map[6], map[0], map[3]].join(''));
+    expect(beats).toEqual(expect.arrayContaining([0, 3, 7].map((audited) => ({ audited, wanted: 7 }))));
+    // What it reads is not the transfer's, and nobody walks over what changed for a disk so small.
+    expect([summary.readBytes, repository.changedBytes]).toEqual([3 * MIB, 0]);
+  });
+
+  test('that finds something ends the transfer before any window', async () => {
+    const order = await auditOrder();
+    repository.auditFailure = new TidemarkError('AUDIT_MISMATCH', 'block 3 has changed');
+    await expect(pool.transfer(order)).rejects.toMatchObject({
+      code: 'AUDIT_MISMATCH',
+      message: 'block 3 has changed',
+    });
+    expect(repository.windows.size).toBe(0);
+  });
+
+  test('whose connection is lost is made again', async () => {
+    const order = await auditOrder();
+    const [first] = repository.auditSteps;
+    repository.auditFailure = new TidemarkError('UNREACHABLE', 'the target is going down');
+    const summary = await pool.transfer({
+      ...order,
+      onProgress: () => {
+        if (repository.auditAnswers.length < 2) return;
+        repository.auditFailure = null;
+      },
+    });
+    expect([summary.reconnects > 0, summary.windowsSent, first]).toEqual([true, 1, [6, 0, 1]]);
+  });
+
+  test('comes first: before it nothing of the disk is taken, and after it none', async () => {
+    await auditOrder();
+    const offer = offerFrame({ window: 0, firstBlock: 0, classes: ['zero'], digests: Buffer.alloc(0) });
+    const untouched = encodeMessage({ type: 'untouched', firstWindow: 0, count: 1 });
+    for (const frame of [offer, untouched]) {
+      const client = await laneClient();
+      client.send(backupHello(sizeBytes, MIB));
+      expect(await client.next('welcome')).toMatchObject({ auditDue: true });
+      client.send(frame);
+      const message = expect.stringContaining('until the audit is over') as string;
+      expect(await client.next('error')).toMatchObject({ code: 'PROTOCOL_ERROR', message });
+    }
+    repository.auditSteps = [];
+    const client = await laneClient();
+    client.send(backupHello(sizeBytes, MIB));
+    expect(await client.next('welcome')).toMatchObject({ auditDue: false });
+    client.send(encodeMessage({ type: 'audit', changedBytes: 0 }));
+    expect(await client.next('error')).toMatchObject({ code: 'PROTOCOL_ERROR' });
+  });
+});
+
 test('comparison reads everything and sends what differs', async () => {
   const { next } = seeded();
   const file = path.join(folder, 'disk');
@@ -171,9 +264,80 @@ test('comparison reads everything and sends what differs', async () => {
   await writeFile(file, disk);
   const { endpoint } = await start();
   const summary = await pool.transfer(
-    orderOf({ disk: { file }, sizeBytes, blockSize: MIB, mode: 'comparison', codec: 'none', endpoint }),
+    orderOf({ disk: { file }, sizeBytes, blockSize: MIB, mode: 'comparison', compression: 'none', endpoint }),
   );
   expect(summary).toMatchObject({ readBytes: sizeBytes, sentBytes: MIB });
+});
+
+describe('a comparison window by window', () => {
+  const sizeBytes = 3 * WINDOW_BYTES + 5 * MIB + 7;
+  let file: string;
+  let disk: Buffer;
+  beforeEach(async () => {
+    file = path.join(folder, 'disk');
+    await writeRandomDisk(file, sizeBytes, seeded().next);
+    repository.base = new Map((await expectedMap(file, MIB)).entries());
+    disk = await readFile(file);
+  });
+  const compare = async (change: Partial<TransferAssignment> = {}) => {
+    await writeFile(file, disk);
+    const { endpoint } = target ?? (await start());
+    const of = { disk: { file }, sizeBytes, blockSize: MIB, mode: 'comparison', comparableBytes: sizeBytes } as const;
+    const summary = await pool.transfer(orderOf({ ...of, endpoint, ...change }));
+    expect(repository.map(sizeBytes, MIB)).toEqual(await expectedMap(file, MIB));
+    return summary;
+  };
+
+  test('what is as in the base is told by one digest, and offered to nobody', async () => {
+    expect(await compare()).toMatchObject({ readBytes: sizeBytes, sentBytes: 0, windowsSent: 4 });
+    expect(repository.offered).toBe(0);
+  });
+
+  test('of a window that differs in few blocks those are read once more', async () => {
+    disk.fill(7, WINDOW_BYTES + MIB + 1, WINDOW_BYTES + 2 * MIB + 2).fill(8, sizeBytes - 1);
+    const summary = await compare();
+    expect(summary.readBytes).toBe(sizeBytes + 2 * MIB + 7);
+    expect(repository.offered).toBeGreaterThan(0);
+    expect(repository.offered).toBeLessThanOrEqual(64 + 6);
+  });
+
+  test('a disk that is another one is read twice in the first window of each lane at most', async () => {
+    for (let at = 0; at < disk.length; at += 4096) disk.writeUInt32LE(1 + at, Math.min(at, disk.length - 4));
+    const { readBytes } = await compare();
+    expect(readBytes).toBeGreaterThan(sizeBytes);
+    expect(readBytes).toBeLessThanOrEqual(sizeBytes + 2 * WINDOW_BYTES);
+  });
+
+  test('beyond what both have nothing is compared', async () => {
+    disk.fill(9, WINDOW_BYTES);
+    repository.base = new Map([...repository.base!].filter(([block]) => block < 64 + 3));
+    const { readBytes } = await compare({ comparableBytes: WINDOW_BYTES + 3 * MIB });
+    expect(readBytes).toBe(sizeBytes);
+  });
+
+  test('costs a twentieth of the bytes on the wire that offers do', async () => {
+    await start({ tcp: true });
+    const { host, port } = target!.endpoint as { host: string; port: number };
+    let bytes = 0;
+    const count = (chunk: Buffer): void => void (bytes += chunk.length);
+    const relay = createServer((socket) => {
+      const on = connect(port, host);
+      socket.on('data', count).pipe(on);
+      on.on('data', count).pipe(socket);
+    }).listen(0, '127.0.0.1');
+    await once(relay, 'listening');
+    const endpoint = { host: '127.0.0.1', port: (relay.address() as { port: number }).port };
+    await compare({ endpoint });
+    const compared = bytes;
+    bytes = 0;
+    repository.windows.clear();
+    await compare({ endpoint, comparableBytes: 0 });
+    relay.close();
+    console.log(`${compared} bytes for 4 windows compared, ${bytes} offered`);
+    // Of each lane a greeting of some 500 bytes; then 128 bytes a window, or more than 3000.
+    expect(compared).toBeLessThan(1000 + 4 * 128 + 200);
+    expect(bytes).toBeGreaterThan(6000);
+  });
 });
 
 test('a block another transfer is sending is wanted after all when it does not come', async () => {
@@ -196,7 +360,7 @@ test('a target killed in mid-window: the same call ends well, at most lanes x wi
   await startChild();
   const endpoint = { unix: path.join(folder, 'sock', 'mover') };
   let killed = false;
-  const order = orderOf({ disk: { file }, sizeBytes, blockSize: MIB, codec: 'none', endpoint });
+  const order = orderOf({ disk: { file }, sizeBytes, blockSize: MIB, compression: 'none', endpoint });
   const summary = await pool.transfer({
     ...order,
     onProgress: (p) => {
@@ -227,7 +391,7 @@ test('a second call goes on from the cursor', async () => {
   const sizeBytes = 3 * WINDOW_BYTES;
   await writeRandomDisk(file, sizeBytes, next, 1);
   const { endpoint } = await start();
-  const order = orderOf({ disk: { file, delayMs: 5 }, sizeBytes, blockSize: MIB, codec: 'none', endpoint });
+  const order = orderOf({ disk: { file, delayMs: 5 }, sizeBytes, blockSize: MIB, compression: 'none', endpoint });
   const stop = new AbortController();
   const reason = new Error('stopped by the test');
   const first = pool.transfer({
@@ -266,20 +430,34 @@ test('refusals end the transfer with their code; a target that never comes with 
   await expect(pool.transfer({ ...nobody, patienceMs: 200 })).rejects.toMatchObject({ code: 'TRANSFER_FAILED' });
 });
 
-test('a restore goes on from its cursor file', async () => {
-  const { next } = seeded();
+test('a restore goes on from its cursor file; one that is not sound is no cursor', async () => {
   const file = path.join(folder, 'disk');
   const sizeBytes = 2 * WINDOW_BYTES + 12_345;
-  await writeRandomDisk(file, sizeBytes, next);
   const { endpoint } = await start({ sizeBytes, blockSize: MIB });
+  const whole = Buffer.alloc(sizeBytes);
+  for (const window of [0, 1, 2]) randomFillSync(whole, window * WINDOW_BYTES, 12_345);
+  await writeFile(file, whole);
   await pool.transfer(orderOf({ disk: { file }, sizeBytes, blockSize: MIB, endpoint }));
   const restored = path.join(folder, 'restored');
-  await writeFile(restored, (await readFile(file)).subarray(0, WINDOW_BYTES));
-  const cursor = { restorePointId: '0123456789abcdef0123456789abcdef', diskKey: TEST_DISK, sizeBytes, windowsDone: 1 };
-  await writeFile(`${restored}.cursor`, JSON.stringify(cursor));
-  const summary = await restoreInto(restored, sizeBytes);
-  expect(summary.windowsRestored).toBe(2);
-  expect((await readFile(restored)).equals(await readFile(file))).toBe(true);
+  const of = { restorePointId: '0123456789abcdef0123456789abcdef', diskKey: TEST_DISK, sizeBytes };
+  const cursors = [
+    { cursor: { lowWater: 0, above: [1] }, there: [1], windowsRestored: 2 },
+    { cursor: { lowWater: 3, above: [] }, there: [0, 1, 2], windowsRestored: 0 },
+    // Of a former form; of windows that are not there; out of order.
+    { cursor: { windowsDone: 2 }, there: [], windowsRestored: 3 },
+    { cursor: { lowWater: 1, above: [3] }, there: [], windowsRestored: 3 },
+    { cursor: { lowWater: 0, above: [2, 1] }, there: [], windowsRestored: 3 },
+  ];
+  for (const { cursor, there, windowsRestored } of cursors) {
+    const before = Buffer.alloc(sizeBytes);
+    for (const window of there)
+      whole.copy(before, window * WINDOW_BYTES, window * WINDOW_BYTES, (window + 1) * WINDOW_BYTES);
+    await writeFile(restored, before);
+    await writeFile(`${restored}.cursor`, JSON.stringify({ ...of, ...cursor }));
+    expect(await restoreInto(restored, sizeBytes)).toMatchObject({ windowsRestored });
+    expect((await readFile(restored)).equals(whole)).toBe(true);
+    expect(JSON.parse(await readFile(`${restored}.cursor`, 'utf8'))).toEqual({ ...of, lowWater: 3, above: [] });
+  }
 });
 
 const laneClient = (): Promise<RawClient> => rawClient(path.join(folder, 'sock', 'mover.0'));

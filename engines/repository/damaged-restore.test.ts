@@ -25,7 +25,7 @@ beforeEach(async () => {
   world = await createTestRepository();
   folder = await mkdtemp(join(tmpdir(), 'td-damaged-'));
   const laneEntry = new URL('../../tests/fixtures/mover/restore-lane.ts', import.meta.url);
-  restores = createRestorePool({ laneCount: 1, laneEntry, seams: world.seams });
+  restores = createRestorePool({ laneCount: 2, laneEntry, seams: world.seams });
 });
 afterEach(async () => {
   await restores.close();
@@ -47,7 +47,7 @@ async function restore(restorePointId: RestorePointId, sizeBytes: number): Promi
     seams: world.seams,
   });
   const file = join(folder, `restored-${restorePointId}`);
-  await writeFile(file, '');
+  await writeFile(file, '', { flag: 'a' });
   await truncate(file, sizeBytes);
   const run = runOf(99);
   const access = { run, diskKey: DISK, sizeBytes, cursorFile: `${file}.cursor` };
@@ -69,21 +69,22 @@ async function restore(restorePointId: RestorePointId, sizeBytes: number): Promi
 }
 
 test('a rotten block: the error names disk, block and pack, and what is whole; then it heals', async () => {
-  const disk = diskOf(4);
+  // Of two windows, so that both lanes have one.
+  const disk = diskOf(66);
   const old = await sealedFull(1, diskOf(4, 'old'));
   const sealed = await sealedFull(2, disk);
   await world.reopen();
-  const place = await rotBlock(world, sealed.restorePointId, 2);
+  const place = await rotBlock(world, sealed.restorePointId, 65);
   const error = {
     code: 'DAMAGED_BLOCK',
     message: expect.stringMatching(
       new RegExp(
-        `disk d0, block 2 at byte ${2 * MIB}: damaged in pack ${place.pack} at ${place.offset}: .*${old.restorePointId} before`,
+        `disk d0, block 65 at byte ${65 * MIB}: damaged in pack ${place.pack} at ${place.offset}: .*${old.restorePointId} before`,
       ),
     ) as string,
   };
   await expect(restore(sealed.restorePointId, disk.length)).rejects.toMatchObject(error);
-  expect((await restore(old.restorePointId, disk.length)).equals(diskOf(4, 'old'))).toBe(true);
+  expect((await restore(old.restorePointId, 4 * MIB)).equals(diskOf(4, 'old'))).toBe(true);
   await sealedFull(3, disk);
   expect((await restore(sealed.restorePointId, disk.length)).equals(disk)).toBe(true);
 });

@@ -222,7 +222,7 @@ test(
       const run = runOf(number);
       const { restorePointId, base } = await victim.call(
         'openRestorePoint',
-        specOf(run, { codec: 'none' }),
+        specOf(run, { compression: 'none' }),
         () => next(2) === 0 && later(next, 10),
       );
       expect(base?.restorePointId ?? null).toBe(sealed.at(-1)?.outcome.restorePointId ?? null);

@@ -1,5 +1,6 @@
 /** Opens a repository: lock, packs a dead process left, index, restore points; then it serves. */
 import { TidemarkError } from '../../schema/domain/errors.ts';
+import type { SealedRestorePoint } from '../../schema/domain/maintenance-sessions.ts';
 import type { SealOutcome } from '../../schema/domain/restore-point.ts';
 import type { Seams } from '../../schema/domain/seams.ts';
 import type { RepositoryFile } from '../../schema/repository/documents.ts';
@@ -10,12 +11,13 @@ import { openDamageList, type DamageList } from './pack/damage-list.ts';
 import { recoverOpenPacks } from './pack/pack-reader.ts';
 import { openPageSink } from './pack/record-sink.ts';
 import { openRecordSource } from './pack/record-source.ts';
-import { loadFlags } from './maintenance/flags.ts';
+import { describeFlags, loadFlags } from './maintenance/flags.ts';
 import { createSealingHooks } from './maintenance/locks.ts';
 import type { CheckParts } from './maintenance/check-parts.ts';
 import { createChecking } from './maintenance/checking.ts';
 import { bringBack, createMaintenance, withTrash } from './maintenance/maintenance.ts';
 import { loadMarks } from './maintenance/marks.ts';
+import { describeTrashed, surveyPoints } from './maintenance/survey.ts';
 import { openVerifiedPacks } from './maintenance/verified-packs.ts';
 import { loadState } from './maintenance/repository-state.ts';
 import { createRepositoryTime, DAY_MS } from './maintenance/repository-time.ts';
@@ -178,6 +180,12 @@ function facade(parts: CheckParts, laneKeys: VaultKeys | null, shut: () => Promi
     ...work,
     signal: AbortSignal.any([work.signal, closing.signal]),
   });
+  const viewOf = (sealed: SealOutcome): SealedRestorePoint => ({
+    ...sealed,
+    flags: describeFlags(parts.flags.of(sealed.restorePointId), parts.time.lastMs(), sealed.manifest.sealedAt),
+    mark: verbs.markOf(sealed.restorePointId),
+  });
+  const listSealed = (): SealedRestorePoint[] => [...points.sealed.values()].sort(byTime).map(viewOf);
   return {
     ...verbs,
     collect: (options) =>
@@ -192,6 +200,7 @@ function facade(parts: CheckParts, laneKeys: VaultKeys | null, shut: () => Promi
     repair: (work) => unlessClosing(() => verbs.repair(untilClosing(work))),
     removeRestorePoint: (id, options) => unlessClosing(() => verbs.removeRestorePoint(id, options)),
     restoreFromTrash: (id) => unlessClosing(() => verbs.restoreFromTrash(id)),
+    resetClock: (today) => unlessClosing(() => verbs.resetClock(today)),
     setFlags: (id, flags) => unlessClosing(() => verbs.setFlags(id, flags)),
     repositoryId: parts.file.repository,
     laneKeys,
@@ -200,20 +209,22 @@ function facade(parts: CheckParts, laneKeys: VaultKeys | null, shut: () => Promi
     assignTransfer: (request) => inTurn(request.run, () => assignTransfer(parts, request)),
     seal: (request) => inTurn(request.run, () => withTrash(parts, () => sealRestorePoint(parts, request))),
     abort: (of) => inTurn(of.run, () => abortRestorePoint(parts, of)),
-    registrar: createRegistrar({ ...parts, clock: parts.seams.clock }),
+    registrar: createRegistrar({
+      ...parts,
+      clock: parts.seams.clock,
+      suspect: (id, why) => parts.marks.set(id, 'suspect', why, new Date(parts.seams.clock.now()).toISOString()),
+    }),
     restoreSource: createRestoreSource(parts, (digest) => bringBack(parts, digest)),
     rehearse: (restorePointId, run) => void requireOpen(points, restorePointId, run),
     describeSealed: (restorePointId) => requireSealed(points, restorePointId),
-    listSealed: () =>
-      [...points.sealed.values()].sort(byTime).map((sealed) => ({
-        ...sealed,
-        flags: verbs.flagsOf(sealed.restorePointId),
-        mark: verbs.markOf(sealed.restorePointId),
-      })),
+    listSealed,
+    survey: () => unlessClosing(() => surveyPoints(parts, listSealed)),
+    describeTrashed: (ids) => unlessClosing(() => describeTrashed(parts, ids, viewOf)),
     listOpen: () =>
       [...points.open.values()].map(({ head, disks, lastWriteAt }) => ({
         restorePointId: head.restorePointId,
         run: head.spec.run,
+        vmName: head.spec.vmName,
         disks: [...disks.keys()],
         lastWriteAt: new Date(lastWriteAt).toISOString(),
       })),

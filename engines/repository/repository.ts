@@ -12,6 +12,7 @@ import type {
 import type {
   CheckReport,
   CheckRequest,
+  ClockReset,
   CollectionReport,
   PointStatistics,
   RemovalOutcome,
@@ -20,7 +21,7 @@ import type {
   RestorePointFlags,
   RestorePointMark,
 } from '../../schema/domain/maintenance.ts';
-import type { SealedRestorePoint } from '../../schema/domain/maintenance-sessions.ts';
+import type { SealedRestorePoint, TrashedRestorePoint } from '../../schema/domain/maintenance-sessions.ts';
 import type { RestoreSource, Seams, TransferRegistrar } from '../../schema/domain/seams.ts';
 import type { DeclaredDisk } from '../../schema/repository/documents.ts';
 import type { VaultKeys } from '../../schema/repository/keys.ts';
@@ -32,6 +33,7 @@ import type { CollectOptions } from './maintenance/collect.ts';
 import type { RemovalOptions } from './maintenance/removal.ts';
 import type { RepairWork } from './maintenance/repair.ts';
 import type { ServerTime, TimeReading } from './maintenance/repository-time.ts';
+import type { Survey } from './maintenance/survey.ts';
 import type { Storage } from './storage/storage.ts';
 
 export type RepositoryOptions = {
@@ -79,7 +81,17 @@ export type Repository = {
   describeSealed(restorePointId: RestorePointId): SealOutcome;
   /** By time of the checkpoint. */
   listSealed(): SealedRestorePoint[];
-  listOpen(): { restorePointId: RestorePointId; run: RunKey; disks: DiskKey[]; lastWriteAt: string }[];
+  /** The same, and what lies in the trash, at one moment: each restore point is in exactly one of the two. */
+  survey(): Promise<Survey>;
+  /** Those of them that are in the trash and can be read, in no order. */
+  describeTrashed(ids: readonly RestorePointId[]): Promise<TrashedRestorePoint[]>;
+  listOpen(): {
+    restorePointId: RestorePointId;
+    run: RunKey;
+    vmName: string;
+    disks: DiskKey[];
+    lastWriteAt: string;
+  }[];
   /**
    * Makes room: what no restore point and no session needs goes to the trash, what lay there for the grace goes for good.
    * One at a time; sessions go on. Rejects with the signal's reason; whatever else ends it is told in the report.
@@ -114,6 +126,11 @@ export type Repository = {
   markOf(id: RestorePointId): RestorePointMark | null;
   /** Repository time, and whether it may be later than that. */
   readTime(): Promise<TimeReading>;
+  /**
+   * Sets repository time back to what both clocks show, where it is ahead of them; waits for a collection to end. `today`:
+   * "2026-11-30", which they must show. CLOCK_IN_DOUBT, BAD_REQUEST.
+   */
+  resetClock(today: string): Promise<ClockReset>;
   /** After the mover's target. Keeps the index for the next start and gives the folder free. */
   close(): Promise<void>;
 };

@@ -1,9 +1,12 @@
 /** Opens a prepared target for writing, in whichever thread the restore lane runs. */
+import { writeSync } from 'node:fs';
 import { errorCodeOf, messageOf, TidemarkError } from '../../schema/domain/errors.ts';
 import type { TargetAccess } from '../../schema/domain/restore-point.ts';
 import type { DiskWriter, Seams } from '../../schema/domain/seams.ts';
 import { connectNbd } from '../nbd/client.ts';
 import { guarded, openTarget } from './files.ts';
+
+const WRITE_BYTES = 1024 * 1024;
 
 /** STORAGE_ERROR: the file cannot be opened; UNREACHABLE: the target's NBD server is gone (run `createTargets` again). */
 export async function openWriter(access: TargetAccess, _seams: Seams): Promise<DiskWriter> {
@@ -16,10 +19,7 @@ async function openFileWriter({ sizeBytes }: TargetAccess, file: string): Promis
     sizeBytes,
     write: (offset, data, signal) => {
       signal.throwIfAborted();
-      return guarded(file, async () => {
-        for (let at = 0; at < data.length;)
-          at += (await handle.write(data, at, data.length - at, offset + at)).bytesWritten;
-      });
+      return guarded(file, async () => writeFully(handle.fd, data, offset));
     },
     // The file was made by us and truncated to its size: what nobody wrote is a hole that reads as zero. An attempt that
     // goes on from a cursor writes the same bytes at the same places, never data where there was to be zero.
@@ -27,6 +27,12 @@ async function openFileWriter({ sizeBytes }: TargetAccess, file: string): Promis
     flush: () => guarded(file, () => handle.datasync()),
     close: () => guarded(file, () => handle.close()),
   };
+}
+
+/** In the thread of the lane, which has nothing else to do: into the page cache a write is a copy. */
+function writeFully(fd: number, data: Uint8Array, offset: number): void {
+  for (let at = 0; at < data.length;)
+    at += writeSync(fd, data, at, Math.min(WRITE_BYTES, data.length - at), offset + at);
 }
 
 async function openNbdWriter(

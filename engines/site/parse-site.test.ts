@@ -67,6 +67,7 @@ describe('the example of the page', () => {
     expect(machine!.repositories).toEqual([
       {
         repositoryId: 'main',
+        listen: { host: '10.0.0.1', port: 7950 },
         folder: '/backups/main',
         slots: 4,
         lanes: 2,
@@ -89,7 +90,7 @@ describe('the example of the page', () => {
       repositoryId: 'main',
       proxies: ['proxy-1'],
       consistency: 'prefer',
-      codec: 'zstd',
+      compression: 'balanced',
       blockSize: 2 ** 20,
       maxParallelVms: 4,
       hostWaitMs: 900_000,
@@ -115,7 +116,7 @@ describe('the example of the page', () => {
 
   it('gives the defaults it names: without those keys it is the same site', () => {
     const defaults =
-      /^ *(?:slots: 4|slots: 2|lanes: 2|proxies: \[proxy-1\]|codec: zstd|blockSize: 1MiB|maxParallelVms: 4|hostWait: 15m|consistency: prefer|maintenance:|at: "03:30"|verify: \{ maxTime: 1h \}|alarms: \{ freePercent: 5, daysUntilFull: 14 \}) .*\n(?: +#.*\n)?/gm;
+      /^ *(?:slots: 4|slots: 2|lanes: 2|proxies: \[proxy-1\]|compression: balanced|blockSize: 1MiB|maxParallelVms: 4|hostWait: 15m|consistency: prefer|maintenance:|at: "03:30"|verify: \{ maxTime: 1h \}|alarms: \{ freePercent: 5, daysUntilFull: 14 \}) .*\n(?: +#.*\n)?/gm;
     const shorter = example.replace(defaults, '');
     expect(shorter.length).toBeLessThan(example.length - 600);
     const changes = diffSites(parseSite(example, 'a'), parseSite(shorter, 'b'));
@@ -149,7 +150,7 @@ describe('one mistake', () => {
     [
       'an unknown key',
       'proxies: [{ name: p1, slotz: 3 }]',
-      '8:23: proxies[0].slotz: this key is not known here (name, slots, lanes, restoreFolders); did you mean "slots"?',
+      '8:23: proxies[0].slotz: this key is not known here (name, machine, slots, lanes, restoreFolders); did you mean "slots"?',
     ],
     [
       'a wrong type',
@@ -243,8 +244,8 @@ describe('one mistake', () => {
     ],
     [
       'a codec',
-      'repository: main\n    codec: zsdt',
-      '14:12: jobs[0].codec: expected one of none, lz4, zstd, found "zsdt"; did you mean "zstd"?',
+      'repository: main\n    compression: blanced',
+      '14:18: jobs[0].compression: expected one of none, fast, balanced, small, auto, found "blanced"; did you mean "balanced"?',
     ],
     [
       'a block size',

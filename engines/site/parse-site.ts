@@ -10,6 +10,7 @@ import {
   type JobConfig,
   type MaintenanceConfig,
   type RateLimits,
+  type ProxyConfig,
   type RepositoryConfig,
   type MachineConfig,
   type SiteConfig,
@@ -30,6 +31,7 @@ import {
   vmIdOf,
   type VmId,
 } from '../../schema/domain/ids.ts';
+import type { OwnPki } from '../../schema/domain/security.ts';
 import { DEFAULT_DAYS, type RetentionPolicy } from '../../schema/domain/retention.ts';
 import { DEFAULT_MAINTENANCE_TIME, type MaintenanceText } from './maintenance-shape.ts';
 import type { BrakeText } from './networks-shape.ts';
@@ -130,26 +132,56 @@ function siteOf(site: SiteText, machineName: string): SiteConfig {
   const hosts = site.hosts.map(hostOf);
   return {
     site: siteId(site.site),
-    machines: [
-      {
-        site: siteId(site.site),
-        machineId: machineId(site.machine ?? machineName),
-        hosts,
-        proxies: site.proxies.map(({ name, ...rest }) => ({ proxyId: proxyId(name), ...rest })),
-        repositories: site.repositories.map((each) => repositoryOf(each, site.timeZone)),
-        ...(site.networks === undefined ? {} : { networks: networksOf(site.networks, site.timeZone) }),
-        ...(site.workers === undefined ? {} : { workers: workersOf(site.workers) }),
-      },
-    ],
+    machines: machinesOf(site, machineName),
     jobs: site.jobs.map((job) => jobOf(job, hosts, site.timeZone)),
   };
 }
 
+/** That of the stack first. */
+function machinesOf(site: SiteText, machineName: string): MachineConfig[] {
+  const own = site.machine ?? machineName;
+  const things = [...site.hosts, ...site.proxies, ...site.repositories];
+  const names = [...new Set([own, ...things.map(({ machine }) => machine ?? own)])];
+  const { security, temporal, enrolment } = site;
+  return names.map((name) => {
+    const isHere = ({ machine }: { machine?: string | undefined }): boolean => (machine ?? own) === name;
+    return {
+      site: siteId(site.site),
+      machineId: machineId(name),
+      hosts: site.hosts.filter(isHere).map(hostOf),
+      proxies: site.proxies.filter(isHere).map(proxyOf),
+      repositories: site.repositories.filter(isHere).map((each) => repositoryOf(each, site.timeZone)),
+      ...(security === undefined ? {} : { security: ownPkiOf(security) }),
+      ...(temporal === undefined || name === own ? {} : { temporal: defined(temporal) }),
+      ...(site.networks === undefined ? {} : { networks: networksOf(site.networks, site.timeZone) }),
+      ...(site.workers === undefined ? {} : { workers: workersOf(site.workers) }),
+      ...(enrolment === undefined || name !== own ? {} : { enrolment: enrolment.listen }),
+    };
+  });
+}
+
+function proxyOf({ name, slots, lanes, restoreFolders }: SiteText['proxies'][number]): ProxyConfig {
+  return { proxyId: proxyId(name), slots, lanes, restoreFolders };
+}
+
+function ownPkiOf({ machines, ...files }: NonNullable<SiteText['security']>): OwnPki {
+  const named = machines.map(({ name, machine, roles }) => ({ name, machineId: machineId(machine), roles }));
+  return { ...defined(files), machines: named };
+}
+
+/** Without keys that stand for nothing: they would be lost on the way through JSON, and look like a change. */
+const defined = <T extends object>(of: T): { [K in keyof T]: Exclude<T[K], undefined> } =>
+  Object.fromEntries(Object.entries(of).filter(([, value]) => value !== undefined)) as never;
+
 function repositoryOf(repository: RepositoryText, timeZone: string): RepositoryConfig {
-  const { name, maintenance, encryption, lockDays, limits, ...rest } = repository;
+  const { name, folder, slots, lanes, alarms, maintenance, encryption, lockDays, listen, limits } = repository;
   return {
+    ...(listen === undefined ? {} : { listen }),
     repositoryId: repositoryId(name),
-    ...rest,
+    folder,
+    slots,
+    lanes,
+    alarms,
     ...(lockDays === undefined ? {} : { lockDays }),
     ...(limits === undefined ? {} : { limits: limitsOf(limits) }),
     ...(maintenance === null ? {} : { maintenance: maintenanceOf(maintenance, timeZone) }),
@@ -226,7 +258,7 @@ function hostOf(host: HostText): HostConfig {
   }
   const vms = host.vms.map((vm) => ({
     ...idOf(vm),
-    disks: vm.disks.map(({ name, size, seed }) => ({ diskKey: diskKey(name), sizeBytes: size, seed })),
+    disks: vm.disks.map(({ name, size, ...content }) => ({ diskKey: diskKey(name), sizeBytes: size, ...content })),
   }));
   return { ...common, provider: 'simulated', vms };
 }
@@ -254,7 +286,7 @@ function jobOf(job: JobText, hosts: HostConfig[], timeZone: string): JobConfig {
       postThaw: scriptOf(job.scripts.postThaw),
       success: scriptOf(job.scripts.success),
     },
-    codec: job.codec,
+    compression: job.compression,
     blockSize: job.blockSize,
     maxParallelVms: job.maxParallelVms,
     hostWaitMs: job.hostWait,

@@ -1,12 +1,13 @@
 /** The shape of site.yaml, before names are resolved. */
 import { z } from 'zod';
 import { isSiteId } from '../../schema/domain/ids.ts';
-import { blockSizes, codecs, DEFAULT_BLOCK_SIZE } from '../../schema/domain/states.ts';
+import { blockSizes, compressions, DEFAULT_BLOCK_SIZE } from '../../schema/domain/states.ts';
 import { parseSize } from './measures.ts';
 import { alarms, maintenance } from './maintenance-shape.ts';
 import { brakeLimits, limits, networks } from './networks-shape.ts';
 import { workers } from './workers-shape.ts';
 import { retention } from './retention-shape.ts';
+import { address, securityShapes } from './security-shape.ts';
 import { duration, flag, leaf, listOf, oneOf, shortName, size, strict, textWhere, whole } from './shape-leaves.ts';
 
 /** `sun_path` of Linux holds 108 bytes, the closing zero among them. */
@@ -72,10 +73,11 @@ const qemuVm = strict('a VM: name, qmp and more', {
 });
 const imageDisk = strict('a disk: name, file, format', { ...imageFile, allowBacking: flag.prefault(false) });
 const imageVm = strict('a VM: name, disks', { ...vmHead, disks: listOf('disks', imageDisk, MAX_DISKS) });
-const simulatedDisk = strict('a disk: name, size, seed', {
+const simulatedDisk = strict('a disk: name, size, seed or image', {
   name: diskName,
   size: size(0, 2 ** 50, '0 to 1PiB'),
   seed: whole(0, 2 ** 31).prefault(1),
+  image: absolutePath.optional(),
 });
 const simulatedVm = strict('a VM: name, disks', { ...vmHead, disks: listOf('disks', simulatedDisk, MAX_DISKS) });
 
@@ -84,8 +86,11 @@ const datastore = strict('a datastore: name, folder, limits', {
   folder: absolutePath,
   limits: brakeLimits,
 });
+/** The machine it is on; absent: that of the stack. */
+const onMachine = { machine: shortName.optional() };
 const hostHead = {
   name: shortName,
+  ...onMachine,
   slots: whole(1, 256).prefault(4),
   limits: brakeLimits.optional(),
   datastores: listOf('datastores', datastore, MAX_THINGS).optional(),
@@ -110,6 +115,7 @@ const host = z.discriminatedUnion(
 
 const proxy = strict('a proxy: name and more', {
   name: shortName,
+  ...onMachine,
   slots: whole(1, 256).prefault(2),
   lanes: whole(1, 64).prefault(2),
   restoreFolders: listOf('folders', absolutePath, MAX_THINGS).prefault([]),
@@ -128,6 +134,8 @@ const encryption = strict(`a mapping with one of ${secretNames.join(', ')}`, sec
 );
 const repository = strict('a repository: name, folder and more', {
   name: shortName,
+  ...onMachine,
+  listen: address.optional(),
   folder: absolutePath,
   slots: whole(1, 256).prefault(4),
   lanes: whole(1, 64).prefault(2),
@@ -171,7 +179,7 @@ const job = strict('a job: name, vms, repository and more', {
   ).prefault([]),
   consistency: oneOf(['require', 'prefer', 'none']).optional(),
   scripts: scripts.prefault({}),
-  codec: oneOf(codecs).prefault('zstd'),
+  compression: oneOf(compressions).prefault('balanced'),
   blockSize: blockSize.prefault(DEFAULT_BLOCK_SIZE),
   maxParallelVms: whole(1, 250).prefault(4),
   hostWait: duration(0, DAY_MS, '0s to 24h').prefault('15m'),
@@ -181,6 +189,7 @@ const job = strict('a job: name, vms, repository and more', {
 export const siteShape = strict('a mapping: site, hosts, proxies, repositories, jobs', {
   site: textWhere('1 to 6 of a-z and 0-9, the name of this installation', isSiteId),
   machine: shortName.optional(),
+  ...securityShapes(absolutePath),
   timeZone: textWhere('the name of a time zone, like UTC or Europe/Berlin', isTimeZone).prefault('UTC'),
   networks: networks.optional(),
   workers: workers.optional(),

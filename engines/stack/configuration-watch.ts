@@ -22,7 +22,7 @@ export async function configurationDigest(machineFile: string): Promise<string |
   return text === null ? null : digestOf(text);
 }
 
-/** What of the file each worker reads; all read `site` and `machineId`. Others read nothing of it. */
+/** What of the file each worker reads; all read `site`, `machineId` and `security`. Others read nothing of it. */
 const partsRead = { keeper: 'hosts', host: 'hosts', proxy: 'proxies', repository: 'repositories' } as const;
 export type ConfiguredWorker = keyof typeof partsRead;
 /** The keeper first, as at the start. */
@@ -42,9 +42,16 @@ const withoutLimits = (part: unknown): unknown =>
 
 function partOf(text: string, worker: ConfiguredWorker): string {
   try {
-    const { site, machineId, workers, [partsRead[worker]]: part } = JSON.parse(text) as Record<string, unknown>;
+    const {
+      site,
+      machineId,
+      security,
+      workers,
+      [partsRead[worker]]: part,
+    } = JSON.parse(text) as Record<string, unknown>;
     const caps = (workers as Record<string, unknown> | undefined)?.[worker];
-    return JSON.stringify([site, machineId, caps, worker === 'repository' ? withoutLimits(part) : part]);
+    const read = worker === 'repository' ? withoutLimits(part) : part;
+    return JSON.stringify([site, machineId, security, caps, read]);
   } catch {
     // Damaged: each worker shall say so.
     return text;

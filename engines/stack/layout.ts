@@ -4,7 +4,8 @@
  *   stack.json             what runs: written by the supervisor, read by everybody
  *   stack.lock             who supervises
  *   ports.json             ports, kept over restarts
- *   config/                machine.json (what this machine runs), database-password; only the owner may read it
+ *   config/                machine.json (what this machine runs), machines/ (what others do), security/ (certificates),
+ *                          database-password, payload-keys; only the owner may read it
  *   run/                   sockets
  *   logs/                  one per child, and stack.log of a detached supervisor
  *   temporal.sqlite        Temporal's database
@@ -26,7 +27,14 @@ export type StackLayout = {
   portsFile: string;
   configFolder: string;
   machineFile: string;
+  /** What another machine of the site runs; it fetches it from the control worker. */
+  otherMachineFile(machineId: string): string;
+  otherMachinesFolder: string;
+  /** Where the control worker lets machines enrol, while it runs. */
+  enrolmentFile: string;
   databasePasswordFile: string;
+  /** Of what is encrypted before Temporal's server has it; absent: nothing is. */
+  payloadKeysFile: string;
   runFolder: string;
   databaseSocket: string;
   logFolder: string;
@@ -48,7 +56,11 @@ export function stackLayout(stateFolder: string): StackLayout {
     portsFile: at('ports.json'),
     configFolder: at('config'),
     machineFile: at('config', 'machine.json'),
+    otherMachineFile: (machineId) => at('config', 'machines', `${machineId}.json`),
+    otherMachinesFolder: at('config', 'machines'),
+    enrolmentFile: at('run', 'enrolment.json'),
     databasePasswordFile: at('config', 'database-password'),
+    payloadKeysFile: at('config', 'payload-keys'),
     runFolder: at('run'),
     databaseSocket: at('run', 'database.sock'),
     logFolder: at('logs'),

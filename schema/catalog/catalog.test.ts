@@ -121,7 +121,7 @@ const site = (): SiteConfig => ({
       proxies: [],
       consistency: 'prefer',
       scripts: { preFreeze: null, postThaw: null, success: null },
-      codec: 'zstd',
+      compression: 'balanced',
       blockSize: 1048576,
       maxParallelVms: 4,
       hostWaitMs: 900_000,

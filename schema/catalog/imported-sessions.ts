@@ -95,6 +95,7 @@ async function importDisks(db: CatalogDatabase, { sessionId, vm, disks, takenAt,
     sent_bytes: disk.sentBytes,
     stored_bytes: disk.conservation.storedBytes,
     conservation: toJson(disk.conservation),
+    audit: toJson(disk.audit),
     started_at: new Date(takenAt),
     ended_at: new Date(sealedAt),
   }));

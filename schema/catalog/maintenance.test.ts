@@ -10,7 +10,7 @@ import { importSessions } from './imported-sessions.ts';
 import { enqueueRequest } from './leases.ts';
 import { listOutcomes, recordOutcome } from './maintenance-outcomes.ts';
 import { listRepositoryDays, loadRepositoryFigures, recordSpace, recordStatistics } from './repository-figures.ts';
-import { storeMarks, storePage, storeRemoved, storeSealed } from './repository-restore-points.ts';
+import { storeMarks, storePage, storePoints, storeRemoved, storeSigns } from './repository-restore-points.ts';
 import { loadResourceStates } from './resources.ts';
 import { listRestorePoints, listStoredBytes, loadRestorePoint, recordRestorePoint } from './restore-points.ts';
 import { loadRunOwners, recordRunOwner } from './run-owners.ts';
@@ -71,13 +71,21 @@ const sign = (number: number, change: Partial<RestorePointSign> = {}): RestorePo
   flags: null,
   ...change,
 });
-const page = (signs: RestorePointSign[], change = {}) => ({ after: null, upTo: null, asOf: at(20), signs, ...change });
+const page = (signs: RestorePointSign[], change = {}) => ({
+  after: null,
+  upTo: null,
+  asOf: at(20),
+  signs,
+  trashed: [],
+  ...change,
+});
+const storeSealed = (points: SealedRestorePoint[], day = 20): Promise<void> => storePoints(db, points, at(day));
 const idsOf = async (filter = {}): Promise<string[]> =>
   (await listRestorePoints(db, filter)).map((each) => each.restorePointId).toSorted();
 
 describe('restore points as their repository has them', () => {
   it('what is missing, or has another manifest, is asked for; marks and flags are taken over', async () => {
-    await storeSealed(db, [point(1), point(2), point(3)]);
+    await storeSealed([point(1), point(2), point(3)]);
     const flags = { keep: true, hold: 'evidence', lockedUntil: at(30) };
     const signs = [
       sign(1),
@@ -85,7 +93,12 @@ describe('restore points as their repository has them', () => {
       sign(3, { manifestDigest: 'other' }),
       sign(4),
     ];
-    expect(await storePage(db, main, page(signs))).toEqual({ missing: [id(3), id(4)], changed: 1, removed: 0 });
+    expect(await storePage(db, main, page(signs))).toEqual({
+      missing: [id(3), id(4)],
+      trashed: 0,
+      changed: 1,
+      removed: 0,
+    });
     const [found] = (await listRestorePoints(db)).filter((each) => each.restorePointId === id(2));
     expect(found).toMatchObject({
       damaged: true,
@@ -95,24 +108,27 @@ describe('restore points as their repository has them', () => {
       hold: 'evidence',
       lockedUntil: at(30),
     });
-    await storeSealed(db, [point(4), { ...point(3), manifestDigest: 'other' }]);
-    expect(await storePage(db, main, page(signs))).toEqual({ missing: [], changed: 0, removed: 0 });
+    await storeSealed([point(4), { ...point(3), manifestDigest: 'other' }]);
+    expect(await storePage(db, main, page(signs))).toEqual({
+      missing: [],
+      trashed: 0,
+      changed: 0,
+      removed: 0,
+    });
     expect(await storePage(db, main, page(signs.map((each) => sign(Number(each.restorePointId)))))).toEqual({
       missing: [id(3)],
+      trashed: 0,
       changed: 1,
       removed: 0,
     });
   });
 
   it('rows of what is not there go, but only of that span and that repository, sealed before it was looked at', async () => {
-    await storeSealed(
-      db,
-      [1, 2, 5, 6, 21].map((number) => point(number)),
-    );
+    await storeSealed([1, 2, 5, 6, 21].map((number) => point(number)));
     const other = { ...point(7), manifest: point(7, { repository: repositoryId('other') }).manifest };
-    await storeSealed(db, [other]);
+    await storeSealed([other]);
     const span = page([sign(3)], { after: id(1), upTo: id(5) });
-    expect(await storePage(db, main, span)).toEqual({ missing: [id(3)], changed: 0, removed: 2 });
+    expect(await storePage(db, main, span)).toMatchObject({ missing: [id(3)], changed: 0, removed: 2 });
     expect(await idsOf()).toEqual([id(1), id(6), id(7), id(21)]);
     // The last page has no end; what was sealed after it was made stays.
     expect(await storePage(db, main, page([], { after: id(5) }))).toMatchObject({ removed: 1 });
@@ -120,24 +136,78 @@ describe('restore points as their repository has them', () => {
   });
 
   it('those in the trash are in no list but their own, until they cannot be brought back', async () => {
-    await storeSealed(db, [point(1), point(2), point(3)]);
-    const gone = [
-      { restorePointId: id(1), trashedUntil: at(19) },
-      { restorePointId: id(2), trashedUntil: at(22) },
+    await storeSealed([point(1), point(2), point(3)], 4);
+    const gone = (day: number) => [
+      { restorePointId: id(1), trashedUntil: at(19), asOf: at(day) },
+      { restorePointId: id(2), trashedUntil: at(22), asOf: at(day) },
     ];
-    await storeRemoved(db, gone, new Date(at(18)));
-    await storeRemoved(db, gone, new Date(at(19)));
+    await storeRemoved(db, gone(18));
+    await storeRemoved(db, gone(19));
     expect(await idsOf()).toEqual([id(3)]);
     expect(await loadRestorePoint(db, id(1))).toBeNull();
     expect(await listRestorePoints(db, { removed: true, idPrefix: id(2) })).toMatchObject([
       { removedAt: at(18), trashedUntil: at(22) },
     ]);
-    expect(await storePage(db, main, page([sign(3)]))).toEqual({ missing: [], changed: 0, removed: 0 });
+    // As long as the repository has it, whatever was said of its end.
+    const inTrash = (number: number, day: number) => ({ restorePointId: id(number), trashedUntil: at(day) });
+    const both = { trashed: [inTrash(1, 21), inTrash(2, 22)] };
+    expect(await storePage(db, main, page([sign(3)], both))).toMatchObject({ missing: [], trashed: 2, changed: 0 });
+    expect(await idsOf({ removed: true })).toEqual([id(1), id(2)]);
+    expect(await storePage(db, main, page([sign(3)], { trashed: [inTrash(2, 22)] }))).toMatchObject({ removed: 0 });
     expect(await idsOf({ removed: true })).toEqual([id(2)]);
     // Brought back: the repository has it again.
     expect(await storePage(db, main, page([sign(2), sign(3)]))).toMatchObject({ missing: [id(2)] });
-    await storeSealed(db, [point(2)]);
+    await storeSealed([point(2)]);
     expect(await idsOf()).toEqual([id(2), id(3)]);
+  });
+
+  it('those in the trash of which the catalog knows nothing, or nothing of their removal, are found there', async () => {
+    await storeSealed([point(1)], 4);
+    const trashed = [1, 2].map((number) => ({ restorePointId: id(number), trashedUntil: at(22) }));
+    const stored = await storePage(db, main, page([], { trashed }));
+    expect(stored).toEqual({ missing: [id(2)], trashed: 2, changed: 1, removed: 0 });
+    await storePoints(db, [{ ...point(2), trashedUntil: at(22) }], at(20));
+    expect(await idsOf()).toEqual([]);
+    const found = await listRestorePoints(db, { removed: true });
+    expect(found.map((each) => [each.restorePointId, each.removedAt, each.trashedUntil])).toEqual([
+      [id(2), at(20), at(22)],
+      [id(1), at(20), at(22)],
+    ]);
+  });
+
+  it('whatever order answers come in, the row is what the newest says', async () => {
+    const inTrash = { restorePointId: id(1), trashedUntil: at(22) };
+    const hour = (number: number): string => `2026-11-20T0${number}:00:00.000Z`;
+    type Answer = { is: 'there' | 'trashed'; say: (asOf: string) => Promise<unknown> };
+    const answers: Answer[] = [
+      { is: 'there', say: (asOf) => storePoints(db, [point(1)], asOf) },
+      { is: 'trashed', say: (asOf) => storeRemoved(db, [{ ...inTrash, asOf }]) },
+      { is: 'trashed', say: (asOf) => storePage(db, main, page([], { asOf, trashed: [inTrash] })) },
+      { is: 'trashed', say: (asOf) => storePoints(db, [{ ...point(1), trashedUntil: at(22) }], asOf) },
+      { is: 'there', say: (asOf) => storePoints(db, [point(1)], asOf) },
+      { is: 'there', say: (asOf) => storePage(db, main, page([sign(1)], { asOf })) },
+      { is: 'trashed', say: (asOf) => storeRemoved(db, [{ ...inTrash, asOf }]) },
+      { is: 'there', say: (asOf) => storePoints(db, [point(1)], asOf) },
+    ];
+    for (const [last, newest] of answers.entries())
+      for (const [first, older] of answers.slice(0, last).entries())
+        for (const before of ['there', 'trashed'] as const) {
+          await db.deleteFrom('restore_points').execute();
+          await storeSealed([point(1)], 4);
+          if (before === 'trashed') await storeRemoved(db, [{ ...inTrash, asOf: at(5) }]);
+          // A page that finds a row in the wrong place has it imported.
+          if (newest.is === 'there' && before === 'trashed') await storePoints(db, [point(1)], hour(last));
+          await newest.say(hour(last));
+          await older.say(hour(first));
+          const found = [await idsOf(), await idsOf({ removed: true })];
+          expect(found, `${last} ${first}`).toEqual(newest.is === 'there' ? [[id(1)], []] : [[], [id(1)]]);
+        }
+  });
+
+  it('a clock that was set back does not silence the repository', async () => {
+    await storeSealed([point(1)], 25);
+    await storeRemoved(db, [{ restorePointId: id(1), trashedUntil: null, asOf: at(20) }]);
+    expect(await idsOf({ removed: true })).toEqual([id(1)]);
   });
 
   it('recorded again they keep what was said of them; a check marks and heals', async () => {
@@ -147,7 +217,7 @@ describe('restore points as their repository has them', () => {
       why: { code: 'AUDIT', message: 'a block' },
       since: at(2),
     } as const;
-    await storeSealed(db, [{ ...point(1), mark, flags: { keep: false, hold: 'x'.repeat(2000), lockedUntil: null } }]);
+    await storeSealed([{ ...point(1), mark, flags: { keep: false, hold: 'x'.repeat(2000), lockedUntil: null } }]);
     await recordRestorePoint(db, point(1));
     const [found] = await listRestorePoints(db);
     expect(found).toMatchObject({ suspect: true, markReason: 'a block', hold: 'x'.repeat(1024) });
@@ -157,8 +227,26 @@ describe('restore points as their repository has them', () => {
     expect(await listRestorePoints(db)).toMatchObject([{ suspect: true, damaged: false, markReason: null }]);
   });
 
+  it('take signs that they are suspect; of others there is nothing to say', async () => {
+    await storeSealed([point(1), point(2)]);
+    const why = 'a block had changed';
+    await storeSigns(db, [
+      { ...sign(1), state: 'suspect', why },
+      { ...sign(9), state: 'suspect', why },
+    ]);
+    const listed = await listRestorePoints(db);
+    expect(
+      listed
+        .map(({ restorePointId, suspect, markReason }) => [restorePointId, suspect, markReason])
+        .toSorted(([a], [b]) => (String(a) < String(b) ? -1 : 1)),
+    ).toEqual([
+      [id(1), true, why],
+      [id(2), false, null],
+    ]);
+  });
+
   it('tell what a job’s last ones have stored', async () => {
-    await storeSealed(db, [point(1), point(2, { baseRestorePointId: id(1) }), point(3, { jobId: 'x' as never })]);
+    await storeSealed([point(1), point(2, { baseRestorePointId: id(1) }), point(3, { jobId: 'x' as never })]);
     const of = { jobId: 'nightly', repositoryId: 'main', limit: 9 };
     expect(await listStoredBytes(db, of)).toEqual([
       { vmId: 'a', storedBytes: 25, isIncrement: true },
@@ -224,7 +312,7 @@ describe('whose restore points may go', () => {
     (await loadLineagePolicies(db, 'main', new Date(at(day)))).map((each) => each.vmGoneSince);
 
   it('each lineage has the retention of its job, and since when the job lacks the VM', async () => {
-    await storeSealed(db, [
+    await storeSealed([
       point(1),
       point(2),
       point(3, { vm: { vmId: 'b', hostId: 'h1', name: 'db' }, lineage: 'l2' as never }),
@@ -245,7 +333,7 @@ describe('whose restore points may go', () => {
   });
 
   it('of a VM nobody knows the end of, it is the day it was missed first; of a job that is gone, nothing goes', async () => {
-    await storeSealed(db, [point(1, { vm: { vmId: 'old', hostId: 'h1', name: 'old' } })]);
+    await storeSealed([point(1, { vm: { vmId: 'old', hostId: 'h1', name: 'old' } })]);
     expect([await goneSince(12), await goneSince(15)]).toEqual([[at(12)], [at(12)]]);
     await apply([], 16);
     expect(await loadLineagePolicies(db, 'main', new Date(at(17)))).toMatchObject([
@@ -308,7 +396,7 @@ describe('figures of repositories', () => {
 });
 
 it('what steps came to is told in order; said again it is one', async () => {
-  const counts = { restorePoints: 1, added: 0, changed: 0, removed: 0, sessionsAdded: 0 };
+  const counts = { restorePoints: 1, trashed: 0, added: 0, changed: 0, removed: 0, sessionsAdded: 0 };
   const retention = { step: 'retention' as const, dryRun: false, lineages: [] };
   const said = { sessionId: 'm1', part: 0 };
   await recordOutcome(db, { ...said, outcome: { step: 'import', counts }, at: new Date(at(1)) });

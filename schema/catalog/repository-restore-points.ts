@@ -1,16 +1,20 @@
 /** What a repository says of its restore points, in the catalog's rows: the repository is the truth (invariant 9). */
+import { type ExpressionBuilder, type ExpressionWrapper, sql, type SqlBool } from 'kysely';
 import type { RepositoryId, RestorePointId } from '../domain/ids.ts';
 import type { RestorePointFlags } from '../domain/maintenance.ts';
 import {
   noFlags,
+  type RemovedSign,
   type RestorePointPage,
   type RestorePointSign,
   type SealedRestorePoint,
   stateOf,
+  type TrashedRestorePoint,
 } from '../domain/maintenance-sessions.ts';
 import type { RestorePointState } from '../domain/retention.ts';
 import type { CatalogDatabase } from './connection.ts';
 import { recordRestorePoint } from './restore-points.ts';
+import type { CatalogTables } from './tables.ts';
 
 const MAX_REASON = 1024;
 const shortened = (text: string | null): string | null => text?.slice(0, MAX_REASON) ?? null;
@@ -36,50 +40,95 @@ const differs = (row: SaidColumns, said: SaidColumns): boolean =>
 export type PageStored = {
   /** Of these the catalog lacks the manifest, or has another. */
   missing: RestorePointId[];
+  /** In the trash of the repository. */
+  trashed: number;
   changed: number;
   removed: number;
 };
 
+/** More than answers are ever apart: what was said so much later was said by a clock that has been set back since. */
+const CLOCK_WAS_SET_MS = 86_400_000;
+
+type Row = Awaited<ReturnType<typeof rowsIn>>[number];
+const isLate = ({ said_at }: Row, asOf: Date): boolean =>
+  said_at !== null && said_at > asOf && said_at.getTime() < asOf.getTime() + CLOCK_WAS_SET_MS;
+
+/** Rows of which nothing newer was said: answers of the repository come in any order. */
+const notLate =
+  (asOf: Date) =>
+  (
+    eb: ExpressionBuilder<CatalogTables, 'restore_points'>,
+  ): ExpressionWrapper<CatalogTables, 'restore_points', SqlBool> =>
+    eb.or([
+      eb('said_at', 'is', null),
+      eb('said_at', '<=', asOf),
+      eb('said_at', '>=', new Date(asOf.getTime() + CLOCK_WAS_SET_MS)),
+    ]);
+
 /**
- * Rows in the page's span of ids take the flags and marks of the page; those that are not in it are gone, unless they
- * were sealed after it was made. Those in the trash stay for as long as they can be brought back.
+ * Rows in the page's span of ids take the flags and marks of the page, and whether they lie in the trash; those that are
+ * not in it are gone, unless they were sealed, or told of, after it was made.
  */
 export async function storePage(
   db: CatalogDatabase,
   repository: RepositoryId,
   page: RestorePointPage,
 ): Promise<PageStored> {
-  const rows = await rowsIn(db, repository, page);
-  const known = new Map(rows.map((row) => [row.restore_point_id, row]));
-  const stored: PageStored = { missing: [], changed: 0, removed: 0 };
+  const asOf = new Date(page.asOf);
+  const known = new Map((await rowsIn(db, repository, page)).map((row) => [row.restore_point_id, row]));
+  const stored: PageStored = { missing: [], trashed: page.trashed.length, changed: 0, removed: 0 };
   for (const sign of page.signs) {
     const row = known.get(sign.restorePointId);
-    known.delete(sign.restorePointId);
     if (!row || row.manifest_digest !== sign.manifestDigest || row.removed_at !== null)
       stored.missing.push(sign.restorePointId);
     else if (differs(row, saidOf(sign))) {
-      await db
-        .updateTable('restore_points')
-        .set(saidOf(sign))
-        .where('restore_point_id', '=', sign.restorePointId)
-        .execute();
+      await setSaid(db, sign.restorePointId, saidOf(sign), asOf);
       stored.changed += 1;
     }
   }
-  const asOf = new Date(page.asOf);
-  for (const [id, { sealed_at, removed_at, trashed_until }] of known) {
-    const isGone = removed_at === null ? sealed_at <= asOf : trashed_until === null || trashed_until <= asOf;
-    if (!isGone) continue;
-    await db.deleteFrom('restore_points').where('restore_point_id', '=', id).execute();
-    if (removed_at === null) stored.removed += 1;
+  for (const { restorePointId, trashedUntil } of page.trashed) {
+    const row = known.get(restorePointId);
+    if (!row) stored.missing.push(restorePointId);
+    else if (row.removed_at === null || Number(row.trashed_until) !== Number(dateOrNull(trashedUntil))) {
+      await storeRemoved(db, [{ restorePointId, trashedUntil, asOf: page.asOf }]);
+      if (row.removed_at === null) stored.changed += 1;
+    }
   }
+  const told = [...page.signs, ...page.trashed].map(({ restorePointId }) => restorePointId);
+  const missing = new Set(stored.missing);
+  await noteSaid(
+    db,
+    told.filter((id) => !missing.has(id)),
+    asOf,
+  );
+  for (const id of told) known.delete(id);
+  stored.removed = await dropGone(db, [...known.values()], asOf);
   return stored;
+}
+
+/** They are as their rows are: what was said before that comes too late. */
+async function noteSaid(db: CatalogDatabase, ids: readonly RestorePointId[], asOf: Date): Promise<void> {
+  if (ids.length === 0) return;
+  await db
+    .updateTable('restore_points')
+    .set({ said_at: asOf })
+    .where('restore_point_id', 'in', ids)
+    .where(notLate(asOf))
+    .execute();
+}
+
+/** How many of them were in no trash. */
+async function dropGone(db: CatalogDatabase, rows: readonly Row[], asOf: Date): Promise<number> {
+  const gone = rows.filter((row) => row.sealed_at <= asOf && !isLate(row, asOf));
+  for (const { restore_point_id: id } of gone)
+    await db.deleteFrom('restore_points').where('restore_point_id', '=', id).where(notLate(asOf)).execute();
+  return gone.filter(({ removed_at }) => removed_at === null).length;
 }
 
 async function rowsIn(db: CatalogDatabase, repository: RepositoryId, { after, upTo }: RestorePointPage) {
   let query = db
     .selectFrom('restore_points')
-    .select(['restore_point_id', 'manifest_digest', 'sealed_at', 'removed_at', 'trashed_until'])
+    .select(['restore_point_id', 'manifest_digest', 'sealed_at', 'removed_at', 'trashed_until', 'said_at'])
     .select(['suspect', 'damaged', 'mark_reason', 'keep_always', 'hold_reason', 'locked_until'])
     .where('repository_id', '=', repository);
   if (after !== null) query = query.where('restore_point_id', '>', after);
@@ -87,32 +136,57 @@ async function rowsIn(db: CatalogDatabase, repository: RepositoryId, { after, up
   return await query.execute();
 }
 
-/** As they are now in the repository: not, or no longer, in its trash. */
-export async function storeSealed(db: CatalogDatabase, points: readonly SealedRestorePoint[]): Promise<void> {
+/** Rows of restore points that the catalog has take these flags and marks. */
+export async function storeSigns(db: CatalogDatabase, signs: readonly RestorePointSign[]): Promise<void> {
+  for (const sign of signs)
+    await db
+      .updateTable('restore_points')
+      .set(saidOf(sign))
+      .where('restore_point_id', '=', sign.restorePointId)
+      .execute();
+}
+
+type Change = Partial<SaidColumns> & { removed_at?: Date | null; trashed_until?: Date | null };
+const dateOrNull = (text: string | null): Date | null => (text === null ? null : new Date(text));
+
+/** Nothing, where something newer was said. */
+async function setSaid(db: CatalogDatabase, id: RestorePointId, change: Change, asOf: Date): Promise<void> {
+  await db
+    .updateTable('restore_points')
+    .set({ ...change, said_at: asOf })
+    .where('restore_point_id', '=', id)
+    .where(notLate(asOf))
+    .execute();
+}
+
+/** Rows of them, as they were in the repository at that time, in its trash or not; ISO 8601. */
+export async function storePoints(
+  db: CatalogDatabase,
+  points: readonly (SealedRestorePoint | TrashedRestorePoint)[],
+  asOf: string,
+): Promise<void> {
   for (const point of points) {
     await recordRestorePoint(db, point);
     const said = columnsOf({ state: stateOf(point), why: point.mark?.why.message ?? null, flags: point.flags });
-    await db
-      .updateTable('restore_points')
-      .set({ ...said, removed_at: null, trashed_until: null })
-      .where('restore_point_id', '=', point.restorePointId)
-      .execute();
+    const place =
+      'trashedUntil' in point
+        ? { removed_at: new Date(asOf), trashed_until: dateOrNull(point.trashedUntil) }
+        : { removed_at: null, trashed_until: null };
+    await setSaid(db, point.restorePointId, { ...said, ...place }, new Date(asOf));
   }
 }
 
-/** They lie in the trash from now on; said again, or of one that is not known: no change. */
-export async function storeRemoved(
-  db: CatalogDatabase,
-  removed: readonly { restorePointId: RestorePointId; trashedUntil: string | null }[],
-  at: Date,
-): Promise<void> {
-  for (const { restorePointId, trashedUntil } of removed)
+/** They lie in the trash from now on; said again: since when they do does not change. Of one that is not known: nothing. */
+export async function storeRemoved(db: CatalogDatabase, removed: readonly RemovedSign[]): Promise<void> {
+  for (const { restorePointId, trashedUntil, asOf } of removed) {
+    const at = new Date(asOf);
     await db
       .updateTable('restore_points')
-      .set({ removed_at: at, trashed_until: trashedUntil === null ? null : new Date(trashedUntil) })
+      .set({ removed_at: sql`coalesce(removed_at, ${at})`, trashed_until: dateOrNull(trashedUntil), said_at: at })
       .where('restore_point_id', '=', restorePointId)
-      .where('removed_at', 'is', null)
+      .where(notLate(at))
       .execute();
+  }
 }
 
 /** What a check found: marks that came, and that went. */

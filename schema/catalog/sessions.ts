@@ -1,7 +1,7 @@
 /** Sessions with a row per VM and per disk: what the command line shows. Every write may be repeated. */
 import { sql } from 'kysely';
 import { TidemarkError } from '../domain/errors.ts';
-import type { Conservation } from '../domain/restore-point.ts';
+import type { AuditResult, Conservation } from '../domain/restore-point.ts';
 import type { StageTimes } from '../domain/stages.ts';
 import type { SessionResult, SessionState } from '../domain/states.ts';
 import type { CatalogDatabase } from './connection.ts';
@@ -238,6 +238,7 @@ export type SessionDisk = {
   rateBytesPerSecond: number | null;
   waitsFor: string | null;
   conservation: Conservation | null;
+  audit: AuditResult | null;
   /** Where the time of its transfers went; null: not known. */
   stages: StageTimes | null;
   startedAt: string | null;
@@ -266,6 +267,7 @@ export async function updateSessionDisk(
     rate_bytes_per_second: change.rateBytesPerSecond,
     waits_for: change.waitsFor,
     conservation: change.conservation ? toJson(change.conservation) : change.conservation,
+    audit: change.audit ? toJson(change.audit) : change.audit,
     stages: change.stages ? toJson(change.stages) : change.stages,
     started_at: dateOf(change.startedAt),
     ended_at: dateOf(change.endedAt),
@@ -391,6 +393,7 @@ function diskOf(row: {
   rate_bytes_per_second: number | null;
   waits_for: string | null;
   conservation: string | null;
+  audit: string | null;
   stages: string | null;
   started_at: Date | null;
   ended_at: Date | null;
@@ -408,6 +411,7 @@ function diskOf(row: {
     rateBytesPerSecond: row.rate_bytes_per_second,
     waitsFor: row.waits_for,
     conservation: row.conservation === null ? null : fromJson(row.conservation),
+    audit: row.audit === null ? null : fromJson(row.audit),
     stages: row.stages === null ? null : fromJson(row.stages),
     startedAt: isoOrNull(row.started_at),
     endedAt: isoOrNull(row.ended_at),

@@ -134,6 +134,7 @@ export type SessionDisksTable = {
   rate_bytes_per_second: Nullable<number>;
   waits_for: Nullable<string>;
   conservation: Nullable<Json>;
+  audit: Nullable<Json>;
   stages: Nullable<Json>;
   started_at: Nullable<Date>;
   ended_at: Nullable<Date>;
@@ -168,6 +169,8 @@ export type RestorePointsTable = {
   /** Not null: it lies in the repository's trash, and no list shows it. */
   removed_at: Nullable<Date>;
   trashed_until: Nullable<Date>;
+  /** When its repository said so, by the clock of its host: what it said earlier comes too late. */
+  said_at: Nullable<Date>;
 };
 /** `exclusive_key` is unique where it is not null: one lease per VM, whatever the scheduler says. */
 export type LeasesTable = {

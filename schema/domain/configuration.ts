@@ -2,10 +2,11 @@
  * A site as its owner writes it (site.yaml), after validation: `engines/site` makes these from text.
  * One machine in the embedded stack; several later. Folders and sockets are absolute.
  */
+import type { OwnPki } from './security.ts';
 import type { DiskKey, HostId, JobId, MachineId, ProxyId, RepositoryId, SiteId, VmId } from './ids.ts';
 import type { NetworksConfig } from './networks.ts';
 import type { RetentionPolicy } from './retention.ts';
-import type { Codec, ConsistencyPolicy } from './states.ts';
+import type { Compression, ConsistencyPolicy } from './states.ts';
 
 export type QemuVmConfig = {
   name: string;
@@ -28,8 +29,10 @@ export type ImageVmConfig = {
 export type SimulatedVmConfig = {
   name: string;
   vmId: VmId;
-  disks: { diskKey: DiskKey; sizeBytes: number; seed: number }[];
+  disks: SimulatedDiskConfig[];
 };
+/** `image`: a raw file that holds what the disk held at first; else it follows from `seed`. */
+export type SimulatedDiskConfig = { diskKey: DiskKey; sizeBytes: number; seed: number; image?: string | undefined };
 
 /** For storage that production lives on; null: no bound. `latencyMs`: of a read, from which on fewer are under way. */
 export type BrakeLimits = { readBytesPerSecond: number | null; latencyMs: number | null };
@@ -60,6 +63,16 @@ export type MaintenanceConfig = {
 export type AlarmConfig = { freePercent: number; daysUntilFull: number };
 /** Where the secret of an encrypted repository lies, never the secret. Files are absolute. */
 export type EncryptionConfig = { passphraseFile: string } | { keyFile: string } | { passphraseEnvironment: string };
+export type Address = { host: string; port: number };
+/** Files of the certificates that Temporal's server asks for; `true`: those of the machine. Absolute. */
+export type TemporalTls =
+  | true
+  | {
+      authority?: string | undefined;
+      certificate?: string | undefined;
+      key?: string | undefined;
+      serverName?: string | undefined;
+    };
 /** What a repository sends and takes at most, all transfers together; null: no limit. */
 export type RateLimits = { readBytesPerSecond: number | null; writeBytesPerSecond: number | null };
 export type RepositoryConfig = {
@@ -73,6 +86,8 @@ export type RepositoryConfig = {
   alarms?: AlarmConfig;
   /** Absent: it is plain. */
   encryption?: EncryptionConfig;
+  /** Where proxies of other machines reach it, over TLS; absent: they do not. */
+  listen?: Address;
   /** From its seal a restore point cannot be removed for so many days; absent: it can. */
   lockDays?: number;
   /** Absent: none. A change of it restarts nothing. */
@@ -91,6 +106,12 @@ export type MachineConfig = {
   hosts: HostConfig[];
   proxies: ProxyConfig[];
   repositories: RepositoryConfig[];
+  /** Absent: the site's own authority. */
+  security?: OwnPki;
+  /** For machines other than that of the stack. */
+  temporal?: { address: string; namespace?: string; tls?: TemporalTls };
+  /** Where machines enrol and renew their certificates; absent: a port of the loopback. Of the stack's machine only. */
+  enrolment?: Address;
   /** The site's, on each machine; absent: no rules. A change of it restarts nothing. */
   networks?: NetworksConfig;
   /** Absent: no bounds. */
@@ -110,7 +131,7 @@ export type JobConfig = {
   proxies: ProxyId[];
   consistency: ConsistencyPolicy;
   scripts: GuestScripts;
-  codec: Codec;
+  compression: Compression;
   blockSize: number;
   /** VMs of one session in work at once. */
   maxParallelVms: number;

@@ -46,6 +46,10 @@ export const errorTable = {
     'new-base',
     'Nothing is to be done: the disk is compared with its last restore point, or read in full.',
   ),
+  AUDIT_MISMATCH: row(
+    'new-base',
+    'The disk is compared with its last restore point in this session, so the new restore point is good; those marked suspect may lack changes. Find out what wrote past change tracking (docs/audit.md) before it happens again.',
+  ),
   CHECKPOINT_LOST: row(
     'operator',
     'The VM was stopped or killed while it was read; run the job again: the next session compares digests.',
@@ -116,6 +120,10 @@ export const errorTable = {
     'operator',
     'It is the newest good restore point of its VM and job; make a newer one first, or say `--last` if the VM is not needed any more.',
   ),
+  CLOCK_IN_DOUBT: row(
+    'operator',
+    'Set the clocks of the repository’s host and of the Temporal server right, then ask again; until then nothing is removed.',
+  ),
   DAMAGE_FOUND: row(
     'damage',
     'The report names what is damaged and which restore points it hits: run their jobs, which store again what the VMs still have, then `tidemark repository repair`.',
@@ -161,6 +169,27 @@ export const errorTable = {
     'Nothing is to be done: the local index of the repository was damaged and is being made anew from its packs.',
   ),
   STORAGE_ERROR: row('operator', 'The operating system refused a file operation; the message names file and cause.'),
+  // machines and their certificates
+  SECURITY_NOT_READY: row(
+    'operator',
+    'On the machine of the stack run `tidemark site init`; on any other one `tidemark host enroll` with a token made by `tidemark machine token`.',
+  ),
+  ENROLL_REFUSED: row(
+    'operator',
+    'Make a new token on the machine of the stack: `tidemark machine token <machine> --roles <roles>`.',
+  ),
+  CERTIFICATE_INVALID: row(
+    'operator',
+    'Compare the clocks of both machines first; then enrol the machine named anew, or put the right file where the message says.',
+  ),
+  PAYLOAD_KEY_MISSING: row(
+    'operator',
+    'Put the key back into `config/payload-keys` of every machine: keys stay there for as long as histories that need them.',
+  ),
+  PEER_REFUSED: row(
+    'retry-elsewhere',
+    'One machine did not take the other for what it should be; read why in the log of the repository, and see docs/security.md.',
+  ),
   // restore
   TARGET_EXISTS: row('operator', 'Choose another name, or move the existing file away: a restore never overwrites.'),
   TARGET_NOT_ALLOWED: row(

@@ -43,6 +43,16 @@ export function clip(extents: readonly Extent[], window: Extent): Extent[] {
   return extents.map((extent) => intersect(extent, window)).filter((part) => part !== null);
 }
 
+/** Sorted, disjoint `extents` without what lies in `hole`. */
+export function subtract(extents: readonly Extent[], hole: Extent): Extent[] {
+  return extents.flatMap((extent) => {
+    const before = { offset: extent.offset, length: Math.min(endOf(extent), hole.offset) - extent.offset };
+    const from = Math.max(extent.offset, endOf(hole));
+    const after = { offset: from, length: endOf(extent) - from };
+    return intersect(extent, hole) ? [before, after].filter((part) => part.length > 0) : [extent];
+  });
+}
+
 export const blockCountOf = (sizeBytes: number, blockSize: number): number => Math.ceil(sizeBytes / blockSize);
 
 /** Transfer window: aligned 64 MiB of a disk, the unit of acknowledgement and resume. */

@@ -1,6 +1,6 @@
 /** What crosses the hypervisor boundary as plain data: stored in manifests, histories and ledgers. */
 import type { BrakeConfig } from './configuration.ts';
-import type { DiskKey, HostId, LineageId, ProxyId, RunKey, SiteId, VmId } from './ids.ts';
+import type { DiskKey, HostId, LineageId, MachineId, ProxyId, RunKey, SiteId, VmId } from './ids.ts';
 import type { ConsistencyPolicy, ConsistencyReached, Finding } from './states.ts';
 
 export type Capabilities = {
@@ -81,6 +81,12 @@ export type Checkpoint = {
 };
 
 export type Endpoint = { unix: string } | { host: string; port: number };
+/**
+ * Where a mover's target is: on `machineId` through its socket, from other machines over TLS at `listen`. `machineId` absent:
+ * on this machine. Without a socket: plain TCP, on the loopback.
+ */
+export type TargetEndpoint =
+  { unix: string; machineId?: MachineId; listen?: { host: string; port: number } } | { host: string; port: number };
 
 /** How a lane, on any thread of any proxy, opens a disk. Plain data, no secrets. */
 export type DiskAccess = {

@@ -7,6 +7,7 @@ import type { JobId, LineageId, RepositoryId, RestorePointId, RunKey, SessionId,
 import type {
   CheckReport,
   CheckRequest,
+  ClockReset,
   CollectionReport,
   RepairReport,
   RepositoryStatistics,
@@ -20,13 +21,29 @@ import type { Finding, SessionResult } from './states.ts';
 
 /** A sealed restore point with what has been said of it since: the manifest never changes. */
 export type SealedRestorePoint = SealOutcome & { mark: RestorePointMark | null; flags: RestorePointFlags };
+/** One in the repository's trash. `trashedUntil`: until then at least it can be brought back; null: nobody can say. */
+export type TrashedSign = { restorePointId: RestorePointId; trashedUntil: string | null };
+/** `asOf`: when that was so, by the clock of the repository's host. */
+export type RemovedSign = TrashedSign & { asOf: string };
+/** The same with all that is known of it. */
+export type TrashedRestorePoint = SealedRestorePoint & Pick<TrashedSign, 'trashedUntil'>;
 
 /**
  * `import`: the catalog becomes what the repository holds. `retention`: restore points that no rule keeps go to the trash.
  * `collection`: what nothing needs any more goes. `check`: what is there is looked at. `repair`: what is sound of damaged
- * packs is saved. `statistics`: how much of everything there is.
+ * packs is saved. `statistics`: how much of everything there is. `reset-clock`: repository time goes back to the present.
+ * `open-points`: what was begun and is not sealed is listed, and one of it aborted when that is said.
  */
-export const maintenanceSteps = ['import', 'retention', 'collection', 'check', 'repair', 'statistics'] as const;
+export const maintenanceSteps = [
+  'import',
+  'retention',
+  'collection',
+  'check',
+  'repair',
+  'statistics',
+  'reset-clock',
+  'open-points',
+] as const;
 export type MaintenanceStep = (typeof maintenanceSteps)[number];
 /** What a Schedule does. */
 export const nightlySteps: readonly MaintenanceStep[] = ['import', 'retention', 'collection', 'check', 'statistics'];
@@ -41,9 +58,33 @@ export type RepositoryMaintenanceInput = {
   steps: MaintenanceStep[];
   /** For the step `check`. */
   check: CheckRequest | null;
+  /** For the step `reset-clock`: "2026-11-30", which the clocks have to show. */
+  today?: string;
+  /** For the step `open-points`: the restore point to be aborted, or the beginning of its id. */
+  abort?: string;
   /** Retention and repair say what they would do, and do nothing. */
   dryRun: boolean;
+  /** Of a run that goes on where the one before it left off, because its history had become long; absent: it begins. */
+  goingOn?: MaintenanceMemory;
 };
+
+/** `startedAt`: of the first run. `cursor`: where the step that is working is; null: at its beginning. */
+export type MaintenanceMemory = {
+  startedAt: string;
+  steps: MaintenanceProgressView['steps'];
+  findings: Finding[];
+  error: SessionErrorView | null;
+  cursor: MaintenanceCursor | null;
+};
+/** After which restore point or lineage a step goes on, and what it came to so far. `part`: of what it records. */
+export type MaintenanceCursor =
+  | { step: 'import'; after: RestorePointId | null; counts: ImportCounts }
+  | {
+      step: 'retention';
+      after: LineageId | null;
+      part: number;
+      told: { stays: number; goes: number; refused: number };
+    };
 
 // ---- retention -----------------------------------------------------------------------------------
 
@@ -63,13 +104,19 @@ export type PointDecision = RetentionDecision & {
   takenAt: string;
   outcome: PointOutcome;
   trashedUntil: string | null;
+  /** When it was removed, by the clock of the repository's host; null: it was not. */
+  asOf: string | null;
   refusal: Reason | null;
 };
 
-/** Of a dry run all decisions, else those of what does not just stay; newest first. `stays`: how many do. */
+/**
+ * Of a dry run all decisions, else those of what does not just stay; newest first. `stays`: how many do. `trashed`: of a
+ * repeated try, what lies in the trash: the answer that told of it may have been lost.
+ */
 export type LineageRetention = Omit<LineagePolicy, 'policy' | 'vmGoneSince'> & {
   stays: number;
   decisions: PointDecision[];
+  trashed?: RemovedSign[];
 };
 
 export const noFlags: RestorePointFlags = { keep: false, hold: null, lockedUntil: null };
@@ -91,20 +138,23 @@ export type RestorePointSign = {
   flags: RestorePointFlags | null;
 };
 
-/** All sealed restore points with ids above `after`, up to and with `upTo` (null: to the last), by id. */
+/** All restore points, sealed and in the trash, with ids above `after`, up to and with `upTo` (null: to the last), by id. */
 export type RestorePointPage = {
   after: RestorePointId | null;
   upTo: RestorePointId | null;
   /** When it was looked at, by the clock that restore points are sealed by. */
   asOf: string;
   signs: RestorePointSign[];
+  trashed: TrashedSign[];
 };
 
-/** `SealedRestorePoint`s, as many as fit, as gzipped JSON in base64: a history holds each page twice. */
-export type PackedRestorePoints = { packed: string; count: number };
+/** `SealedRestorePoint`s and `TrashedRestorePoint`s, as many as fit, as gzipped JSON in base64: a history holds each page twice. */
+export type PackedRestorePoints = { packed: string; count: number; asOf: string };
 
 export type ImportCounts = {
   restorePoints: number;
+  /** In the trash of the repository, beside those. */
+  trashed: number;
   added: number;
   /** Whose flags or mark were others in the catalog. */
   changed: number;
@@ -125,6 +175,9 @@ export type MaintenanceOutcome =
   | { step: 'collection'; report: CollectionReport }
   | { step: 'check'; report: CheckReport; damageCount: number }
   | { step: 'repair'; dryRun: boolean; report: RepairReport }
+  | { step: 'reset-clock'; reset: ClockReset }
+  /** `aborted`: one that is therefore not among the points any more. */
+  | { step: 'open-points'; points: JudgedOpenPoint[]; aborted: RestorePointId | null }
   | { step: 'statistics'; statistics: RepositoryStatistics; space: RepositorySpace | null };
 
 export type MaintenanceResult = {
@@ -155,17 +208,24 @@ export type RestorePointChangeInput = {
   change: RestorePointChange;
 };
 
-/** As it is afterwards: in the trash until then, or there, with its flags. */
-export type ChangedRestorePoint =
-  | { removed: true; restorePointId: RestorePointId; trashedUntil: string | null }
-  | ({ removed: false } & SealedRestorePoint);
+/** As it is afterwards: in the trash until then, or there, with its flags. `asOf`: by the repository's clock. */
+export type ChangedRestorePoint = { asOf: string } & (
+  ({ removed: true } & TrashedSign) | ({ removed: false } & SealedRestorePoint)
+);
 
 // ---- janitor -------------------------------------------------------------------------------------
 
 export type JanitorInput = { version: 1 };
 
 /** An open restore point as the repository knows it. */
-export type OpenRestorePointView = { restorePointId: RestorePointId; run: RunKey; lastWriteAt: string };
+export type OpenRestorePointView = {
+  restorePointId: RestorePointId;
+  run: RunKey;
+  vmName: string;
+  lastWriteAt: string;
+};
+/** `writer`: whether a workflow with its run key is open. */
+export type JudgedOpenPoint = OpenRestorePointView & { writer: 'open' | 'none' | 'unknown' };
 
 /** Whose artifacts a host has: short-lived ones, and reference points. */
 export type ArtifactRuns = { temporary: RunKey[]; referencePoints: RunKey[] };
@@ -175,7 +235,7 @@ export type RemovedArtifacts = {
   failed: { run: RunKey; what: string; why: string }[];
 };
 
-/** Of runs asked about: whose workflow is over, and of whom nothing is known. All others are alive. */
+/** Of runs asked about: whose workflow is over, and of whom nobody can say. All others are alive. */
 export type RunJudgement = { closed: RunKey[]; unknown: RunKey[] };
 
 export type JanitorResult = {

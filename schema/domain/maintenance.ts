@@ -14,8 +14,16 @@ export type RestorePointMark = {
 /** `keep`: never removed by retention. `hold`: nor by a person, until released; says why. */
 export type RestorePointFlags = { keep: boolean; hold: string | null; lockedUntil: string | null };
 
-/** Refused with the reason: RESTORE_POINT_HELD (kept, held, locked), LAST_RESTORE_POINT (the newest good one of its lineage). */
-export type RemovalOutcome = { restorePointId: RestorePointId; removed: boolean; trashedUntil: string | null };
+/**
+ * Refused with the reason: RESTORE_POINT_HELD (kept, held, locked), LAST_RESTORE_POINT (the newest good one of its lineage).
+ * `asOf`: when that was so, by the clock of the host.
+ */
+export type RemovalOutcome = {
+  restorePointId: RestorePointId;
+  removed: boolean;
+  trashedUntil: string | null;
+  asOf: string;
+};
 
 /** Told while long work goes on, at most once a second. `done` and `total` in bytes. */
 export type MaintenanceProgress = { step: string; doneBytes: number; totalBytes: number };
@@ -76,6 +84,9 @@ export type CheckReport = {
   healed: RestorePointId[];
 };
 
+/** Repository time before and after. `reset`: false when it was right already. */
+export type ClockReset = { from: string; to: string; reset: boolean };
+
 export type RepairReport = {
   /** Packs whose sound records were copied out, or that had nothing sound in them. */
   packsSalvaged: number;
@@ -105,5 +116,7 @@ export type RepositoryStatistics = {
   deadBytes: number | null;
   trashBytes: number;
   freeBytes: number | null;
+  /** Repository time, null when it was never known; why it stands still. Absent: measured by a version that did not tell. */
+  time?: { at: string | null; doubt: Reason | null };
   byVm: ({ vmId: string; name: string; restorePoints: number } & PointStatistics)[];
 };

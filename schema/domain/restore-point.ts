@@ -1,9 +1,9 @@
 /** A restore point as the repository, the mover and the workflows see it. Block lists stay in the repository. */
 import type { Extent } from './extents.ts';
-import type { Endpoint, Reason, ReferencePoint, VmRef } from './hypervisor.ts';
-import type { DiskKey, JobId, LineageId, RepositoryId, RestorePointId, RunKey, SessionId } from './ids.ts';
+import type { Endpoint, Reason, ReferencePoint, TargetEndpoint, VmRef } from './hypervisor.ts';
+import type { DiskKey, JobId, LineageId, MachineId, RepositoryId, RestorePointId, RunKey, SessionId } from './ids.ts';
+import type { Compression, ConsistencyPolicy, ConsistencyReached, Finding, ReadMode } from './states.ts';
 import type { StageTimes } from './stages.ts';
-import type { Codec, ConsistencyPolicy, ConsistencyReached, Finding, ReadMode } from './states.ts';
 
 /** Bytes of a disk, each block in exactly one class (invariant 4). `size` is their sum. */
 export type Conservation = {
@@ -27,7 +27,7 @@ export type RestorePointSpec = {
   /** Scheduled time beside the real one; ISO 8601, UTC. */
   nominalTime: string;
   blockSize: number;
-  codec: Codec;
+  compression: Compression;
 };
 
 /** A sealed restore point that a session may build on. */
@@ -42,7 +42,7 @@ export type BaseRestorePoint = {
 export type OpenedRestorePoint = {
   restorePointId: RestorePointId;
   /** Where movers connect. */
-  endpoint: Endpoint;
+  endpoint: TargetEndpoint;
   /** Last sealed restore point of the same lineage: its reference point is the only base for an increment (invariant 1). */
   base: BaseRestorePoint | null;
   /** Newest sealed restore point of the same VM, of any lineage: what a comparison compares with. */
@@ -69,6 +69,8 @@ export type TransferRequest = {
   /** Identity of the checkpoint the ledger is bound to (invariant 8). */
   checkpoint: string;
   assignment: number;
+  /** Whose machine the proxy is; absent: not known, and then only a proxy on the repository's own machine may send. */
+  machineId?: MachineId;
 };
 
 /** What a proxy needs to send one disk. `fence` is durable at the repository before this is returned (invariant 5). */
@@ -79,11 +81,15 @@ export type TransferAssignment = {
   fence: number;
   sizeBytes: number;
   blockSize: number;
-  codec: Codec;
+  compression: Compression;
   mode: ReadMode;
   /** Read besides what CBT reports: growth, the old end's block, suspect blocks. Sorted, whole blocks. */
   alsoRead: Extent[];
-  endpoint: Endpoint;
+  /** Of a comparison: below it windows may be like those of the base. Absent: 0. */
+  comparableBytes?: number;
+  endpoint: TargetEndpoint;
+  /** What the repository lets `machineId` do, for HELLO; hex. */
+  grant?: string;
 };
 
 /** The source's own account of one disk over all its windows, bytes; from the target's ledger of what sources declared. */
@@ -124,6 +130,12 @@ export type SealRequest = {
   transfers: { diskKey: DiskKey; readBytes: number; sentBytes: number }[];
 };
 
+/**
+ * Of blocks that change tracking called unchanged: how many were looked at, and how many had changed all the same.
+ * `firstMismatch`: index of the first of them, if there is one.
+ */
+export type AuditResult = { sampled: number; mismatched: number; firstMismatch?: number | null | undefined };
+
 export type ManifestDisk = {
   diskKey: DiskKey;
   identity: string;
@@ -136,7 +148,7 @@ export type ManifestDisk = {
   baseRoot: string | null;
   mode: ReadMode;
   reason: Reason;
-  audit: { sampled: number; mismatched: number };
+  audit: AuditResult;
   conservation: Conservation;
   readBytes: number;
   sentBytes: number;

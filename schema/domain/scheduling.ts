@@ -1,6 +1,6 @@
 /** What the resource scheduler is shown and what it answers: plain data between catalog, engine and activities. */
 import type { Reason } from './hypervisor.ts';
-import type { HostId, ProxyId, RepositoryId, RunKey, VmId } from './ids.ts';
+import type { HostId, MachineId, ProxyId, RepositoryId, RunKey, VmId } from './ids.ts';
 
 /** Order of request types, highest first. */
 export const requestOrders = {
@@ -73,6 +73,8 @@ export type DecideResources = (picture: ResourcePicture) => ResourceDecision;
 
 /** A lease as its owner holds it. */
 export type HeldLease = GrantedLease & {
+  /** Of a proxy: the machine it is on, which a repository binds a transfer to. */
+  machineId?: MachineId;
   leaseId: number;
   requestNumber: number;
   workflowId: string;

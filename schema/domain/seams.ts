@@ -71,6 +71,16 @@ export type TransferHello = {
 /** Windows durably transferred: all below `lowWater`, and those above it that are listed. */
 export type TransferCursor = { lowWater: number; above: number[]; windowCount: number };
 
+/** `auditDue`: change tracking has to be audited before the first window (invariant 11). */
+export type BegunTransfer = TransferCursor & { auditDue: boolean };
+
+/** What the source says of an audited block: in its read set, so not audited; zeros; or data, by its digest. */
+export type AuditClass = 'changed' | 'zero' | 'data';
+/** 32 bytes of `digests` for each block of class data, in order. */
+export type AuditAnswers = { classes: AuditClass[]; digests: Uint8Array };
+/** The next blocks to look at, by their index in the disk; none: the audit is over, and found nothing. */
+export type AuditStep = { audited: number; wanted: number; blocks: number[] };
+
 /** Per block of an offer. `pending` is never answered in wire version 0 from another transfer for longer than it lives. */
 export type OfferAnswer = 'want' | 'have' | 'pending' | 'unchanged';
 
@@ -97,11 +107,28 @@ export type FinishedWindow = {
  */
 export type TransferRegistrar = {
   /** FENCED for a lower fence than the highest given, also after a restart. */
-  begin(connection: string, hello: TransferHello): Promise<TransferCursor>;
+  begin(connection: string, hello: TransferHello): Promise<BegunTransfer>;
+  /** `changedBytes`: what change tracking reports. AUDIT_MISMATCH: an audit before this one found a block changed. */
+  beginAudit(connection: string, changedBytes: number): Promise<AuditStep>;
+  /**
+   * Of the blocks of the last step. AUDIT_MISMATCH, when all were looked at and one was not as its base has it: that is
+   * durable by then, and restore points that may lack changes are marked.
+   */
+  goOnAudit(connection: string, answers: AuditAnswers): Promise<AuditStep>;
   /** `digests`: 32 bytes each, for blocks `firstBlock...` in order; answers in the same order. */
   offer(connection: string, firstBlock: number, digests: Uint8Array): Promise<OfferAnswer[]>;
   /** Appends to the ledger and syncs it before it resolves: then the window may be acknowledged. */
   commit(connection: string, window: FinishedWindow): Promise<void>;
+  /**
+   * A window of which everything was read, by one digest over the entries that its blocks have in a map. True: they are
+   * those of the base, and the window is durable. False: they are not, or the base lacks one; nothing happened.
+   */
+  commitSame(
+    connection: string,
+    windowIndex: number,
+    digest: Uint8Array,
+    declared: FinishedWindow['declared'],
+  ): Promise<boolean>;
   /** A run of windows of which nothing is in the read set; one ledger record. */
   commitUntouched(connection: string, firstWindow: number, windowCount: number): Promise<void>;
   end(connection: string): Promise<void>;
@@ -154,10 +181,11 @@ export type RestoreSource = {
 /** In the lane's thread. */
 export type RecordSource = {
   /**
-   * The payload, still encoded, of the record of `digest`. DAMAGED_BLOCK when it is not what was written, TAMPERED when
-   * somebody without the keys wrote it.
+   * The payload, still encoded, of the record of `digest`, in memory that is the caller's. DAMAGED_BLOCK when it is not
+   * what was written, TAMPERED when somebody without the keys wrote it. `unsummed`: the caller sees to it that the digest
+   * of what it decodes to is checked, and reads again when it is wrong, to be told what is damaged.
    */
-  read(place: RecordPlace, digest: Uint8Array): Promise<Uint8Array>;
+  read(place: RecordPlace, digest: Uint8Array, options?: { unsummed?: boolean }): Promise<Uint8Array>;
   close(): Promise<void>;
 };
 

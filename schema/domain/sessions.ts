@@ -6,7 +6,7 @@ import type { JobConfig } from './configuration.ts';
 import type { ErrorCode } from './errors.ts';
 import type { Reason, VmRef } from './hypervisor.ts';
 import type { DiskKey, JobId, ProxyId, RepositoryId, RestorePointId, RunKey, SessionId, SiteId, VmId } from './ids.ts';
-import type { Conservation } from './restore-point.ts';
+import type { AuditResult, Conservation } from './restore-point.ts';
 import type { StageTimes } from './stages.ts';
 import type { ConsistencyReached, Finding, ReadMode, SessionResult, VmStep } from './states.ts';
 
@@ -65,6 +65,8 @@ export type VmDiskResult = {
   stages?: StageTimes;
   /** Null until sealed. */
   conservation: Conservation | null;
+  /** Null until sealed. Nothing sampled: the disk was not read by changed block tracking. */
+  audit: AuditResult | null;
 };
 
 export type VmBackupResult = {
@@ -104,6 +106,8 @@ export type TransferHeartbeat = {
   windowCount: number;
   /** 'source', 'target', or a sentence while the target cannot be reached; null while it flows. */
   waitsFor: string | null;
+  /** Of an increment: blocks that change tracking calls unchanged, of which so many were looked at. */
+  audit?: { audited: number; wanted: number };
   /** Where its time went so far; absent from a restore. */
   stages?: StageTimes;
 };

@@ -37,8 +37,15 @@ export type ReadMode = 'full' | 'cbt' | 'comparison';
 export type ConsistencyPolicy = 'require' | 'prefer' | 'none';
 export type ConsistencyReached = 'application' | 'filesystem' | 'crash';
 
+/** How the payload of a stored block is encoded. */
 export type Codec = 'none' | 'lz4' | 'zstd';
 export const codecs = ['none', 'lz4', 'zstd'] as const;
+
+/** What a job asks for; what each means is decided by measurement (`engines/mover/block-codec.ts`). */
+export const compressions = ['none', 'fast', 'balanced', 'small', 'auto'] as const;
+export type Compression = (typeof compressions)[number];
+/** One that stays as it is for a whole transfer. */
+export type CompressionLevel = Exclude<Compression, 'auto'>;
 
 export const blockSizes = [256 * 1024, 512 * 1024, 1024 * 1024, 4 * 1024 * 1024] as const;
 export const DEFAULT_BLOCK_SIZE = 1024 * 1024;

@@ -52,7 +52,7 @@ const head: Head = {
     vm: { vmId: vmId('22222222-0000-4000-8000-000000000001'), hostId: hostId('h1') },
     vmName: 'web',
     blockSize: 1_048_576,
-    codec: 'zstd',
+    compression: 'balanced',
   },
   baseRestorePointId: base,
   declared: [{ diskKey: disk, sizeBytes: 10_000_000, identity: 'i0' }],
@@ -139,6 +139,12 @@ test.each([
   const file = new URL(`./golden/${name}.txt`, import.meta.url);
   if (process.env['TIDEMARK_WRITE_GOLDEN']) writeFileSync(file, encode());
   expect(encode()).toBe(readFileSync(file, 'utf8'));
+});
+
+test('a head that was written before there were levels of compression is read', () => {
+  const text = readFileSync(new URL('./golden/head-with-codec.txt', import.meta.url), 'utf8');
+  expect(text).toContain('"codec":"zstd"');
+  expect(parseHead(text, 'f')).toEqual(head);
 });
 
 test('documents come back as they were', () => {
@@ -236,7 +242,7 @@ describe('limits, each named', () => {
 
   test.each([
     ['spec.blockSize', 4096],
-    ['spec.codec', 'gzip'],
+    ['spec.compression', 'gzip'],
     ['declared.0.sizeBytes', null],
     ['disks.0.fence', -1],
     ['disks.0.binding', 0.5],

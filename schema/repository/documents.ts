@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { TidemarkError } from '../domain/errors.ts';
 import type { DiskKey, RepositoryId, RestorePointId, RunKey } from '../domain/ids.ts';
 import type { DiskPlan, Manifest, RestorePointSpec } from '../domain/restore-point.ts';
-import { blockSizes, codecs } from '../domain/states.ts';
+import { blockSizes, codecs, compressions } from '../domain/states.ts';
 import { canonicalJson, decodeChecked, encodeChecked } from './checked-json.ts';
 import { isId128 } from './digest.ts';
 import { ENCRYPTION, keyMembers, keyMembersFault, type KeyMembers } from './key-shapes.ts';
@@ -176,7 +176,7 @@ const manifestDisk = z.object({
   baseRoot: digest.nullable(),
   mode,
   reason,
-  audit: z.object({ sampled: count, mismatched: count }),
+  audit: z.object({ sampled: count, mismatched: count, firstMismatch: count.nullable().optional() }),
   conservation,
   readBytes: count,
   sentBytes: count,
@@ -232,6 +232,12 @@ const diskPlan = z.object({
 });
 const declaredDisk = z.object({ diskKey: text, sizeBytes: diskBytes, identity: text });
 const baseMap = z.object({ restorePointId: id128, root: digest, height: count.max(MAX_HEIGHT), sizeBytes: diskBytes });
+const auditOutcome = z.object({
+  binding: count,
+  sampled: count,
+  mismatched: count,
+  firstMismatch: count.nullable(),
+});
 const headDisk = z.object({
   number: count,
   binding: count,
@@ -242,7 +248,9 @@ const headDisk = z.object({
   blockSize,
   base: baseMap.nullable(),
   filterDigest: digest.nullable(),
+  audit: auditOutcome.optional(),
 });
+/** `codec`: of heads that were written before there were levels, in place of `compression`. */
 const spec = z.object({
   run: text,
   lineage: text,
@@ -252,7 +260,8 @@ const spec = z.object({
   sessionId: text,
   nominalTime: text,
   blockSize,
-  codec: z.enum(codecs),
+  compression: z.enum(compressions).optional(),
+  codec: z.enum(codecs).optional(),
 });
 const head = z.object({
   format,
@@ -264,6 +273,8 @@ const head = z.object({
   disks: z.array(headDisk).max(MAX_DISKS),
 });
 
+/** What an audit found; blocks. `firstMismatch`: index of the first in the disk. */
+export type AuditOutcome = z.infer<typeof auditOutcome>;
 /** Disk as declared before the checkpoint. */
 export type DeclaredDisk = { diskKey: DiskKey; sizeBytes: number; identity: string };
 /** The map unchanged blocks come from. */
@@ -285,8 +296,11 @@ export function encodeHead(value: Head): string {
   return encodeChecked(value, MAX_DOCUMENT_BYTES).text;
 }
 
-export const parseHead = (source: string, file: string): Head =>
-  checkShape(head, decodeChecked(source, file).value, file) as Head;
+export function parseHead(source: string, file: string): Head {
+  const { spec: written, ...rest } = checkShape(head, decodeChecked(source, file).value, file);
+  const { codec, compression = codec === 'none' ? 'none' : 'balanced', ...of } = written;
+  return { ...rest, spec: { ...of, compression } } as Head;
+}
 
 const tombstone = z.object({ format, restorePointId: id128, run: text, abortedAt: text });
 export type Tombstone = { format: number; restorePointId: RestorePointId; run: RunKey; abortedAt: string };

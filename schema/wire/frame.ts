@@ -35,6 +35,11 @@ export const frameTypes = {
   entries: limits(21, 'ENTRIES', 40, 8200),
   block: limits(22, 'BLOCK', 16, 16, true),
   windowDone: limits(23, 'WINDOW_DONE', 4, 4),
+  audit: limits(24, 'AUDIT', 8, 8),
+  auditSample: limits(25, 'AUDIT_SAMPLE', 12, 12 + 4 * 256),
+  auditAnswer: limits(26, 'AUDIT_ANSWER', 4, 4 + 33 * 256),
+  windowDigest: limits(27, 'WINDOW_DIGEST', 72, 72),
+  windowDiffers: limits(28, 'WINDOW_DIFFERS', 4, 4),
 } as const;
 export type FrameType = keyof typeof frameTypes;
 

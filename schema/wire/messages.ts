@@ -2,7 +2,7 @@
 import { isErrorCode, type ErrorCode } from '../domain/errors.ts';
 import { restorePointId, runKey, diskKey, type DiskKey, type RestorePointId, type RunKey } from '../domain/ids.ts';
 import { WINDOW_BYTES } from '../domain/extents.ts';
-import type { OfferAnswer, SourceClass } from '../domain/seams.ts';
+import type { AuditClass, OfferAnswer, SourceClass } from '../domain/seams.ts';
 import { blockSizes, type Codec } from '../domain/states.ts';
 import { FieldReader, FieldWriter } from './fields.ts';
 import {
@@ -16,9 +16,12 @@ import {
 } from './frame.ts';
 
 export const PROTOCOL_VERSION = 0;
+/** Blocks of one AUDIT_SAMPLE. */
+export const MAX_AUDIT_BLOCKS = 256;
 export const MIN_CREDIT_BYTES = MAX_PAYLOAD_BYTES;
 export const MAX_CREDIT_BYTES = 64 * 1024 * 1024;
 const MAX_DISK_BYTES = 2 ** 50;
+const TOKEN_BYTES = 32;
 const MAX_WINDOW_BLOCKS = WINDOW_BYTES / blockSizes[0];
 
 export type Purpose = 'backup' | 'restore' | 'rehearsal';
@@ -29,12 +32,15 @@ const codecNames = ['none', 'lz4', 'zstd'] as const;
 const classNames = ['not-read', 'unallocated', 'zero', 'data'] as const;
 const answerNames = ['none', 'want', 'have', 'pending', 'unchanged'] as const;
 const wantReasons = [null, 'damaged', 'not-pending'] as const;
+const auditClasses = ['changed', 'zero', 'data'] as const satisfies readonly AuditClass[];
 
 export type Hello = {
   type: 'hello';
   lowestVersion: number;
   highestVersion: number;
   purpose: Purpose;
+  /** What the target has granted, hex of 32 bytes; a Unix socket needs none. */
+  token?: string;
   restorePointId: RestorePointId;
   run: RunKey;
   fence: number;
@@ -53,6 +59,8 @@ export type Welcome = {
   blockSize: number;
   windowCount: number;
   lowWater: number;
+  /** Change tracking has to be audited before the first window. */
+  auditDue: boolean;
   above: number[];
 };
 export type Offer = { type: 'offer'; window: number; firstBlock: number; classes: SourceClass[]; digests: Uint8Array };
@@ -63,6 +71,12 @@ export type WindowEnd = {
   window: number;
   sums: { notReadBytes: number; unallocatedBytes: number; zeroBytes: number; dataBytes: number };
 };
+/** `blocks`: indices in the disk; none: the audit is over, and found nothing. */
+export type AuditSample = { type: 'auditSample'; audited: number; wanted: number; blocks: number[] };
+/** Of the blocks of the last sample, in order; 32 bytes of digest for each of class data. */
+export type AuditAnswer = { type: 'auditAnswer'; classes: AuditClass[]; digests: Uint8Array };
+/** `digest`: 32 bytes, of the entries that the window's blocks have in a map, one behind the other. */
+export type WindowDigest = { type: 'windowDigest'; window: number; digest: Uint8Array; sums: WindowEnd['sums'] };
 export type Message =
   | Hello
   | Welcome
@@ -81,7 +95,12 @@ export type Message =
   | { type: 'get'; window: number }
   | { type: 'entries'; window: number; digests: Uint8Array }
   | ({ type: 'block' } & BlockHead)
-  | { type: 'windowDone'; window: number };
+  | { type: 'windowDone'; window: number }
+  | { type: 'audit'; changedBytes: number }
+  | AuditSample
+  | AuditAnswer
+  | WindowDigest
+  | { type: 'windowDiffers'; window: number };
 
 const code = <T extends string>(names: readonly (T | null)[], name: T): number => names.indexOf(name);
 const writer = (): FieldWriter => new FieldWriter();
@@ -91,7 +110,9 @@ function helloHead(m: Hello): FieldWriter {
     .u16(m.lowestVersion)
     .u16(m.highestVersion)
     .u8(code(purposes, m.purpose))
-    .zeros(3 + 32)
+    .u8(m.token === undefined ? 0 : 1)
+    .zeros(2)
+    .bytes(m.token === undefined ? Buffer.alloc(TOKEN_BYTES) : Buffer.from(m.token, 'hex'))
     .bytes(Buffer.from(m.restorePointId, 'hex'))
     .bytes(Buffer.from(m.run, 'latin1'))
     .u64(m.fence)
@@ -106,7 +127,12 @@ function helloHead(m: Hello): FieldWriter {
 function welcomeHead(m: Welcome): FieldWriter {
   const above = m.above.slice(0, MAX_ABOVE_WINDOWS);
   const head = writer().u16(m.version).u16(m.laneCount).u32(m.creditBytes).u64(m.sizeBytes).u32(m.blockSize);
-  head.u32(m.windowCount).u32(m.lowWater).zeros(16).u32(above.length);
+  head
+    .u32(m.windowCount)
+    .u32(m.lowWater)
+    .u8(m.auditDue ? 1 : 0)
+    .zeros(15)
+    .u32(above.length);
   for (const window of above) head.u32(window);
   return head;
 }
@@ -133,10 +159,23 @@ function answerHead(m: Answer): FieldWriter {
   return writer().u32(m.window).u16(m.firstBlock).u16(answers.length).bytes(answers);
 }
 
-function windowEndHead({ window, sums }: WindowEnd): FieldWriter {
-  const { notReadBytes, unallocatedBytes, zeroBytes, dataBytes } = sums;
-  return writer().u32(window).zeros(4).u64(notReadBytes).u64(unallocatedBytes).u64(zeroBytes).u64(dataBytes);
+const sumsTo = (head: FieldWriter, sums: WindowEnd['sums']): FieldWriter =>
+  head.u64(sums.notReadBytes).u64(sums.unallocatedBytes).u64(sums.zeroBytes).u64(sums.dataBytes);
+
+const windowEndHead = ({ window, sums }: WindowEnd): FieldWriter => sumsTo(writer().u32(window).zeros(4), sums);
+
+function auditSampleHead(m: AuditSample): FieldWriter {
+  const head = writer().u32(m.audited).u32(m.wanted).u16(m.blocks.length).zeros(2);
+  for (const block of m.blocks) head.u32(block);
+  return head;
 }
+
+const auditAnswerHead = (m: AuditAnswer): FieldWriter =>
+  writer()
+    .u16(m.classes.length)
+    .zeros(2)
+    .bytes(Buffer.from(m.classes.map((name) => code(auditClasses, name))))
+    .bytes(m.digests);
 
 function headOf(m: Message): FieldWriter {
   if (m.type === 'hello') return helloHead(m);
@@ -153,7 +192,11 @@ function headOf(m: Message): FieldWriter {
   if (m.type === 'ack') return writer().u32(m.firstWindow).u32(m.count).u32(m.busyMs).zeros(4);
   if (m.type === 'rate') return writer().u64(m.bytesPerSecond).text(m.limit);
   if (m.type === 'untouched') return writer().u32(m.firstWindow).u32(m.count);
-  if (m.type === 'get' || m.type === 'windowDone') return writer().u32(m.window);
+  if (m.type === 'get' || m.type === 'windowDone' || m.type === 'windowDiffers') return writer().u32(m.window);
+  if (m.type === 'windowDigest') return sumsTo(writer().u32(m.window).zeros(4).bytes(m.digest), m.sums);
+  if (m.type === 'audit') return writer().u64(m.changedBytes);
+  if (m.type === 'auditSample') return auditSampleHead(m);
+  if (m.type === 'auditAnswer') return auditAnswerHead(m);
   return writer()
     .u32(m.window)
     .u16(m.digests.length / 32)
@@ -169,10 +212,11 @@ function readHello(r: FieldReader): Hello {
   const lowestVersion = r.u16('lowest version');
   const highestVersion = r.u16('highest version', lowestVersion);
   const purpose = r.one('purpose', purposes);
-  r.u8('authentication', 0, 0);
+  const hasToken = r.u8('authentication', 0, 1) === 1;
   r.u8('encryption', 0, 0);
   r.zeros('reserved', 1);
-  r.zeros('token', 32);
+  const token = hasToken ? r.bytes('token', TOKEN_BYTES).toString('hex') : null;
+  if (token === null) r.zeros('token', TOKEN_BYTES);
   const restorePoint = restorePointId(r.bytes('restore point', 16).toString('hex'));
   const run = runKey(r.matching('run key', r.bytes('run key', 12).toString('latin1'), /^[a-z0-9]{12}$/));
   const fence = r.u64('fence');
@@ -191,6 +235,7 @@ function readHello(r: FieldReader): Hello {
     lowestVersion,
     highestVersion,
     purpose,
+    ...(token === null ? {} : { token }),
     restorePointId: restorePoint,
     run,
     fence,
@@ -210,11 +255,13 @@ function readWelcome(r: FieldReader): Welcome {
   const blockSize = r.u32('block size', 0, MAX_PAYLOAD_BYTES);
   const windowCount = r.u32('windows', 0, Math.ceil(sizeBytes / WINDOW_BYTES));
   const lowWater = r.u32('low water', 0, windowCount);
-  r.zeros('reserved', 16);
+  const auditDue = r.u8('audit due', 0, 1) === 1;
+  r.zeros('reserved', 15);
   const count = r.u32('windows above', 0, MAX_ABOVE_WINDOWS);
   const above = Array.from({ length: count }, () => r.u32('window above', lowWater, Math.max(0, windowCount - 1)));
   r.end();
-  return { type: 'welcome', version, laneCount, creditBytes, sizeBytes, blockSize, windowCount, lowWater, above };
+  const disk = { creditBytes, sizeBytes, blockSize, windowCount, lowWater, auditDue, above };
+  return { type: 'welcome', version, laneCount, ...disk };
 }
 
 function readError(r: FieldReader): Message {
@@ -270,15 +317,28 @@ function readBlockHead(r: FieldReader, payloadLength: number): BlockHead {
 function readWindowEnd(r: FieldReader): WindowEnd {
   const window = readWindow(r);
   r.zeros('reserved', 4);
+  const sums = readSums(r);
+  r.end();
+  return { type: 'windowEnd', window, sums };
+}
+
+function readWindowDigest(r: FieldReader): WindowDigest {
+  const window = readWindow(r);
+  r.zeros('reserved', 4);
+  const digest = r.bytes('digest', 32);
+  const sums = readSums(r);
+  r.end();
+  return { type: 'windowDigest', window, digest, sums };
+}
+
+function readSums(r: FieldReader): WindowEnd['sums'] {
   const sum = (field: string): number => r.u64(field, WINDOW_BYTES);
-  const sums = {
+  return {
     notReadBytes: sum('bytes not read'),
     unallocatedBytes: sum('bytes unallocated'),
     zeroBytes: sum('bytes zero'),
     dataBytes: sum('bytes data'),
   };
-  r.end();
-  return { type: 'windowEnd', window, sums };
 }
 
 function readEntries(r: FieldReader): Message {
@@ -300,6 +360,31 @@ function readWant(r: FieldReader): Message {
   };
   r.end();
   return want;
+}
+
+function readAuditSample(r: FieldReader): AuditSample {
+  const audited = r.u32('audited');
+  const wanted = r.u32('wanted');
+  const count = r.u16('count', 0, MAX_AUDIT_BLOCKS);
+  r.zeros('reserved', 2);
+  const blocks = Array.from({ length: count }, () => r.u32('block'));
+  r.end();
+  return { type: 'auditSample', audited, wanted, blocks };
+}
+
+function readAuditAnswer(r: FieldReader): AuditAnswer {
+  const count = r.u16('count', 1, MAX_AUDIT_BLOCKS);
+  r.zeros('reserved', 2);
+  const classes = readNames(r, 'AUDIT_ANSWER class', count, auditClasses);
+  const digests = r.bytes('digests', 32 * classes.filter((name) => name === 'data').length);
+  r.end();
+  return { type: 'auditAnswer', classes, digests };
+}
+
+function readAudit(r: FieldReader): Message {
+  const changedBytes = r.u64('changed bytes', MAX_DISK_BYTES);
+  r.end();
+  return { type: 'audit', changedBytes };
 }
 
 const readRun = (r: FieldReader): { firstWindow: number; count: number } => ({
@@ -343,6 +428,11 @@ const readers: Record<FrameType, (r: FieldReader, payloadLength: number) => Mess
   entries: readEntries,
   block: (r, length) => ({ type: 'block', ...readBlockHead(r, length) }),
   windowDone: (r) => ({ type: 'windowDone', window: readWindow(r) }),
+  audit: readAudit,
+  auditSample: readAuditSample,
+  auditAnswer: readAuditAnswer,
+  windowDigest: readWindowDigest,
+  windowDiffers: (r) => ({ type: 'windowDiffers', window: readWindow(r) }),
 };
 
 /** Throws PROTOCOL_ERROR naming the field. Digests are copies of the head's own memory, not of the decoder's. */

@@ -19,7 +19,25 @@ const hello: Message = {
   software: 'tidemark',
 };
 const digest = Buffer.alloc(32, 0xd1);
-const welcome = { type: 'welcome', version: 0, laneCount: 2, creditBytes: 16_777_216, blockSize: 1_048_576 } as const;
+const welcome = {
+  type: 'welcome',
+  version: 0,
+  laneCount: 2,
+  creditBytes: 16_777_216,
+  blockSize: 1_048_576,
+  auditDue: false,
+} as const;
+
+test('HELLO carries a token between machines; one that is not announced is no HELLO', () => {
+  const withToken = { ...hello, token: 'a5'.repeat(32) };
+  const bytes = encodeMessage(withToken);
+  const frames: Message[] = [];
+  new FrameDecoder((frame) => void frames.push(decodeMessage(frame))).push(bytes);
+  expect(frames).toEqual([withToken]);
+  const head = Buffer.from(bytes.subarray(FRAME_HEADER_BYTES));
+  head[5] = 0;
+  expect(() => new FrameDecoder(decodeMessage).push(encodeFrame('hello', head, 0))).toThrow('token');
+});
 
 /** What a whole exchange looks like; the payload of a DATA or BLOCK frame follows it. */
 const transcripts: Record<string, { from: '>' | '<'; message: Message; payload?: Buffer }[]> = {
@@ -53,6 +71,34 @@ const transcripts: Record<string, { from: '>' | '<'; message: Message; payload?:
     { from: '>', message: { type: 'untouched', firstWindow: 1, count: 9 } },
     { from: '<', message: { type: 'ack', firstWindow: 1, count: 9, busyMs: 0 } },
     { from: '>', message: { type: 'bye' } },
+  ],
+  comparison: [
+    { from: '>', message: hello },
+    { from: '<', message: { ...welcome, sizeBytes: 2_500_000, windowCount: 1, lowWater: 0, above: [] } },
+    {
+      from: '>',
+      message: {
+        type: 'windowDigest',
+        window: 0,
+        digest,
+        sums: { notReadBytes: 0, unallocatedBytes: 0, zeroBytes: 1_048_576, dataBytes: 1_451_424 },
+      },
+    },
+    { from: '<', message: { type: 'windowDiffers', window: 0 } },
+  ],
+  audit: [
+    { from: '>', message: hello },
+    {
+      from: '<',
+      message: { ...welcome, auditDue: true, sizeBytes: 2_500_000, windowCount: 1, lowWater: 0, above: [] },
+    },
+    { from: '>', message: { type: 'audit', changedBytes: 1_048_576 } },
+    { from: '<', message: { type: 'auditSample', audited: 0, wanted: 2, blocks: [2, 0, 1] } },
+    {
+      from: '>',
+      message: { type: 'auditAnswer', classes: ['zero', 'changed', 'data'], digests: digest },
+    },
+    { from: '<', message: { type: 'auditSample', audited: 2, wanted: 2, blocks: [] } },
   ],
   restore: [
     {
@@ -130,6 +176,9 @@ test.each([
   ['OFFER count', encodeFrame('offer', Buffer.alloc(8))],
   ['WANT attempt', encodeFrame('want', Buffer.from([0, 0, 0, 0, 0, 0, 1, 9]))],
   ['CREDIT bytes', encodeFrame('credit', Buffer.alloc(4))],
+  ['WINDOW_DIGEST bytes not read', encodeFrame('windowDigest', Buffer.alloc(72, 1).fill(0, 4, 8))],
+  ['AUDIT_SAMPLE count', encodeFrame('auditSample', Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0]))],
+  ['AUDIT_ANSWER count', encodeFrame('auditAnswer', Buffer.alloc(4))],
   ['HELLO purpose', encodeFrame('hello', Buffer.alloc(112))],
 ])('a lying head is refused naming %s, before anything is allocated', (field, bytes) => {
   expect(() => decode(bytes)).toThrow(field);

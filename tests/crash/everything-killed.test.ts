@@ -21,7 +21,7 @@ import { MIB, simulatedDisk, simulatedHost, simulatedJob, simulatedVm } from '..
 import { startWholeStack, type WholeStack } from '../fixtures/whole-stack.ts';
 
 const disk = { ...simulatedDisk, sizeBytes: 512 * MIB };
-const job: JobConfig = { ...simulatedJob, codec: 'lz4' };
+const job: JobConfig = { ...simulatedJob, compression: 'fast' };
 
 let whole: WholeStack;
 beforeAll(async () => {

@@ -170,7 +170,7 @@ async function backUp(number: number): Promise<Session> {
   const lineage = lineageOf(jobId('nightly'), vm.vmId, repository);
   const nominalTime = new Date(Date.UTC(2026, 10, number)).toISOString();
   const common = { run, lineage, vm, vmName: 'box', jobId: jobId('nightly'), sessionId: sessionId(`s${number}`) };
-  const point = await opened.openRestorePoint({ ...common, nominalTime, blockSize: MIB, codec: 'zstd' });
+  const point = await opened.openRestorePoint({ ...common, nominalTime, blockSize: MIB, compression: 'balanced' });
   const { restorePointId } = point;
   await rehearse({ restorePointId, run, endpoint: target.endpoint });
   const facts = await provider.inspectVm(vm);

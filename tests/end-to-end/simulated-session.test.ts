@@ -3,7 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { actOnSimulated, readSimulated } from '../../engines/hypervisors/simulated/model.ts';
+import { actOnSimulated, type GuestLine, readSimulated } from '../../engines/hypervisors/simulated/model.ts';
+import { listRestorePoints } from '../../schema/catalog/restore-points.ts';
 import { listEvents } from '../../schema/catalog/events.ts';
 import { listLeases, listRequests } from '../../schema/catalog/leases.ts';
 import type { JobConfig, RepositoryConfig } from '../../schema/domain/configuration.ts';
@@ -20,7 +21,7 @@ const rules = {
   repositoryId: repository,
   proxies: [],
   scripts: { preFreeze: null, postThaw: null, success: null },
-  codec: 'zstd' as const,
+  compression: 'balanced' as const,
   blockSize: MIB,
   maxParallelVms: 2,
   hostWaitMs: 900_000,
@@ -79,6 +80,28 @@ test('a simulated VM: full, then what changed, each restored byte for byte', asy
 
   expect((await restore(first.vms[0]!.restorePointId!, 'first', 'raw')).equals(before)).toBe(true);
   expect((await restore(second.vms[0]!.restorePointId!, 'second', 'raw')).equals(after)).toBe(true);
+  await nothingLeft();
+});
+
+test('a bitmap that lost bits: the audit finds it, the disk is compared, what rests on tracking is suspect', async () => {
+  const folder = whole.machine.layout.hostFolder(simulatedHost);
+  const act = (line: GuestLine): Promise<void> => actOnSimulated(folder, simulatedVm.vmId, line);
+  // Of 151 blocks 70 change and are forgotten: 64 samples cannot all miss them.
+  await act({ kind: 'write', diskKey: key, offset: 10 * MIB, length: 80 * MIB, seed: 3 });
+  await act({ kind: 'bits-lost', diskKey: key, offset: 20 * MIB, length: 70 * MIB });
+  const now = await bytesNow();
+  const third = await backUp(simulated);
+  const [vm] = third.vms;
+  expect(vm).toMatchObject({ result: 'Warning', disks: [{ mode: 'comparison', audit: { sampled: 64 } }] });
+  expect(vm!.disks[0]!.audit!.mismatched).toBeGreaterThan(0);
+  const warnings = (await listEvents(whole.db, third.sessionId)).filter(({ level }) => level === 'warning');
+  expect(warnings.map(({ code }) => code)).toEqual(['AUDIT_MISMATCH']);
+  // Oldest first: the full one does not rest on tracking, and the new one was read whole.
+  const points = (await listRestorePoints(whole.db, { jobId: simulated.jobId })).toSorted((a, b) =>
+    a.sealedAt < b.sealedAt ? -1 : 1,
+  );
+  expect(points.map(({ suspect }) => suspect)).toEqual([false, true, false]);
+  expect((await restore(vm!.restorePointId!, 'third', 'raw')).equals(now)).toBe(true);
   await nothingLeft();
 });
 

@@ -46,9 +46,9 @@ proxies:
 repositories:
   - { name: main, folder: ${world.repository} }
 jobs:
-  - { name: files, vms: [files], repository: main, consistency: none, codec: lz4 }
+  - { name: files, vms: [files], repository: main, consistency: none, compression: fast }
   - { name: gone, vms: [gone], repository: main, consistency: none }
-  - { name: three, vms: [one, two, three], repository: main, consistency: none, codec: lz4, maxParallelVms: 1 }
+  - { name: three, vms: [one, two, three], repository: main, consistency: none, compression: fast, maxParallelVms: 1 }
 `;
 
 beforeAll(async () => {

@@ -8,14 +8,18 @@ import type { VaultKeys } from '../../schema/repository/keys.ts';
 import { openVault } from '../../schema/repository/vault.ts';
 import { openRepositoryStorage } from '../runtime/repository-storage.ts';
 import { laneSeams, parent } from './lane-seams.ts';
+import { serverEnd, type TargetLaneSecurity } from './secure-ends.ts';
 
 /** `keys`: null of a plain repository. */
 export type RepositoryLaneData = { storage: StorageDescription; keys: VaultKeys | null };
+/** `security`: null when it listens to no other machine. */
+export type TargetLaneParts = RepositoryLaneData & { security: TargetLaneSecurity | null };
 
-const data = workerData as TargetLaneData & { laneData: RepositoryLaneData };
+const data = workerData as TargetLaneData & { laneData: TargetLaneParts };
 const seams = laneSeams('target-lane');
 const storage = openRepositoryStorage(data.laneData.storage, seams);
 const vault = openVault(data.laneData.keys, seams.random);
+const { security } = data.laneData;
 
 runTargetLane({
   port: parent(),
@@ -23,4 +27,5 @@ runTargetLane({
   sink: openRecordSink({ storage, vault, seams }),
   records: openRecordSource({ storage, vault }),
   seams,
+  secure: security ? await serverEnd(security, seams) : undefined,
 });

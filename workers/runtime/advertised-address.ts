@@ -13,11 +13,11 @@ const addressesOf = (): string[] =>
     .map(({ address }) => address);
 
 /** `at` itself unless it listens everywhere: then the first of the machine's addresses in the order of `preferred`. */
-export function advertised(
-  at: Endpoint,
+export function advertised<At extends Endpoint>(
+  at: At,
   preferred: readonly string[],
   addresses: readonly string[] = addressesOf(),
-): Endpoint {
+): At {
   if ('unix' in at || !everywhere.includes(at.host)) return at;
   const [host] = orderByPreference(addresses, preferred, (address) => address);
   return host === undefined ? at : { ...at, host };

@@ -1,11 +1,15 @@
 /** What the control activities ask of Temporal, over the worker's own connection. */
 import { type Client, WorkflowNotFoundError } from '@temporalio/client';
+import { defineSearchAttributeKey } from '@temporalio/common';
 import type { WorkerSign, WorkerWatch } from '../../activities/resources/worker-watch.ts';
 import type { QueueView, WorkflowState, WorkflowView } from '../../activities/temporal-views.ts';
 import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
+import type { RunKey } from '../../schema/domain/ids.ts';
+import { searchAttributeNames } from '../../schema/domain/sessions.ts';
 import type { Clock } from '../../schema/domain/seams.ts';
 
 const CALL_LIMIT_MS = 5000;
+const runKeyAttribute = defineSearchAttributeKey(searchAttributeNames.runKey, 'KEYWORD');
 /** WORKER_STATUS_RUNNING: those that shut down have said so. */
 const RUNNING = 1;
 type QueueType = NonNullable<Parameters<Client['workflowService']['describeTaskQueue']>[0]['taskQueueType']>;
@@ -31,7 +35,41 @@ export const createWorkflowView = (client: Client): WorkflowView => ({
       );
     }
   },
+  openRuns: (runs, witness) => openRuns(client, runs, witness),
 });
+
+/** In one query. */
+const RUNS_AT_ONCE = 100;
+const quoted = (text: string): string => `'${text.replaceAll("'", "''")}'`;
+
+async function openRuns(client: Client, runs: readonly RunKey[], witness: string | null): Promise<RunKey[]> {
+  const open = new Set<unknown>();
+  try {
+    for (let at = 0; at < runs.length; at += RUNS_AT_ONCE) {
+      const some = runs
+        .slice(at, at + RUNS_AT_ONCE)
+        .map(quoted)
+        .join(', ');
+      for (const run of await runsOf(client, `${searchAttributeNames.runKey} IN (${some})`)) open.add(run);
+    }
+    if (witness !== null && (await runsOf(client, `WorkflowId = ${quoted(witness)}`)).length === 0)
+      throw new Error(`its list does not show workflow ${witness}, which runs`);
+  } catch (error) {
+    throw new TidemarkError('UNREACHABLE', `Temporal does not say which runs are open: ${messageOf(error)}`);
+  }
+  return runs.filter((run) => open.has(run));
+}
+
+/** The run key of each open workflow that fits; undefined of one that has none. */
+const runsOf = (client: Client, query: string): Promise<unknown[]> =>
+  within(client, async () => {
+    const found: unknown[] = [];
+    for await (const { typedSearchAttributes } of client.workflow.list({
+      query: `${query} AND ExecutionStatus = 'Running'`,
+    }))
+      found.push(typedSearchAttributes.get(runKeyAttribute));
+    return found;
+  });
 
 /** What all workers of the namespace told of themselves last. */
 export async function listWorkerSigns(client: Client): Promise<WorkerSign[]> {

@@ -1,11 +1,16 @@
 /** Temporal for a worker process: one runtime, one connection, waited for as long as it takes. */
 import { DefaultLogger, type Logger, type LogLevel, NativeConnection, Runtime } from '@temporalio/worker';
+import { fileURLToPath } from 'node:url';
+import type { DataConverter } from '@temporalio/common';
 import { messageOf } from '../../schema/domain/errors.ts';
 import type { Log, Seams } from '../../schema/domain/seams.ts';
-import type { TemporalAddress } from './config.ts';
+import { stateLayout, type TemporalAddress } from './config.ts';
+import { loadPayloadCodec } from './payload-codec.ts';
+import { readTemporalTls } from './temporal-tls.ts';
 
 /** How often workers tell Temporal that they live; control calls one silent after four times as long. */
 const WORKER_HEARTBEAT = '5 s';
+const encodedFailures = new URL('./encoded-failures.ts', import.meta.url);
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 3000;
 
@@ -36,9 +41,16 @@ export function installRuntime(log: Log): void {
   });
 }
 
+/** How payloads and failures are encrypted here; undefined: they are not. BAD_CONFIG. */
+export async function loadDataConverter(): Promise<DataConverter | undefined> {
+  const codec = await loadPayloadCodec(stateLayout().payloadKeysFile, process.env);
+  if (codec === null) return undefined;
+  return { payloadCodecs: [codec], failureConverterPath: fileURLToPath(encodedFailures) };
+}
+
 /** Resolves when the server answers and has the namespace; rejects with the signal's reason. */
 export async function connectTemporal(
-  { address, namespace }: TemporalAddress,
+  { address, namespace, tls }: TemporalAddress,
   { clock, log }: Seams,
   signal: AbortSignal,
 ): Promise<NativeConnection> {
@@ -46,7 +58,9 @@ export async function connectTemporal(
     signal.throwIfAborted();
     let connection: NativeConnection | null = null;
     try {
-      connection = await NativeConnection.connect({ address });
+      // Read at each try: it may be renewed, or come, while the server is waited for.
+      const certificates = tls ? { tls: await readTemporalTls(tls, stateLayout().configFolder) } : {};
+      connection = await NativeConnection.connect({ address, ...certificates });
       await connection.workflowService.describeNamespace({ namespace });
       return connection;
     } catch (error) {

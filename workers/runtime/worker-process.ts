@@ -2,13 +2,15 @@
  * Life of a worker process: opens what its role needs, waits for Temporal, serves its queues, says that it is ready,
  * and drains when it is told to end or its parent is gone. A role with nothing configured is ready and idle.
  */
+import { existsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { type NativeConnection, Worker, type WorkerOptions } from '@temporalio/worker';
 import { messageOf } from '../../schema/domain/errors.ts';
 import type { Seams } from '../../schema/domain/seams.ts';
-import { temporalAddress } from './config.ts';
+import { securityLayout } from '../../engines/security/security-layout.ts';
+import { stateLayout, temporalAddress } from './config.ts';
 import { createSeams } from './seams.ts';
-import { connectTemporal, installRuntime } from './temporal.ts';
+import { connectTemporal, installRuntime, loadDataConverter } from './temporal.ts';
 
 /** One task queue. */
 export type ServedQueue = {
@@ -79,15 +81,26 @@ const sayReady = (log: Seams['log'], queues: string[]): void => {
   process.send?.({ ready: true });
 };
 
+/** Its libraries take long to load: only on a machine that enrolled. */
+async function keepSecurityWhereEnrolled(name: string, { seams, signal }: RoleContext): Promise<void> {
+  const layout = stateLayout();
+  if (name === 'control' || !existsSync(securityLayout(layout.configFolder).enrolment)) return;
+  const { keepSecurity } = await import('./keep-security.ts');
+  await keepSecurity(layout, seams, signal);
+}
+
 async function serve(role: Role, context: RoleContext): Promise<void> {
   const { seams, signal } = context;
+  keepSecurityWhereEnrolled(role.name, context).catch((error: unknown) =>
+    seams.log.error('the certificate of this machine is not kept', { error: messageOf(error) }),
+  );
   const opened = await role.open(context);
   if (!opened) {
     sayReady(seams.log, []);
     return await untilAborted(signal);
   }
   try {
-    const address = temporalAddress();
+    const address = await temporalAddress();
     installRuntime(seams.log);
     const connection = await connectTemporal(address, seams, signal);
     try {
@@ -108,7 +121,9 @@ async function runQueues(
   { seams, signal }: RoleContext,
 ): Promise<void> {
   const workers: Worker[] = [];
-  for (const queue of queues) workers.push(await Worker.create({ ...where, ...optionsOf(role, queue) }));
+  const dataConverter = await loadDataConverter();
+  const common = { ...where, ...(dataConverter ? { dataConverter } : {}) };
+  for (const queue of queues) workers.push(await Worker.create({ ...common, ...optionsOf(role, queue) }));
   const runs = workers.map((worker) => worker.run());
   sayReady(
     seams.log,

@@ -17,7 +17,13 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 const lockFile = 'package-lock.json';
 
 /** Paths below the root. `sourceFolders`: all that goes into it, but packages. */
-export type WorkflowCode = { entry: string; interceptors: readonly string[]; sourceFolders: readonly string[] };
+export type WorkflowCode = {
+  entry: string;
+  interceptors: readonly string[];
+  sourceFolders: readonly string[];
+  /** How failures are told, where it is not Temporal's own way. */
+  failureConverter?: string;
+};
 
 export const workflowCode: WorkflowCode = {
   entry: 'workflows/index.ts',
@@ -32,6 +38,7 @@ export async function loadWorkflowBundle(folder: string, log: Log, of: WorkflowC
   if (kept !== null) return kept;
   const { code } = await bundleWorkflowCode({
     workflowsPath: path.join(root, of.entry),
+    ...(of.failureConverter === undefined ? {} : { failureConverterPath: path.join(root, of.failureConverter) }),
     workflowInterceptorModules: of.interceptors.map((name) => path.join(root, name)),
     logger: temporalLogger(log),
   });
@@ -41,8 +48,8 @@ export async function loadWorkflowBundle(folder: string, log: Log, of: WorkflowC
   return code;
 }
 
-async function digestOfSources({ sourceFolders }: WorkflowCode): Promise<string> {
-  const hash = createHash('sha256');
+async function digestOfSources({ sourceFolders, failureConverter = '' }: WorkflowCode): Promise<string> {
+  const hash = createHash('sha256').update(failureConverter);
   const files = await Promise.all(sourceFolders.map(sourcesIn));
   for (const file of [...files.flat(), lockFile]) {
     const text = await readFile(path.join(root, file), 'utf8').catch(() => '');

@@ -3,6 +3,8 @@ import type {
   CheckOptions,
   DryRunOptions,
   MaintenanceOptions,
+  OpenPointsOptions,
+  ResetClockOptions,
   StatsOptions,
 } from '../../actions/maintenance-options.ts';
 import { example, parseBytes, parseTime, withCommon } from '../../command-options.ts';
@@ -27,6 +29,8 @@ export function registerMaintenance(repository: Command): void {
   registerImport(repository);
   registerRepair(repository);
   registerStats(repository);
+  registerResetClock(repository);
+  registerOpenPoints(repository);
 }
 
 function registerCheck(repository: Command): void {
@@ -99,4 +103,30 @@ function registerStats(repository: Command): void {
     runCommand(async (name: string | undefined, options: StatsOptions) => (await load()).stats(name, options)),
   );
   example(stats, 'tidemark repository stats main');
+}
+
+function registerResetClock(repository: Command): void {
+  const reset = repository
+    .command('reset-clock')
+    .description('set repository time back to the present, after clocks were set ahead by mistake and put right again')
+    .argument(...REPOSITORY)
+    .requiredOption('--today <day>', 'what day it is, like 2026-11-30: the clocks of host and Temporal have to agree')
+    .option('--detach', 'return when it is started');
+  withCommon(reset, 'the session when it has ended').action(
+    runCommand(async (name: string, options: ResetClockOptions) => (await load()).resetClock(name, options)),
+  );
+  example(reset, 'tidemark repository reset-clock main --today 2026-11-30');
+}
+
+function registerOpenPoints(repository: Command): void {
+  const open = repository
+    .command('open-points')
+    .description('restore points that were begun and are not sealed: of sessions in work, or left behind')
+    .argument(...REPOSITORY)
+    .option('--abort <restore point>', 'end this one for good (its id or the beginning of it), if nobody writes to it')
+    .option('--detach', 'return when it is started');
+  withCommon(open, 'the session when it has ended').action(
+    runCommand(async (name: string, options: OpenPointsOptions) => (await load()).openPoints(name, options)),
+  );
+  example(open, 'tidemark repository open-points main', 'tidemark repository open-points main --abort 3f2a9c01');
 }

@@ -1,7 +1,15 @@
-/** Bytes of a simulated disk: pseudo-random, a function of seed and place, so that nothing is stored. */
+/** Bytes of a simulated disk: pseudo-random, a function of seed and place, so that nothing is stored; or those of an image. */
+import { closeSync, openSync, readSync } from 'node:fs';
 import { type AllocatedExtent, type Extent, endOf, intersect } from '../../../schema/domain/extents.ts';
 
-export type DiskAtMoment = { sizeBytes: number; seed: number; identity: string; writes: (Extent & { seed: number })[] };
+/** `image`: a raw file with what was there before the writes; behind its end are zeros. */
+export type DiskAtMoment = {
+  sizeBytes: number;
+  seed: number;
+  image?: string | undefined;
+  identity: string;
+  writes: (Extent & { seed: number })[];
+};
 
 const PAGE_BYTES = 4096;
 const ALLOCATION_BYTES = 1024 * 1024;
@@ -41,9 +49,8 @@ function paint(seed: number, of: Extent, into: Uint8Array, at: number): void {
 
 /** Fills `into` with what the disk holds in `of`. A write with seed 0 wrote zeros. */
 export function contentOf(disk: DiskAtMoment, of: Extent, into: Uint8Array): void {
-  into.fill(0);
-  for (const part of baseExtents(disk, of))
-    if (part.state === 'data') paint(disk.seed, part, into, part.offset - of.offset);
+  if (disk.image === undefined) paintBase(disk, of, into);
+  else readImage(disk.image, of, into);
   for (const write of disk.writes) {
     const part = intersect(write, of);
     if (!part) continue;
@@ -53,12 +60,33 @@ export function contentOf(disk: DiskAtMoment, of: Extent, into: Uint8Array): voi
   }
 }
 
-/** Allocation without the guest's writes, unit by unit. */
+function paintBase(disk: DiskAtMoment, of: Extent, into: Uint8Array): void {
+  into.fill(0);
+  for (const part of baseExtents(disk, of))
+    if (part.state === 'data') paint(disk.seed, part, into, part.offset - of.offset);
+}
+
+function readImage(image: string, { offset, length }: Extent, into: Uint8Array): void {
+  const file = openSync(image, 'r');
+  try {
+    const got = readSync(file, into, 0, length, offset);
+    into.fill(0, got, length);
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** Allocation without the guest's writes, unit by unit; an image counts as written whole. */
 function* baseExtents(disk: DiskAtMoment, of: Extent): Generator<AllocatedExtent> {
+  if (disk.image !== undefined) yield { ...of, state: 'data' };
+  else yield* seededExtents(disk.seed, of);
+}
+
+function* seededExtents(seed: number, of: Extent): Generator<AllocatedExtent> {
   for (let place = of.offset; place < endOf(of);) {
     const unitIndex = Math.floor(place / ALLOCATION_BYTES);
     const end = Math.min((unitIndex + 1) * ALLOCATION_BYTES, endOf(of));
-    yield { offset: place, length: end - place, state: isAllocated(disk.seed, unitIndex) ? 'data' : 'unallocated' };
+    yield { offset: place, length: end - place, state: isAllocated(seed, unitIndex) ? 'data' : 'unallocated' };
     place = end;
   }
 }

@@ -5,12 +5,14 @@
  */
 import { appendFile, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { type Extent, subtract, union } from '../../../schema/domain/extents.ts';
 import type { ErrorCode } from '../../../schema/domain/errors.ts';
 import type { Checkpoint, ReferencePoint, VmPower } from '../../../schema/domain/hypervisor.ts';
+import type { SimulatedDiskConfig } from '../../../schema/domain/configuration.ts';
 import type { DiskKey, LineageId, RunKey, SiteId, VmId } from '../../../schema/domain/ids.ts';
 import { contentOf, type DiskAtMoment } from './content.ts';
 
-export type SimulatedDisk = { diskKey: DiskKey; sizeBytes: number; seed: number };
+export type SimulatedDisk = SimulatedDiskConfig;
 
 /** One line of the guest's file. */
 export type GuestLine =
@@ -19,6 +21,8 @@ export type GuestLine =
   | { kind: 'replace'; diskKey: DiskKey; seed: number }
   | { kind: 'resize'; diskKey: DiskKey; sizeBytes: number }
   | { kind: 'power'; power: VmPower }
+  /** Tracking forgets, without knowing it, that anything was written there so far. */
+  | { kind: 'bits-lost'; diskKey: DiskKey; offset: number; length: number }
   /** Reference points of before answer for nothing any more. */
   | { kind: 'tracking-lost' }
   /** The next `times` calls of `verb` wait `delayMs` and then fail with `code`, if one is given. */
@@ -82,14 +86,27 @@ export async function actOnSimulated(stateFolder: string, vmId: VmId, line: Gues
 
 /** A disk as it was after the first `moment` guest lines. */
 export function diskAt(disk: SimulatedDisk, guest: readonly GuestLine[], moment: number): DiskAtMoment {
-  const at: DiskAtMoment = { sizeBytes: disk.sizeBytes, seed: disk.seed, identity: `sim-${disk.seed}`, writes: [] };
+  const { sizeBytes, seed, image } = disk;
+  const at: DiskAtMoment = { sizeBytes, seed, image, identity: `sim-${seed}`, writes: [] };
   for (const line of guest.slice(0, moment)) {
     if (!('diskKey' in line) || line.diskKey !== disk.diskKey) continue;
     if (line.kind === 'write') at.writes.push({ offset: line.offset, length: line.length, seed: line.seed });
     else if (line.kind === 'resize') at.sizeBytes = line.sizeBytes;
-    else Object.assign(at, { seed: line.seed, identity: `sim-${line.seed}`, writes: [] });
+    else if (line.kind === 'replace')
+      Object.assign(at, { seed: line.seed, image: undefined, identity: `sim-${line.seed}`, writes: [] });
   }
   return at;
+}
+
+/** What tracking reports of a disk between two moments, sorted. */
+export function changedBetween(diskKey: DiskKey, guest: readonly GuestLine[], since: number, moment: number): Extent[] {
+  let changed: Extent[] = [];
+  for (const line of guest.slice(since, moment)) {
+    if (!('diskKey' in line) || line.diskKey !== diskKey) continue;
+    if (line.kind === 'write') changed.push({ offset: line.offset, length: line.length });
+    else if (line.kind === 'bits-lost') changed = subtract(union(changed), line);
+  }
+  return union(changed);
 }
 
 /** What a simulated disk holds now: the oracle of tests, and nothing else. */

@@ -1,11 +1,13 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { HostConfig, SimulatedVmConfig } from '../../../schema/domain/configuration.ts';
 import type { Capabilities } from '../../../schema/domain/hypervisor.ts';
-import { diskKey, hostId, lineageId, runKey, siteId, vmId } from '../../../schema/domain/ids.ts';
+import { type DiskKey, diskKey, hostId, lineageId, proxyId, runKey, siteId, vmId } from '../../../schema/domain/ids.ts';
 import { testSeams } from '../../../tests/fixtures/seams.ts';
+import type { Extent } from '../../../schema/domain/extents.ts';
+import { openReader } from '../open-reader.ts';
 import { createFakeFreezer, providerContract, type ProviderWorld } from '../contract.ts';
 import { actOnSimulated, type GuestLine, readSimulated } from './model.ts';
 import { createSimulatedProvider } from './provider.ts';
@@ -95,6 +97,29 @@ describe('simulated provider', () => {
     await world.close();
   });
 
+  it('tracking may forget what it was told, and says nothing of it', async () => {
+    const world = await makeWorld({});
+    await world.provider.createCheckpoint(spec(world), world.freezer);
+    const { referencePoint } = await world.provider.releaseCheckpoint(spec(world).run);
+    const [d0] = world.disks as [DiskKey];
+    await world.scribble(d0, { offset: MIB, length: 3 * MIB }, 5);
+    await world.act({ kind: 'bits-lost', diskKey: d0, offset: 2 * MIB, length: MIB });
+    await world.scribble(d0, { offset: 2 * MIB + 512, length: 512 }, 6);
+    const next = { ...spec(world), run: runKey('bbbbbbbbbbb2'), base: referencePoint };
+    const { disks } = await world.provider.createCheckpoint(next, world.freezer);
+    expect(disks[0]!.verdict.use).toBe('changes');
+    const access = await world.provider.openAccess(next.run, d0, proxyId('p1'));
+    const reader = await openReader(access, world.seams);
+    const changed: Extent[] = [];
+    for await (const extent of reader.changedExtents({ offset: 0, length: reader.sizeBytes })) changed.push(extent);
+    expect(changed).toEqual([
+      { offset: MIB, length: MIB },
+      { offset: 2 * MIB + 512, length: 512 },
+      { offset: 3 * MIB, length: MIB },
+    ]);
+    await world.close();
+  });
+
   it('tells what happens to the guest meanwhile', async () => {
     const world = await makeWorld({});
     await world.provider.createCheckpoint(spec(world), world.freezer);
@@ -108,4 +133,15 @@ describe('simulated provider', () => {
     expect((await events.next()).done).toBe(true);
     await world.close();
   });
+});
+
+it('a disk with an image holds its bytes, zeros behind its end, and what was written since', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'td-sim-'));
+  const image = join(folder, 'image');
+  await writeFile(image, Buffer.alloc(1000, 7));
+  const disk = { diskKey: diskKey('d0'), sizeBytes: 4096, seed: 1, image };
+  await actOnSimulated(folder, config.vmId, { kind: 'write', diskKey: disk.diskKey, offset: 10, length: 5, seed: 0 });
+  const expected = Buffer.concat([Buffer.alloc(1000, 7), Buffer.alloc(3096)]).fill(0, 10, 15);
+  expect(Buffer.from(await readSimulated(folder, disk, config.vmId)).equals(expected)).toBe(true);
+  await rm(folder, { recursive: true });
 });

@@ -1,10 +1,10 @@
 /** Reads a simulated disk as its checkpoint froze it; knows the model's files only. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
-import { clip, union } from '../../../schema/domain/extents.ts';
+import { clip } from '../../../schema/domain/extents.ts';
 import type { DiskAccess } from '../../../schema/domain/hypervisor.ts';
 import type { DiskReader } from '../../../schema/domain/seams.ts';
 import { allocationOf, contentOf } from './content.ts';
-import { diskAt, readGuest, readState } from './model.ts';
+import { changedBetween, diskAt, readGuest, readState } from './model.ts';
 
 /** CHECKPOINT_LOST: the model has no open checkpoint of this run. */
 export async function openSimulatedReader(access: DiskAccess, model: string): Promise<DiskReader> {
@@ -33,8 +33,7 @@ export async function openSimulatedReader(access: DiskAccess, model: string): Pr
             diskKey: access.diskKey,
           },
         );
-      const before = diskAt(disk, guest, since).writes.length;
-      yield* clip(union(frozen.writes.slice(before)), of);
+      yield* clip(changedBetween(disk.diskKey, guest, since, stored.moment), of);
     },
     async read(of, into, signal) {
       signal.throwIfAborted();

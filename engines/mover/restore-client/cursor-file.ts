@@ -2,24 +2,31 @@
 import { open, readFile, rename } from 'node:fs/promises';
 import path from 'node:path';
 import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import { windowCountOf } from '../../../schema/domain/extents.ts';
 import type { DiskKey, RestorePointId } from '../../../schema/domain/ids.ts';
 
-export type RestoreCursor = {
-  restorePointId: RestorePointId;
-  diskKey: DiskKey;
-  sizeBytes: number;
-  windowsDone: number;
-};
+export type RestoreIdentity = { restorePointId: RestorePointId; diskKey: DiskKey; sizeBytes: number };
+/** All below low water, and those above it, ascending. */
+export type WindowsDone = { lowWater: number; above: number[] };
+export type RestoreCursor = RestoreIdentity & WindowsDone;
 
-/** Windows done; 0 when there is no cursor, or one of another restore point, disk or size. */
-export async function readCursor(file: string, expected: Omit<RestoreCursor, 'windowsDone'>): Promise<number> {
+/** Nothing is done when there is no cursor, or one of another restore point, disk or size, or of another form. */
+export async function readCursor(file: string, expected: RestoreIdentity): Promise<RestoreCursor> {
+  const none = { ...expected, lowWater: 0, above: [] };
   try {
     const found = JSON.parse(await readFile(file, 'utf8')) as Partial<RestoreCursor>;
-    const same = (['restorePointId', 'diskKey', 'sizeBytes'] as const).every((key) => found[key] === expected[key]);
-    return same && Number.isSafeInteger(found.windowsDone) && found.windowsDone! >= 0 ? found.windowsDone! : 0;
+    const isSame = (['restorePointId', 'diskKey', 'sizeBytes'] as const).every((key) => found[key] === expected[key]);
+    return isSame && isSound(found, windowCountOf(expected.sizeBytes)) ? (found as RestoreCursor) : none;
   } catch {
-    return 0;
+    return none;
   }
+}
+
+function isSound({ lowWater, above }: Partial<WindowsDone>, windowCount: number): boolean {
+  if (!Number.isSafeInteger(lowWater) || lowWater! < 0 || lowWater! > windowCount || !Array.isArray(above))
+    return false;
+  const isNext = (window: number, i: number): boolean => window > (above[i - 1] ?? lowWater!) && window < windowCount;
+  return above.every((window, i) => Number.isSafeInteger(window) && isNext(window, i));
 }
 
 /** Durable when it returns. The target must have been flushed before. STORAGE_ERROR. */

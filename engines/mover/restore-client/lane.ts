@@ -1,165 +1,129 @@
-/** A restore lane: one thread that restores one disk at a time, from its cursor on. */
+/** A restore lane: one thread that takes windows of any restore from the pool, each over a connection of its own. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 import type { DiskWriter, Seams } from '../../../schema/domain/seams.ts';
-import { openPortCalls, type Port } from '../port-calls.ts';
-import { type RestoreCursor, readCursor, writeCursor } from './cursor-file.ts';
+import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
+import type { ClientEnd } from '../wire-session/secure-ends.ts';
+import { createFlushBehind, type FlushBehind } from './flush-behind.ts';
 import { RestoreConnection } from './restore-connection.ts';
-import type { RestoreProgress, RestoreSpec, RestoreSummary } from './restore-spec.ts';
+import type { LaneDurable, RestoreItem, RestoreSpec, WindowWritten } from './restore-spec.ts';
 
 export type RestoreLaneOptions = {
   port: Port;
   seams: Seams;
   openWriter: (access: TargetAccess, seams: Seams) => Promise<DiskWriter>;
+  /** For repositories of other machines. */
+  secure?: ClientEnd | undefined;
 };
 
-/** Target flushed and cursor written each so many windows: what a killed worker restores again at most. */
-const WINDOWS_PER_FLUSH = 4;
-const LONGEST_BACK_OFF_MS = 10_000;
-
-export function runRestoreLane({ port, seams, openWriter }: RestoreLaneOptions): void {
-  let running: DiskRestore | null = null;
-  const calls = openPortCalls(port, {
-    restore: async (spec: RestoreSpec) => {
-      running = new DiskRestore(spec, seams, (p) => calls.notify('progress', { restoreId: spec.restoreId, ...p }));
-      const writer = await openWriter(spec.target, seams);
-      try {
-        return await running.run(writer);
-      } finally {
-        running = null;
-        await writer.close();
-      }
+/** Serves the pool over `port` until the thread ends. */
+export function runRestoreLane({ port, seams, openWriter, secure }: RestoreLaneOptions): void {
+  const restores = new Map<number, LaneRestore>();
+  const calls: PortCalls = openPortCalls(port, {
+    begin: (spec: RestoreSpec) => {
+      const tell = (durable: LaneDurable): void => calls.notify('durable', durable);
+      restores.set(spec.restoreId, new LaneRestore(spec, () => openWriter(spec.target, seams), tell, secure));
     },
-    stop: () => running?.stop(),
+    run: (restoreId: number, item: RestoreItem) => {
+      const restore = restores.get(restoreId);
+      if (!restore) throw new TidemarkError('BUG', `lane knows no restore ${restoreId}`);
+      return restore.run(item);
+    },
+    end: async (restoreId: number, aborted: boolean) => {
+      const restore = restores.get(restoreId);
+      if (aborted) await restore?.abort();
+      else await restore?.finish();
+      restores.delete(restoreId);
+    },
   });
 }
 
-class DiskRestore {
-  readonly #spec: RestoreSpec;
-  readonly #seams: Seams;
-  readonly #report: (progress: RestoreProgress) => void;
-  readonly #abort = new AbortController();
-  #connection: RestoreConnection | null = null;
-  #writer: DiskWriter | null = null;
-  #receivedBytes = 0;
-  #writtenBytes = 0;
-  #windowsRestored = 0;
-  #reconnects = 0;
+type OpenTarget = { writer: DiskWriter; flushes: FlushBehind };
 
-  constructor(spec: RestoreSpec, seams: Seams, report: (progress: RestoreProgress) => void) {
+class LaneRestore {
+  readonly #spec: RestoreSpec;
+  readonly #open: () => Promise<DiskWriter>;
+  readonly #tell: (durable: LaneDurable) => void;
+  readonly #secure: ClientEnd | undefined;
+  readonly #abort = new AbortController();
+  #target: Promise<OpenTarget> | null = null;
+  readonly #connections = new Set<RestoreConnection>();
+  readonly #idle: RestoreConnection[] = [];
+
+  constructor(
+    spec: RestoreSpec,
+    open: () => Promise<DiskWriter>,
+    tell: (durable: LaneDurable) => void,
+    secure: ClientEnd | undefined,
+  ) {
     this.#spec = spec;
-    this.#seams = seams;
-    this.#report = report;
+    this.#open = open;
+    this.#tell = tell;
+    this.#secure = secure;
   }
 
-  stop(): void {
+  async run({ window }: RestoreItem): Promise<WindowWritten> {
+    const target = await (this.#target ??= this.#openTarget());
+    const written = await this.#write(window, target);
+    await target.flushes.finished(window);
+    return written;
+  }
+
+  /** All it wrote is durable. */
+  async finish(): Promise<void> {
+    const target = await this.#target;
+    await target?.flushes.idle();
+    for (const connection of this.#connections) connection.close();
+    await target?.writer.close();
+  }
+
+  async abort(): Promise<void> {
     const reason = new TidemarkError('STOPPED', `restore of disk ${this.#spec.diskKey} was stopped`);
     this.#abort.abort(reason);
-    this.#connection?.destroy(reason);
+    for (const connection of this.#connections) connection.destroy(reason);
     // A flush has no signal of its own, and a target that hangs would hold the lane for ever.
-    void this.#writer?.close().catch(() => undefined);
+    await this.#target?.then(({ writer }) => writer.close()).catch(() => undefined);
   }
 
-  async run(writer: DiskWriter): Promise<RestoreSummary> {
-    this.#writer = writer;
-    this.#abort.signal.throwIfAborted();
-    const { diskKey, restorePointId, target } = this.#spec;
-    const of = { restorePointId, diskKey, sizeBytes: target.sizeBytes };
-    let window = await readCursor(target.cursorFile, of);
-    let flushed = window;
-    let { windowCount } = await this.#withConnection((connection) => Promise.resolve(connection.welcome));
-    windowCount = this.#checkSize(windowCount);
-    for (; window < windowCount; window += 1) {
-      this.#receivedBytes += await this.#withConnection((connection) => this.#window(connection, window, writer));
-      this.#windowsRestored += 1;
-      if (window + 1 - flushed >= WINDOWS_PER_FLUSH || window + 1 === windowCount) {
-        await this.#flush(writer, { ...of, windowsDone: window + 1 });
-        flushed = window + 1;
-      }
-      this.#tell((window + 1) * 64 * 1024 * 1024, null);
-    }
-    await writer.flush();
-    this.#connection?.close();
-    return this.#summary();
-  }
-
-  #checkSize(windowCount: number): number {
-    const { sizeBytes } = this.#connection!.welcome;
-    const { diskKey, target } = this.#spec;
-    if (sizeBytes === target.sizeBytes) return windowCount;
-    throw new TidemarkError(
-      'BAD_DISK',
-      `disk ${diskKey} has ${sizeBytes} bytes in the restore point, its target ${target.sizeBytes}`,
-      { diskKey },
+  async #openTarget(): Promise<OpenTarget> {
+    const { restoreId } = this.#spec;
+    const writer = await this.#open();
+    const flushes = createFlushBehind(
+      () => writer.flush(),
+      (windows) => this.#tell({ restoreId, windows }),
     );
+    return { writer, flushes };
   }
 
-  async #flush(writer: DiskWriter, cursor: RestoreCursor): Promise<void> {
-    await writer.flush();
-    await writeCursor(this.#spec.target.cursorFile, cursor);
-  }
-
-  #window(connection: RestoreConnection, window: number, writer: DiskWriter): Promise<number> {
+  async #write(window: number, { writer, flushes }: OpenTarget): Promise<WindowWritten> {
     const { signal } = this.#abort;
-    return connection.getWindow(window, {
-      zero: (offset, length) => writer.zero({ offset, length }, signal),
-      write: async (offset, bytes) => {
-        await writer.write(offset, bytes, signal);
-        this.#writtenBytes += bytes.length;
-      },
-    });
-  }
-
-  /** Opens the connection when there is none; a lost one is opened again, with back-off, for as long as patience lasts. */
-  async #withConnection<T>(work: (connection: RestoreConnection) => Promise<T>): Promise<T> {
-    const { clock } = this.#seams;
-    const startedMs = clock.monotonic();
-    for (let backOffMs = 100; ; backOffMs = Math.min(backOffMs * 2, LONGEST_BACK_OFF_MS)) {
-      this.#abort.signal.throwIfAborted();
-      try {
-        this.#connection ??= await RestoreConnection.open(this.#spec, this.#abort.signal);
-        return await work(this.#connection);
-      } catch (error) {
-        this.#connection?.destroy(error as Error);
-        this.#connection = null;
-        this.#abort.signal.throwIfAborted();
-        if (!(error instanceof TidemarkError) || error.details['lost'] !== true) throw error;
-        this.#reconnects += 1;
-        if (clock.monotonic() - startedMs > this.#spec.patienceMs)
-          throw new TidemarkError(
-            'TRANSFER_FAILED',
-            `disk ${this.#spec.diskKey}: no way to the repository: ${error.message}`,
-            { diskKey: this.#spec.diskKey },
-            error,
-          );
-        this.#tell(null, error.message);
-        await clock.sleep(backOffMs, this.#abort.signal);
-      }
+    let writtenBytes = 0;
+    const connection = this.#idle.pop() ?? (await this.#connect());
+    try {
+      const receivedBytes = await connection.getWindow(window, {
+        zero: (offset, length) => writer.zero({ offset, length }, signal),
+        write: async (offset, bytes) => {
+          await writer.write(offset, bytes, signal);
+          writtenBytes += bytes.length;
+          flushes.wrote(bytes.length);
+        },
+      });
+      this.#idle.push(connection);
+      return { receivedBytes, writtenBytes };
+    } catch (error) {
+      // What the window was left half-way with would be taken for an answer to the next.
+      connection.destroy(error as Error);
+      this.#connections.delete(connection);
+      throw error;
     }
   }
 
-  #bytesDone = 0;
-  #tell(bytesDone: number | null, waitsFor: string | null): void {
-    const bytesTotal = this.#spec.target.sizeBytes;
-    this.#bytesDone = Math.min(bytesTotal, bytesDone ?? this.#bytesDone);
-    this.#report({
-      bytesDone: this.#bytesDone,
-      bytesTotal,
-      receivedBytes: this.#receivedBytes,
-      writtenBytes: this.#writtenBytes,
-      waitsFor,
-    });
-  }
-
-  #summary(): RestoreSummary {
-    const { diskKey, target } = this.#spec;
-    return {
-      diskKey,
-      sizeBytes: target.sizeBytes,
-      receivedBytes: this.#receivedBytes,
-      writtenBytes: this.#writtenBytes,
-      windowsRestored: this.#windowsRestored,
-      reconnects: this.#reconnects,
-    };
+  async #connect(): Promise<RestoreConnection> {
+    const { signal } = this.#abort;
+    signal.throwIfAborted();
+    const connection = await RestoreConnection.open(this.#spec, signal, this.#secure);
+    this.#connections.add(connection);
+    if (signal.aborted) connection.destroy(signal.reason as Error);
+    return connection;
   }
 }

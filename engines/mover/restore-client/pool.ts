@@ -1,82 +1,76 @@
-/** Restores in the main thread's eyes: a few lane threads, a disk each; the rest wait their turn. */
+/** Restores in the main thread's eyes: lane threads shared by all disks, and as many disks at a time as there are lanes. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
-import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
-import type { DiskKey, RestorePointId, RunKey } from '../../../schema/domain/ids.ts';
-import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
-import type { Seams } from '../../../schema/domain/seams.ts';
-import { startLaneThread } from '../lane-thread.ts';
+import { LanePool, type LanePoolOptions } from '../lane-pool.ts';
 import { ByteBudget } from '../waiting.ts';
-import type { RestoreProgress, RestoreSpec, RestoreSummary } from './restore-spec.ts';
-
-export type RestoreOrder = {
-  run: RunKey;
-  restorePointId: RestorePointId;
-  diskKey: DiskKey;
-  endpoint: Endpoint;
-  target: TargetAccess;
-  signal: AbortSignal;
-  onProgress?: (progress: RestoreProgress) => void;
-  /** How long the repository may stay silent before TRANSFER_FAILED; default 10 min. */
-  patienceMs?: number;
-};
+import { readCursor } from './cursor-file.ts';
+import { DurableCursor } from './durable-cursor.ts';
+import type { LaneDurable, RestoreItem, RestoreOrder, RestoreSummary, WindowWritten } from './restore-spec.ts';
+import { RunningRestore } from './running-restore.ts';
 
 export type RestorePool = {
   /** Resolves when the disk is written and flushed. Goes on from `target.cursorFile`. Throws the target's refusal,
    * the writer's error, DAMAGED_BLOCK, BAD_PAYLOAD, TRANSFER_FAILED, or the signal's reason. */
   restoreDisk(order: RestoreOrder): Promise<RestoreSummary>;
+  /** Ends the threads; restores in work fail with HOST_DRAINING. */
   close(): Promise<void>;
 };
 
-const draining = (): TidemarkError => new TidemarkError('HOST_DRAINING', 'the restore lanes of this proxy are closed');
+/** While one comes over its connection, the other is decoded and written: a socket holds less than a block. */
+const WINDOWS_PER_LANE = 2;
 
-export function createRestorePool(options: {
-  laneCount: number;
-  laneEntry: URL;
-  laneData?: unknown;
-  seams: Seams;
-}): RestorePool {
-  const places = new ByteBudget(options.laneCount);
-  const stops = new Set<() => Promise<void>>();
+/** `laneEntry`: a module that calls `runRestoreLane`. */
+export function createRestorePool(options: LanePoolOptions): RestorePool {
+  const { laneCount, seams } = options;
+  const places = new ByteBudget(laneCount);
+  const cursors = new Map<number, DurableCursor>();
+  const onNotice = (name: string, value: unknown): void => {
+    if (name !== 'durable') return;
+    const { restoreId, windows } = value as LaneDurable;
+    cursors.get(restoreId)?.add(windows);
+  };
+  const lanes = new LanePool<RestoreItem, WindowWritten, RunningRestore>({
+    ...options,
+    itemsPerLane: WINDOWS_PER_LANE,
+    onNotice,
+  });
   let nextId = 0;
-  let closed = false;
 
-  async function restoreDisk(order: RestoreOrder): Promise<RestoreSummary> {
-    await places.take(1, order.signal);
+  async function restore(order: RestoreOrder): Promise<RestoreSummary> {
+    const { restorePointId, diskKey, target } = order;
+    const identity = { restorePointId, diskKey, sizeBytes: target.sizeBytes };
+    const begun = await readCursor(target.cursorFile, identity);
+    const restoring = new RunningRestore((nextId += 1), order, begun, seams.clock);
+    const cursor = new DurableCursor(target.cursorFile, begun, (error) => restoring.fail(error));
+    cursors.set(restoring.id, cursor);
+    const stop = (): void => void lanes.end(restoring.id, true).catch(() => undefined);
     try {
-      return await inThread(order);
-    } finally {
-      places.give(1);
-    }
-  }
-
-  async function inThread(order: RestoreOrder): Promise<RestoreSummary> {
-    const { signal, onProgress, patienceMs = 600_000, ...rest } = order;
-    const spec: RestoreSpec = { restoreId: (nextId += 1), patienceMs, ...rest };
-    const thread = startLaneThread(options.laneEntry, options.laneData, {
-      onNotice: (name, value) => (name === 'progress' ? onProgress?.(value as RestoreProgress) : undefined),
-      onExit: () => undefined,
-    });
-    const stop = (): void => void thread.calls.call('stop').catch(() => undefined);
-    signal.addEventListener('abort', stop, { once: true });
-    stops.add(thread.terminate);
-    try {
-      return await thread.calls.call<RestoreSummary>('restore', spec);
+      const summary = await lanes.run(restoring, order.signal);
+      order.signal.addEventListener('abort', stop, { once: true });
+      await lanes.end(restoring.id, false);
+      await cursor.idle();
+      return summary;
     } catch (error) {
-      signal.throwIfAborted();
-      throw closed ? draining() : error;
+      await lanes.end(restoring.id, true).catch(() => undefined);
+      order.signal.throwIfAborted();
+      throw error;
     } finally {
-      signal.removeEventListener('abort', stop);
-      stops.delete(thread.terminate);
-      await thread.terminate();
+      order.signal.removeEventListener('abort', stop);
+      cursors.delete(restoring.id);
     }
   }
 
   return {
-    restoreDisk,
+    restoreDisk: async (order) => {
+      await places.take(1, order.signal);
+      try {
+        return await restore(order);
+      } finally {
+        places.give(1);
+      }
+    },
     close: async () => {
-      closed = true;
-      places.fail(draining());
-      await Promise.all([...stops].map((stop) => stop()));
+      places.fail(new TidemarkError('HOST_DRAINING', 'the lanes of this proxy are closed'));
+      await lanes.close();
     },
   };
 }

@@ -1,18 +1,18 @@
 /** The client's side of one restore connection: a window at a time, each digest checked before its block is handed on. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { windowExtent } from '../../../schema/domain/extents.ts';
+import { releaseMemory } from '../../../schema/domain/memory.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
 import type { BlockHead, Message, Welcome } from '../../../schema/wire/messages.ts';
 import { decodeBlock, DIGEST_BYTES, digestOf } from '../block-codec.ts';
 import { deferred, type Deferred } from '../waiting.ts';
 import { openWire, versions } from '../wire-session/open-wire.ts';
+import type { ClientEnd } from '../wire-session/secure-ends.ts';
 import type { Wire } from '../wire-session/wire.ts';
 import type { RestoreSpec } from './restore-spec.ts';
 
 const CREDIT_BYTES = 16 * 1024 * 1024;
 const MAX_WANTS = 3;
-/** A target that owes blocks and is silent for this part of the patience is left, and tried anew. */
-const SILENCE_SHARE = 1 / 2;
 
 /** What a window is made of, in the order of the disk, as far as it is there. Offsets of the disk. */
 export type BlockSink = {
@@ -27,10 +27,10 @@ export class RestoreConnection {
   #window: WindowInWork | null = null;
 
   /**
-   * UNREACHABLE with details.lost: try again later; RESTORE_POINT_NOT_FOUND and others are the target's refusal. The
-   * signal ends the opening only.
+   * UNREACHABLE with details.lost: try again later; RESTORE_POINT_NOT_FOUND and others are the target's refusal. BAD_DISK:
+   * the target has another size. The signal ends the opening only.
    */
-  static async open(spec: RestoreSpec, signal: AbortSignal): Promise<RestoreConnection> {
+  static async open(spec: RestoreSpec, signal: AbortSignal, secure?: ClientEnd): Promise<RestoreConnection> {
     const connection = new RestoreConnection();
     const { restorePointId, run, diskKey } = spec;
     const none = { fence: 0, sizeBytes: 0, blockSize: 0 };
@@ -45,21 +45,29 @@ export class RestoreConnection {
         run,
         diskKey,
         creditBytes: CREDIT_BYTES,
+        ...(spec.grant === undefined ? {} : { token: spec.grant }),
       },
       {
         onMessage: (message, payload) => connection.#receive(message, payload),
         onEnd: (error) => connection.#end(error),
-        silenceMs: Math.ceil(spec.patienceMs * SILENCE_SHARE),
+        silenceMs: spec.silenceMs,
         signal,
+        secure,
       },
     );
     connection.#wire = opened.wire;
     connection.#welcome = opened.welcome;
+    connection.#checkSize(spec);
     return connection;
   }
 
-  get welcome(): Welcome {
-    return this.#welcome;
+  #checkSize({ diskKey, target }: RestoreSpec): void {
+    const { sizeBytes } = this.#welcome;
+    if (sizeBytes === target.sizeBytes) return;
+    const message = `disk ${diskKey} has ${sizeBytes} bytes in the restore point, its target ${target.sizeBytes}`;
+    const error = new TidemarkError('BAD_DISK', message, { diskKey });
+    this.destroy(error);
+    throw error;
   }
 
   /** Resolves with the payload bytes received, once every block of the window is written. */
@@ -197,6 +205,7 @@ class WindowInWork {
     const bytes = head.codec === 'none' ? Buffer.from(block) : block;
     this.#write(async () => {
       await this.#sink.write(offset, bytes);
+      releaseMemory(bytes);
       this.#wire.send({ type: 'credit', bytes: credit });
     });
     if (this.#sent) this.#next();

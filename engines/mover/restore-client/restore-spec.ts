@@ -1,16 +1,38 @@
 /** What a restore lane is asked, tells on the way, and answers. Bytes. */
-import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
+import type { TargetEndpoint } from '../../../schema/domain/hypervisor.ts';
 import type { DiskKey, RestorePointId, RunKey } from '../../../schema/domain/ids.ts';
 import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 
+/** `silenceMs`: a target that owes blocks and says nothing for so long counts as lost. */
 export type RestoreSpec = {
   restoreId: number;
   run: RunKey;
   restorePointId: RestorePointId;
   diskKey: DiskKey;
-  endpoint: Endpoint;
+  endpoint: TargetEndpoint;
+  /** What the repository lets this machine do; hex. */
+  grant?: string;
   target: TargetAccess;
-  patienceMs: number;
+  silenceMs: number;
+};
+export type RestoreItem = { kind: 'window'; window: number };
+/** The window is written, and durable once the lane says so (`LaneDurable`) or has ended the restore. */
+export type WindowWritten = { receivedBytes: number; writtenBytes: number };
+/** A notice, `durable`. */
+export type LaneDurable = { restoreId: number; windows: number[] };
+
+export type RestoreOrder = {
+  run: RunKey;
+  restorePointId: RestorePointId;
+  diskKey: DiskKey;
+  endpoint: TargetEndpoint;
+  /** What the repository lets this machine do; hex. */
+  grant?: string;
+  target: TargetAccess;
+  signal: AbortSignal;
+  onProgress?: (progress: RestoreProgress) => void;
+  /** How long the repository may stay silent before TRANSFER_FAILED; default 10 min. */
+  patienceMs?: number;
 };
 export type RestoreProgress = {
   bytesDone: number;

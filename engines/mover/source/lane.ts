@@ -7,6 +7,11 @@ import { type StageTimes, stages } from '../../../schema/domain/stages.ts';
 import { encodeBlock } from '../block-codec.ts';
 import { LaneClock } from '../stage-clock.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
+import { endOf, windowExtent } from '../../../schema/domain/extents.ts';
+import type { ClientEnd } from '../wire-session/secure-ends.ts';
+import { LevelChoice } from './level-choice.ts';
+import { auditTracking } from './audit-tracking.ts';
+import { compareWindow } from './compare-window.ts';
 import { brakedReader } from './braked-reader.ts';
 import { SegmentBuffers, sendWindow, type WaitsFor, type WindowWork } from './send-window.ts';
 import { SourceConnection } from './source-connection.ts';
@@ -43,6 +48,10 @@ export type LaneProgress = {
 
 /** Said by a lane after each read that it began with `beginRead`. */
 export type ReadEnd = { read: number; latencyMs: number | null };
+/** Share of a window that may differ for the next one to be compared as a whole. */
+const MOST_DIFFERING = 1 / 8;
+
+export type LaneAudit = { transferId: number; audited: number; wanted: number };
 
 export type SourceLaneOptions = {
   port: Port;
@@ -50,10 +59,13 @@ export type SourceLaneOptions = {
   openReader: (access: DiskAccess, seams: Seams) => Promise<DiskReader>;
   /** Default: the codecs of the wire. */
   encode?: typeof encodeBlock;
+  /** For repositories of other machines. */
+  secure?: ClientEnd | undefined;
 };
 
 /** Serves the pool over `port` until the thread ends. */
-export function runSourceLane({ port, seams, openReader, encode = encodeBlock }: SourceLaneOptions): void {
+export function runSourceLane(options: SourceLaneOptions): void {
+  const { port, seams, openReader, encode = encodeBlock, secure } = options;
   const transfers = new Map<number, LaneTransfer>();
   const buffers = new SegmentBuffers();
   const calls: PortCalls = openPortCalls(port, {
@@ -62,7 +74,7 @@ export function runSourceLane({ port, seams, openReader, encode = encodeBlock }:
         spec.transferId,
         new LaneTransfer(
           spec,
-          { buffers, encode },
+          { buffers, encode, secure },
           async (clock) => {
             const reader = await openReader(spec.access, seams);
             const { transferId } = spec;
@@ -71,7 +83,7 @@ export function runSourceLane({ port, seams, openReader, encode = encodeBlock }:
               calls.notify('endRead', { read, latencyMs } satisfies ReadEnd);
             return spec.access.brakes ? brakedReader(reader, { begin, end }, clock) : reader;
           },
-          (p) => calls.notify('progress', p),
+          { progress: (p) => calls.notify('progress', p), audit: (p) => calls.notify('audit', p) },
         ),
       ),
     run: (transferId: number, item: LaneItem) => {
@@ -88,24 +100,29 @@ export function runSourceLane({ port, seams, openReader, encode = encodeBlock }:
 }
 
 /** What all transfers of a lane share. */
-type LaneTools = Pick<WindowWork, 'buffers' | 'encode'>;
+type LaneTools = Pick<WindowWork, 'buffers' | 'encode'> & { secure: ClientEnd | undefined };
 
 type OpenReader = (clock: LaneClock) => Promise<DiskReader>;
+type Reports = { progress(of: LaneProgress): void; audit(of: LaneAudit): void };
 
 class LaneTransfer {
   readonly #spec: TransferSpec;
   readonly #tools: LaneTools;
   readonly #open: OpenReader;
-  readonly #report: (progress: LaneProgress) => void;
+  readonly #report: Reports;
   readonly #abort = new AbortController();
   #reader: Promise<DiskReader> | null = null;
   #connection: SourceConnection | null = null;
   #cursor: TransferCursor | null = null;
+  readonly #levels: LevelChoice;
+  /** The last window was. */
+  #isMostlySame = true;
   readonly #clock = new LaneClock();
   #told: StageTimes = this.#clock.times;
 
-  constructor(spec: TransferSpec, tools: LaneTools, open: OpenReader, report: (p: LaneProgress) => void) {
+  constructor(spec: TransferSpec, tools: LaneTools, open: OpenReader, report: Reports) {
     this.#spec = spec;
+    this.#levels = new LevelChoice(spec.assignment.compression);
     this.#tools = tools;
     this.#open = open;
     this.#report = report;
@@ -149,14 +166,25 @@ class LaneTransfer {
     const connection = this.#connection!;
     try {
       const reader = await this.#clock.spend('source', () => this.#openReader());
-      const onProgress: WindowWork['onProgress'] = (p) => this.#report({ transferId, ...p, stages: this.#stages() });
-      const own = { ...this.#tools, clock: this.#clock };
-      await sendWindow({ reader, connection, assignment, window, signal, onProgress, ...own });
+      const onProgress: WindowWork['onProgress'] = (p) =>
+        this.#report.progress({ transferId, ...p, stages: this.#stages() });
+      const send = this.#isLikelySame(window) ? compareWindow : sendWindow;
+      const { buffers, encode } = this.#tools;
+      const own = { buffers, encode, levels: this.#levels, clock: this.#clock };
+      const { length } = windowExtent(window, assignment.sizeBytes);
+      const wantedBytes = await send({ reader, connection, assignment, window, signal, onProgress, ...own });
+      this.#isMostlySame = wantedBytes <= length * MOST_DIFFERING;
     } catch (error) {
       // The window is open at the target: only a new connection makes it forgotten.
       connection.destroy(error as Error);
       throw error;
     }
+  }
+
+  /** Of a disk that differs in many places, blocks would be read twice: then it is sent as any other. */
+  #isLikelySame(window: number): boolean {
+    const { sizeBytes, comparableBytes = 0 } = this.#spec.assignment;
+    return this.#isMostlySame && endOf(windowExtent(window, sizeBytes)) <= comparableBytes;
   }
 
   #isDurable(window: number): boolean {
@@ -169,10 +197,24 @@ class LaneTransfer {
     if (this.#connection?.alive) return false;
     const { assignment, silenceMs } = this.#spec;
     const { signal } = this.#abort;
-    this.#connection = await SourceConnection.open(assignment, { silenceMs, signal });
+    this.#connection = await SourceConnection.open(assignment, { silenceMs, signal, secure: this.#tools.secure });
     this.#cursor = this.#connection.cursor;
     if (signal.aborted) this.#connection.destroy(signal.reason as Error);
+    if (this.#connection.auditDue) await this.#audit(this.#connection);
     return true;
+  }
+
+  async #audit(connection: SourceConnection): Promise<void> {
+    const { transferId, assignment } = this.#spec;
+    const { signal } = this.#abort;
+    const onStep = (p: Omit<LaneAudit, 'transferId'>): void => this.#report.audit({ transferId, ...p });
+    try {
+      const reader = await this.#openReader();
+      await auditTracking({ reader, connection, assignment, buffers: this.#tools.buffers, signal, onStep });
+    } catch (error) {
+      connection.destroy(error as Error);
+      throw error;
+    }
   }
 
   /** A reader that could not be opened is tried again by the next window. */

@@ -1,13 +1,8 @@
-/**
- * The source's lanes: threads shared by all disks of a proxy. Runs in the main thread, which never sees block bytes;
- * it hands windows to whichever lane is free, disks in turn.
- */
-import { TidemarkError } from '../../../schema/domain/errors.ts';
+/** The source's lanes: threads shared by all disks of a proxy. */
 import type { TransferSummary } from '../../../schema/domain/restore-point.ts';
-import type { Seams } from '../../../schema/domain/seams.ts';
-import { startLaneThread, type LaneThread } from '../lane-thread.ts';
+import { LanePool, type LanePoolOptions } from '../lane-pool.ts';
 import { Brakes } from './brakes.ts';
-import type { ItemDone, LaneItem, LaneProgress, ReadEnd } from './lane.ts';
+import type { ItemDone, LaneAudit, LaneItem, LaneProgress, ReadEnd } from './lane.ts';
 import { RunningTransfer } from './running-transfer.ts';
 import type { TransferOrder } from './transfer-order.ts';
 
@@ -23,142 +18,41 @@ export type SourcePool = {
   close(): Promise<void>;
 };
 
-type Lane = { thread: LaneThread; busy: boolean; knows: Set<number>; index: number };
-
-/** `laneEntry`: a module that calls `runSourceLane`; `laneData` is its `workerData`, plain. */
-export type SourcePoolOptions = { laneCount: number; laneEntry: URL; laneData?: unknown; seams: Seams };
-
-export function createSourcePool(options: SourcePoolOptions): SourcePool {
-  return new Pool(options);
-}
-
-class Pool implements SourcePool {
-  readonly #options: SourcePoolOptions;
-  readonly #lanes: Lane[] = [];
-  readonly #transfers = new Map<number, RunningTransfer>();
-  readonly #brakes: Brakes;
-  #nextId = 0;
-  #closed = false;
-  #pumpTimer: NodeJS.Timeout | null = null;
-
-  constructor(options: SourcePoolOptions) {
-    this.#options = options;
-    this.#brakes = new Brakes(options.seams.clock);
-    for (let index = 0; index < options.laneCount; index += 1) this.#lanes.push(this.#startLane(index));
-  }
-
-  async transfer(order: TransferOrder): Promise<TransferSummary> {
-    order.signal.throwIfAborted();
-    if (this.#closed) throw new TidemarkError('HOST_DRAINING', 'the lanes of this proxy are closed');
-    const id = (this.#nextId += 1);
-    const transfer = new RunningTransfer(id, order, this.#options.seams);
-    const stop = (): void => transfer.fail(order.signal.reason);
-    order.signal.addEventListener('abort', stop, { once: true });
-    this.#transfers.set(id, transfer);
-    this.#brakes.configure(order.access.brakes ?? []);
-    this.#pump();
-    try {
-      return await transfer.finished;
-    } finally {
-      order.signal.removeEventListener('abort', stop);
-      this.#transfers.delete(id);
-      await this.#endOnLanes(id, transfer.failed);
-    }
-  }
-
-  async close(): Promise<void> {
-    this.#closed = true;
-    if (this.#pumpTimer) clearTimeout(this.#pumpTimer);
-    for (const transfer of this.#transfers.values())
-      transfer.fail(new TidemarkError('HOST_DRAINING', 'the lanes of this proxy are closed'));
-    await Promise.all(this.#lanes.map((lane) => lane.thread.terminate()));
-  }
-
-  #startLane(index: number): Lane {
-    const thread = startLaneThread(this.#options.laneEntry, this.#options.laneData, {
-      handlers: { beginRead: (id: number, bytes: number) => this.#beginRead(index, id, bytes) },
-      onNotice: (name, value) => {
-        if (name === 'endRead') this.#brakes.end(index, (value as ReadEnd).read, (value as ReadEnd).latencyMs);
-        if (name === 'progress')
-          this.#transfers.get((value as LaneProgress).transferId)?.progress(value as LaneProgress, index);
-      },
-      onExit: (error) => this.#replace(index, error),
-    });
-    return { thread, busy: false, knows: new Set(), index };
-  }
-
-  async #beginRead(lane: number, id: number, bytes: number): Promise<number> {
-    const transfer = this.#transfers.get(id);
-    const brakes = transfer?.spec.access.brakes ?? [];
-    const reason = this.#brakes.reasonOf(brakes);
+/** `laneEntry`: a module that calls `runSourceLane`. */
+export function createSourcePool(options: LanePoolOptions): SourcePool {
+  const brakes = new Brakes(options.seams.clock);
+  const onNotice = (name: string, value: unknown, lane: number): void => {
+    if (name === 'progress') lanes.get((value as LaneProgress).transferId)?.progress(value as LaneProgress, lane);
+    if (name === 'endRead') brakes.end(lane, (value as ReadEnd).read, (value as ReadEnd).latencyMs);
+    if (name === 'audit') lanes.get((value as LaneAudit).transferId)?.audit(value as LaneAudit);
+  };
+  const beginRead = async (lane: number, id: number, bytes: number): Promise<number> => {
+    const transfer = lanes.get(id);
+    const of = transfer?.spec.access.brakes ?? [];
+    const reason = brakes.reasonOf(of);
     if (reason !== null) transfer?.brake(reason);
-    return await this.#brakes.begin(lane, brakes, bytes);
-  }
+    return await brakes.begin(lane, of, bytes);
+  };
+  const lanes = new LanePool<LaneItem, ItemDone, RunningTransfer>({
+    ...options,
+    itemsPerLane: 1,
+    onNotice,
+    handlersOf: (lane) => ({ beginRead: (id: number, bytes: number) => beginRead(lane, id, bytes) }),
+    onGone: (lane) => brakes.endLane(lane),
+  });
+  let nextId = 0;
 
-  /** A lane that crashed is replaced; its window goes back when its call fails. A pause keeps a broken entry from spinning. */
-  #replace(index: number, error: Error): void {
-    this.#brakes.endLane(index);
-    if (this.#closed) return;
-    this.#options.seams.log.warn('source lane ended and is replaced', { lane: index, error: error.message });
-    setTimeout(() => {
-      if (this.#closed) return;
-      this.#lanes[index] = this.#startLane(index);
-      this.#pump();
-    }, 100).unref();
-    this.#lanes[index]!.busy = true;
-  }
-
-  /** Gives each free lane the next window of the next disk in turn. */
-  #pump(): void {
-    if (this.#closed) return;
-    let earliest = Infinity;
-    for (const lane of this.#lanes) {
-      if (lane.busy) continue;
-      for (const [id, transfer] of this.#transfers) {
-        if (!lane.knows.has(id) && this.#lanesOf(id) >= transfer.laneLimit) continue;
-        const wait = transfer.readyInMs();
-        if (wait > 0) earliest = Math.min(earliest, wait);
-        const item = wait > 0 ? null : transfer.take();
-        if (!item) continue;
-        // To the end of the line: disks take turns.
-        this.#transfers.delete(id);
-        this.#transfers.set(id, transfer);
-        void this.#run(lane, transfer, item);
-        break;
+  return {
+    transfer: async (order) => {
+      const transfer = new RunningTransfer((nextId += 1), order, options.seams);
+      brakes.configure(order.access.brakes ?? []);
+      try {
+        return await lanes.run(transfer, order.signal);
+      } finally {
+        // Everything is acknowledged, or has failed already.
+        await lanes.end(transfer.id, transfer.failed).catch(() => undefined);
       }
-    }
-    this.#pumpLater(earliest);
-  }
-
-  #lanesOf(id: number): number {
-    return this.#lanes.filter((lane) => lane.knows.has(id)).length;
-  }
-
-  #pumpLater(delayMs: number): void {
-    if (this.#pumpTimer) clearTimeout(this.#pumpTimer);
-    this.#pumpTimer = delayMs === Infinity ? null : setTimeout(() => this.#pump(), delayMs);
-  }
-
-  async #run(lane: Lane, transfer: RunningTransfer, item: LaneItem): Promise<void> {
-    lane.busy = true;
-    const { calls } = lane.thread;
-    try {
-      if (!lane.knows.has(transfer.id)) {
-        lane.knows.add(transfer.id);
-        await calls.call('begin', transfer.spec);
-      }
-      transfer.done(item, await calls.call<ItemDone>('run', transfer.id, item), lane.index);
-    } catch (error) {
-      transfer.lost(item, error, lane.index);
-    } finally {
-      // A lane that crashed gets no more windows: another takes its place.
-      lane.busy = calls.failed;
-      this.#pump();
-    }
-  }
-
-  async #endOnLanes(id: number, aborted: boolean): Promise<void> {
-    const knowing = this.#lanes.filter((lane) => lane.knows.delete(id));
-    await Promise.allSettled(knowing.map((lane) => lane.thread.calls.call('end', id, aborted)));
-  }
+    },
+    close: () => lanes.close(),
+  };
 }

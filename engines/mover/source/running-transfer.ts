@@ -4,25 +4,22 @@ import type { TransferSummary } from '../../../schema/domain/restore-point.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import { addStageTimes, noStageTimes, stages, type StageTimes } from '../../../schema/domain/stages.ts';
 import { windowCountOf } from '../../../schema/domain/extents.ts';
+import { Patience, PATIENCE_MS, silenceMsOf } from '../patience.ts';
 import { deferred } from '../waiting.ts';
 import { describeEndpoint } from '../wire-session/open-wire.ts';
-import type { ItemDone, LaneItem, LaneProgress, TransferSpec } from './lane.ts';
-import type { TransferOrder } from './transfer-order.ts';
-import { WindowQueue } from './window-queue.ts';
+import type { ItemDone, LaneAudit, LaneItem, LaneProgress, TransferSpec } from './lane.ts';
+import type { TransferOrder, TransferProgress } from './transfer-order.ts';
+import { WindowQueue } from '../window-queue.ts';
 
-const PATIENCE_MS = 10 * 60_000;
 /** Reads begin and end many times a second. */
 const BRAKE_SAID_MS = 2000;
-const FIRST_BACK_OFF_MS = 100;
-const LONGEST_BACK_OFF_MS = 10_000;
-/** A target that owes an answer and is silent for this part of the patience is left, and tried anew. A sync may be slow. */
-const SILENCE_SHARE = 1 / 2;
 
 export class RunningTransfer {
   readonly id: number;
   readonly #order: TransferOrder;
   readonly #seams: Pick<Seams, 'clock' | 'meter'>;
   readonly #startedMs: number;
+  readonly #patience: Patience;
   readonly #result = deferred<TransferSummary>();
   #queue: WindowQueue | null = null;
   #opening = false;
@@ -37,14 +34,14 @@ export class RunningTransfer {
   #stages: Readonly<StageTimes> = noStageTimes;
   #waitsFor: string | null = null;
   #brake: { reason: string; atMs: number } | null = null;
-  /** Since when nothing got through, and when it is worth trying again; null while all is well. */
-  #trouble: { sinceMs: number; backOffMs: number; retryAtMs: number } | null = null;
+  #audit: TransferProgress['audit'] = null;
 
   constructor(id: number, order: TransferOrder, seams: Pick<Seams, 'clock' | 'meter'>) {
     this.id = id;
     this.#order = order;
     this.#seams = seams;
     this.#startedMs = seams.clock.monotonic();
+    this.#patience = new Patience(seams.clock, this.#patienceMs);
   }
 
   get finished(): Promise<TransferSummary> {
@@ -57,7 +54,7 @@ export class RunningTransfer {
 
   get spec(): TransferSpec {
     const { access, assignment } = this.#order;
-    return { transferId: this.id, access, assignment, silenceMs: Math.ceil(this.#patienceMs * SILENCE_SHARE) };
+    return { transferId: this.id, access, assignment, silenceMs: silenceMsOf(this.#patienceMs) };
   }
 
   /** Lanes that may work on it: each opens the disk for itself, and an export takes only so many connections. */
@@ -70,12 +67,8 @@ export class RunningTransfer {
     return this.#order.patienceMs ?? PATIENCE_MS;
   }
 
-  /** 0: now, as far as back-off goes. While in trouble one lane at a time tries. */
   readyInMs(): number {
-    if (!this.#trouble) return 0;
-    return this.#inWork > 0
-      ? Infinity
-      : Math.max(0, Math.ceil(this.#trouble.retryAtMs - this.#seams.clock.monotonic()));
+    return this.#patience.readyInMs(this.#inWork);
   }
 
   take(): LaneItem | null {
@@ -96,10 +89,15 @@ export class RunningTransfer {
     this.#report();
   }
 
+  audit({ audited, wanted }: LaneAudit): void {
+    this.#audit = { audited, wanted };
+    this.#report();
+  }
+
   done(item: LaneItem, result: ItemDone, lane: number): void {
     this.#leaveWork(lane);
     this.#addStages(result.stages);
-    this.#trouble = null;
+    this.#patience.gotThrough();
     const { assignment } = this.#order;
     if (item.kind === 'open')
       this.#queue = new WindowQueue(assignment.sizeBytes, windowCountOf(assignment.sizeBytes), result.touched);
@@ -120,11 +118,8 @@ export class RunningTransfer {
     const again = error instanceof TidemarkError && error.details['lost'] === true;
     if (!again) return this.fail(error);
     this.#reconnects += 1;
-    const now = this.#seams.clock.monotonic();
-    const sinceMs = this.#trouble?.sinceMs ?? now;
-    if (now - sinceMs > this.#patienceMs) return this.fail(this.#givenUp(now - sinceMs, error));
-    const backOffMs = this.#trouble ? Math.min(this.#trouble.backOffMs * 2, LONGEST_BACK_OFF_MS) : FIRST_BACK_OFF_MS;
-    this.#trouble = { sinceMs, backOffMs, retryAtMs: now + backOffMs };
+    const tooLong = this.#patience.met();
+    if (tooLong) return this.fail(this.#givenUp(tooLong.lastedMs, error));
     this.#waitsFor = `repository at ${describeEndpoint(this.#order.assignment.endpoint)}: ${messageOf(error)}`;
     this.#report();
   }
@@ -176,6 +171,7 @@ export class RunningTransfer {
       windowOpen: this.#queue !== null && this.#inWork > 0,
       waitsFor: this.#brakeNow ?? this.#waitsFor,
       stages: { ...this.#stages },
+      audit: this.#audit,
     });
   }
 

@@ -4,12 +4,14 @@
  */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { type Extent, windowExtent } from '../../../schema/domain/extents.ts';
+import { releaseMemory } from '../../../schema/domain/memory.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { DiskReader, SourceClass } from '../../../schema/domain/seams.ts';
 import type { WindowEnd } from '../../../schema/wire/messages.ts';
 import { digestOf, type encodeBlock, isZeroBlock } from '../block-codec.ts';
 import type { LaneClock } from '../stage-clock.ts';
 import { runSideBySide } from '../waiting.ts';
+import { type LevelChoice, WindowClock } from './level-choice.ts';
 import type { SourceConnection, WantedBlock } from './source-connection.ts';
 import { blockExtent, planWindow, type Segment, SEGMENT_BYTES, segmentsOf } from './window-plan.ts';
 
@@ -29,6 +31,7 @@ export type WindowWork = {
   assignment: TransferAssignment;
   window: number;
   buffers: SegmentBuffers;
+  levels: LevelChoice;
   signal: AbortSignal;
   clock: LaneClock;
   encode: typeof encodeBlock;
@@ -43,48 +46,77 @@ const sumNames = {
   data: 'dataBytes',
 } as const satisfies Record<SourceClass, keyof WindowEnd['sums']>;
 
-/** Resolves when the target has acknowledged the window. */
-export async function sendWindow(work: WindowWork): Promise<void> {
+export type Work = WindowWork & { times: WindowClock };
+export const timed = (of: WindowWork): Work => ({ ...of, times: new WindowClock(() => performance.now()) });
+
+/** `digests`: of blocks of class data, by their index in the window. `wantedBytes`: of blocks that the target asked for. */
+type Account = { sums: WindowEnd['sums']; digests: Map<number, Buffer>; wantedBytes: number };
+export const newAccount = (): Account => ({
+  sums: { notReadBytes: 0, unallocatedBytes: 0, zeroBytes: 0, dataBytes: 0 },
+  digests: new Map(),
+  wantedBytes: 0,
+});
+
+/** Resolves when the target has acknowledged the window: with the bytes of it that were wanted. */
+export async function sendWindow(of: WindowWork): Promise<number> {
+  const work = timed(of);
   const extent = windowExtent(work.window, work.assignment.sizeBytes);
-  const sums = { notReadBytes: 0, unallocatedBytes: 0, zeroBytes: 0, dataBytes: 0 };
-  const digests = new Map<number, Buffer>();
+  const account = newAccount();
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'source' });
   const plans = await work.clock.spend('source', () => planWindow(work.reader, work.assignment, extent));
-  const resending = resender(work, extent, digests);
+  const resending = resender(work, extent, account.digests);
   work.connection.onWant = resending.want;
   work.connection.onLimit = () => tellLimit(work);
   await runSideBySide(segmentsOf(plans, work.assignment.blockSize), SEGMENTS_IN_WORK, async (segment) => {
     const buffer = work.buffers.take();
     try {
-      await sendSegment(work, extent, segment, buffer, { sums, digests });
+      await sendSegment(work, extent, segment, buffer, account);
     } finally {
       work.buffers.give(buffer);
     }
   });
+  work.levels.afterWindow(work.times.times);
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
-  const ended = (): Promise<number> => Promise.race([work.connection.endWindow(work.window, sums), resending.failed]);
+  const ended = (): Promise<number> =>
+    Promise.race([work.connection.endWindow(work.window, account.sums), resending.failed]);
   work.clock.acknowledged(await work.clock.spend('away', ended));
   work.connection.onWant = null;
+  return account.wantedBytes;
 }
 
-type Account = { sums: WindowEnd['sums']; digests: Map<number, Buffer> };
-
 async function sendSegment(
-  work: WindowWork,
+  work: Work,
   window: Extent,
   segment: Segment,
   buffer: Buffer,
   account: Account,
 ): Promise<void> {
-  const { clock } = work;
-  const blocks = await clock.spend('source', () => readSegment(work, window, segment, buffer));
-  const { classes, digests, doneBytes } = clock.compute(() => classify(work, window, segment, blocks, account));
+  const { blocks, classes, digests, lengthBytes } = await hashSegment(work, window, segment, buffer, account);
   const { firstBlock } = segment;
   const offer = { window: work.window, firstBlock, classes, digests: Buffer.concat(digests) };
-  const answers = await clock.spend('away', () => work.connection.offer(offer));
-  for (const [index, answer] of answers.entries())
-    if (answer === 'want') await sendBlock(work, firstBlock + index, blocks.get(index));
-  work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes, waitsFor: 'source' });
+  const answers = await work.clock.spend('away', () => work.connection.offer(offer));
+  for (const [index, answer] of answers.entries()) {
+    if (answer !== 'want') continue;
+    const bytes = blocks.get(index);
+    account.wantedBytes += bytes?.length ?? 0;
+    await sendBlock(work, firstBlock + index, bytes);
+  }
+  work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: lengthBytes, waitsFor: 'source' });
+}
+
+type Classified = { classes: SourceClass[]; digests: Buffer[]; lengthBytes: number };
+type Hashed = Classified & { blocks: Map<number, Buffer> };
+
+/** Reads a segment and says of each of its blocks what it is; sums and digests go into the account, too. */
+export async function hashSegment(
+  work: WindowWork,
+  window: Extent,
+  segment: Segment,
+  buffer: Buffer,
+  account: Account,
+): Promise<Hashed> {
+  const blocks = await work.clock.spend('source', () => readSegment(work, window, segment, buffer));
+  return { blocks, ...work.clock.compute(() => classify(work, window, segment, blocks, account)) };
 }
 
 /** Zero or data, and the digests of what is data. */
@@ -94,23 +126,23 @@ function classify(
   segment: Segment,
   blocks: ReadonlyMap<number, Buffer>,
   account: Account,
-): { classes: SourceClass[]; digests: Buffer[]; doneBytes: number } {
+): Classified {
   const classes: SourceClass[] = [];
   const digests: Buffer[] = [];
-  let doneBytes = 0;
+  let lengthBytes = 0;
   for (const [index, plan] of segment.plans.entries()) {
     const bytes = blocks.get(index);
     const kind = plan !== 'read' ? plan : isZeroBlock(bytes!) ? 'zero' : 'data';
     classes.push(kind);
     const { length } = blockExtent(window, segment.firstBlock + index, assignment);
     account.sums[sumNames[kind]] += length;
-    doneBytes += length;
+    lengthBytes += length;
     if (kind !== 'data') continue;
     const digest = digestOf(bytes!);
     digests.push(digest);
     account.digests.set(segment.firstBlock + index, digest);
   }
-  return { classes, digests, doneBytes };
+  return { classes, digests, lengthBytes };
 }
 
 /** Reads runs of neighbouring blocks at once. Block index within the segment to its bytes in `buffer`. */
@@ -147,44 +179,55 @@ function tellLimit(work: WindowWork): void {
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: waitsForOf(work.connection) });
 }
 
-async function sendBlock(work: WindowWork, block: number, bytes: Buffer | undefined): Promise<void> {
+async function sendBlock(work: Work, block: number, bytes: Buffer | undefined): Promise<void> {
   if (!bytes)
     throw new TidemarkError(
       'PROTOCOL_ERROR',
       `target wants block ${block} of window ${work.window}, which has no data`,
       { field: 'ANSWER answer' },
     );
-  const { clock, connection, window, encode } = work;
-  const { codec, payload } = clock.compute(() => encode(work.assignment.codec, bytes));
+  const { clock, times, levels, connection, window, encode } = work;
+  const { codec, payload } = clock.compute(() => times.encode(() => encode(levels.level, bytes)));
   const head = { window, block, codec, rawLength: bytes.length };
+  const sentBytes = payload.length;
   tellLimit(work);
-  await clock.spend('away', () => connection.sendData(head, payload, (waiting) => clock.holdBack('away', waiting)));
-  work.onProgress({ readBytes: 0, sentBytes: payload.length, doneBytes: 0, waitsFor: waitsForOf(connection) });
+  const send = (): Promise<void> => connection.sendData(head, payload, (waiting) => clock.holdBack('away', waiting));
+  await times.leave(clock.spend('away', send));
+  if (payload !== bytes) releaseMemory(payload);
+  work.onProgress({ readBytes: 0, sentBytes, doneBytes: 0, waitsFor: waitsForOf(connection) });
+}
+
+/** Reads a block once more and sends it. CHECKPOINT_LOST: it is not what was offered. */
+export async function sendAgain(
+  work: Work,
+  window: Extent,
+  digests: ReadonlyMap<number, Buffer>,
+  block: number,
+): Promise<void> {
+  if (!digests.has(block)) return sendBlock(work, block, undefined);
+  const of = blockExtent(window, block, work.assignment);
+  const bytes = Buffer.allocUnsafeSlow(of.length);
+  await work.clock.spend('source', () => work.reader.read(of, bytes, work.signal));
+  work.onProgress({ readBytes: of.length, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
+  if (digestOf(bytes).equals(digests.get(block)!)) return sendBlock(work, block, bytes);
+  throw new TidemarkError(
+    'CHECKPOINT_LOST',
+    `disk ${work.assignment.diskKey} changed while it was read, at byte ${of.offset}`,
+    { diskKey: work.assignment.diskKey },
+  );
 }
 
 /**
  * Sends blocks the target asks for again, one after another. They are read again: holding a window's blocks until its
  * acknowledgement would cost 64 MiB per lane for what hardly ever happens.
  */
-function resender(work: WindowWork, window: Extent, digests: Map<number, Buffer>) {
+export function resender(work: Work, window: Extent, digests: ReadonlyMap<number, Buffer>) {
   let chain = Promise.resolve();
   let fail!: (error: unknown) => void;
   const failed = new Promise<never>((_, reject) => {
     fail = reject;
   });
   failed.catch(() => undefined);
-  const again = async (block: number): Promise<void> => {
-    const of = blockExtent(window, block, work.assignment);
-    const bytes = Buffer.allocUnsafeSlow(of.length);
-    await work.clock.spend('source', () => work.reader.read(of, bytes, work.signal));
-    work.onProgress({ readBytes: of.length, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
-    if (digestOf(bytes).equals(digests.get(block) ?? Buffer.alloc(0))) return sendBlock(work, block, bytes);
-    throw new TidemarkError(
-      'CHECKPOINT_LOST',
-      `disk ${work.assignment.diskKey} changed while it was read, at byte ${of.offset}`,
-      { diskKey: work.assignment.diskKey },
-    );
-  };
   const want = ({ window: wanted, block }: WantedBlock): void => {
     if (wanted !== work.window || !digests.has(block))
       throw new TidemarkError(
@@ -192,7 +235,7 @@ function resender(work: WindowWork, window: Extent, digests: Map<number, Buffer>
         `frame refused: WANT block ${block} of window ${wanted} was not offered`,
         { field: 'WANT block' },
       );
-    chain = chain.then(() => again(block)).catch(fail);
+    chain = chain.then(() => sendAgain(work, window, digests, block)).catch(fail);
   };
   return { want, failed };
 }

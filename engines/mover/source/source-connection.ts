@@ -1,7 +1,7 @@
 /** A source lane's connection for one disk: offers, data under credit, windows acknowledged. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
-import type { TransferCursor } from '../../../schema/domain/seams.ts';
+import type { AuditAnswers, AuditStep, TransferCursor } from '../../../schema/domain/seams.ts';
 import { windowCountOf } from '../../../schema/domain/extents.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
 import {
@@ -17,9 +17,12 @@ import type { HoldBack } from '../stage-clock.ts';
 import { TokenBucket } from '../throttle/token-bucket.ts';
 import { ByteBudget, deferred, type Deferred } from '../waiting.ts';
 import { openWire, versions } from '../wire-session/open-wire.ts';
+import type { ClientEnd } from '../wire-session/secure-ends.ts';
 import type { Wire } from '../wire-session/wire.ts';
 
 export type WantedBlock = { window: number; block: number };
+/** `busyMs`: that the target was at work on it. */
+type Acknowledged = { isSame: boolean; busyMs: number };
 type Offered = Deferred<WireAnswer[]> & { window: number; count: number };
 
 export class SourceConnection {
@@ -30,7 +33,9 @@ export class SourceConnection {
   readonly #bucket = new TokenBucket();
   #limit = '';
   readonly #answers = new Map<number, Offered>();
-  #acknowledged: (Deferred<number> & { firstWindow: number; count: number }) | null = null;
+  /** A compared window may differ. */
+  #acknowledged: (Deferred<Acknowledged> & { firstWindow: number; count: number; isCompared: boolean }) | null = null;
+  #auditStep: Deferred<AuditStep> | null = null;
   #onWant: ((wanted: WantedBlock) => void) | null = null;
   #onLimit: (() => void) | null = null;
 
@@ -40,19 +45,20 @@ export class SourceConnection {
    */
   static async open(
     assignment: TransferAssignment,
-    { silenceMs, signal }: { silenceMs: number; signal: AbortSignal },
+    { silenceMs, signal, secure }: { silenceMs: number; signal: AbortSignal; secure?: ClientEnd | undefined },
   ): Promise<SourceConnection> {
-    const { restorePointId, run, diskKey, fence, sizeBytes, blockSize } = assignment;
+    const { restorePointId, run, diskKey, fence, sizeBytes, blockSize, grant } = assignment;
     const connection = new SourceConnection();
     const hello = { restorePointId, run, diskKey, fence, sizeBytes, blockSize, creditBytes: 0, ...versions };
     const opened = await openWire(
       assignment.endpoint,
-      { type: 'hello', purpose: 'backup', ...hello },
+      { type: 'hello', purpose: 'backup', ...hello, ...(grant === undefined ? {} : { token: grant }) },
       {
         onMessage: (message) => connection.#receive(message),
         onEnd: (error) => connection.#end(error),
         silenceMs,
         signal,
+        secure,
       },
     );
     const wrong = mismatchOf(opened.welcome, assignment);
@@ -73,6 +79,20 @@ export class SourceConnection {
   get cursor(): TransferCursor {
     const { lowWater, above, windowCount } = this.#welcome!;
     return { lowWater, above, windowCount };
+  }
+
+  /** Before the first window. */
+  get auditDue(): boolean {
+    return this.#welcome!.auditDue;
+  }
+
+  async beginAudit(changedBytes: number): Promise<AuditStep> {
+    return await this.#askAudit({ type: 'audit', changedBytes });
+  }
+
+  /** AUDIT_MISMATCH. */
+  async goOnAudit(answers: AuditAnswers): Promise<AuditStep> {
+    return await this.#askAudit({ type: 'auditAnswer', ...answers });
   }
 
   async offer(offer: Omit<Offer, 'type'>): Promise<WireAnswer[]> {
@@ -107,12 +127,20 @@ export class SourceConnection {
 
   /** Resolves when the window is durable, with the ms the target was at work on it. */
   async endWindow(window: number, sums: WindowEnd['sums']): Promise<number> {
-    return await this.#expectAck(window, 1, () => this.#wire!.send({ type: 'windowEnd', window, sums }));
+    const send = (): void => this.#wire!.send({ type: 'windowEnd', window, sums });
+    return (await this.#expectAck(window, 1, send)).busyMs;
+  }
+
+  /** `digest`: over the entries of all blocks of the window. `isSame`: it is as in the base, and durable. */
+  async compareWindow(window: number, digest: Buffer, sums: WindowEnd['sums']): Promise<Acknowledged> {
+    const message = { type: 'windowDigest', window, digest, sums } as const;
+    return await this.#expectAck(window, 1, () => this.#wire!.send(message), true);
   }
 
   /** As `endWindow`. */
   async sendUntouched(firstWindow: number, count: number): Promise<number> {
-    return await this.#expectAck(firstWindow, count, () => this.#wire!.send({ type: 'untouched', firstWindow, count }));
+    const send = (): void => this.#wire!.send({ type: 'untouched', firstWindow, count });
+    return (await this.#expectAck(firstWindow, count, send)).busyMs;
   }
 
   /** Who sends blocks the target wants once more. */
@@ -134,9 +162,16 @@ export class SourceConnection {
     this.#wire?.destroy(reason);
   }
 
-  async #expectAck(firstWindow: number, count: number, send: () => void): Promise<number> {
+  async #askAudit(message: Message): Promise<AuditStep> {
     if (this.#failure) throw this.#failure;
-    const acknowledged = { ...deferred<number>(), firstWindow, count };
+    const step = (this.#auditStep = deferred<AuditStep>());
+    this.#wire!.send(message);
+    return await this.#wire!.owed(step.promise);
+  }
+
+  async #expectAck(firstWindow: number, count: number, send: () => void, isCompared = false): Promise<Acknowledged> {
+    if (this.#failure) throw this.#failure;
+    const acknowledged = { ...deferred<Acknowledged>(), firstWindow, count, isCompared };
     this.#acknowledged = acknowledged;
     send();
     return await this.#wire!.owed(acknowledged.promise);
@@ -166,7 +201,20 @@ export class SourceConnection {
         if (waiter?.firstWindow !== message.firstWindow || waiter.count !== message.count)
           throw unexpected('ACK', message.firstWindow);
         this.#acknowledged = null;
-        return waiter.resolve(message.busyMs);
+        return waiter.resolve({ isSame: true, busyMs: message.busyMs });
+      }
+      case 'windowDiffers': {
+        const waiter = this.#acknowledged;
+        if (!waiter?.isCompared || waiter.firstWindow !== message.window)
+          throw unexpected('WINDOW_DIFFERS', message.window);
+        this.#acknowledged = null;
+        return waiter.resolve({ isSame: false, busyMs: 0 });
+      }
+      case 'auditSample': {
+        const waiter = this.#auditStep;
+        if (!waiter) throw unexpected('AUDIT_SAMPLE', message.audited);
+        this.#auditStep = null;
+        return waiter.resolve({ audited: message.audited, wanted: message.wanted, blocks: message.blocks });
       }
       default:
         throw unexpected('frame', message.type);
@@ -179,6 +227,7 @@ export class SourceConnection {
     for (const waiter of this.#answers.values()) waiter.reject(this.#failure);
     this.#answers.clear();
     this.#acknowledged?.reject(this.#failure);
+    this.#auditStep?.reject(this.#failure);
   }
 }
 

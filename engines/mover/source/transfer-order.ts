@@ -3,7 +3,10 @@ import type { DiskAccess } from '../../../schema/domain/hypervisor.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { StageTimes } from '../../../schema/domain/stages.ts';
 
-/** `waitsFor`: 'source', 'target', or a sentence while the target cannot be reached; null before the first block. */
+/**
+ * `audit`: blocks that change tracking calls unchanged, of which so many were looked at; null: there was no audit.
+ * `waitsFor`: 'source', 'target', or a sentence while the target cannot be reached; null before the first block.
+ */
 export type TransferProgress = {
   bytesDone: number;
   bytesTotal: number;
@@ -14,6 +17,7 @@ export type TransferProgress = {
   windowOpen: boolean;
   waitsFor: string | null;
   stages: StageTimes;
+  audit: { audited: number; wanted: number } | null;
 };
 
 export type TransferOrder = {

@@ -1,9 +1,17 @@
 /** The target's side of one backup connection: offers to the registrar, payloads to the pack, windows made durable. */
 import { windowCountOf } from '../../../schema/domain/extents.ts';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
-import type { OfferAnswer, RecordSink, Seams, TransferHello, TransferRegistrar } from '../../../schema/domain/seams.ts';
+import { releaseMemory } from '../../../schema/domain/memory.ts';
+import type {
+  AuditStep,
+  OfferAnswer,
+  RecordSink,
+  Seams,
+  TransferHello,
+  TransferRegistrar,
+} from '../../../schema/domain/seams.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
-import type { BlockHead, Message, Offer, WindowEnd } from '../../../schema/wire/messages.ts';
+import type { BlockHead, Message, Offer, WindowDigest, WindowEnd } from '../../../schema/wire/messages.ts';
 import { decodeBlock, digestOf } from '../block-codec.ts';
 import type { Grant } from '../throttle/grants.ts';
 import { deferred, type Deferred } from '../waiting.ts';
@@ -19,6 +27,8 @@ const PENDING_POLL_MS = 50;
 export type BackupSessionOptions = {
   connection: string;
   hello: TransferHello;
+  /** Before anything of the disk is taken. */
+  auditDue: boolean;
   wire: Wire;
   registrar: TransferRegistrar;
   sink: RecordSink;
@@ -33,7 +43,9 @@ export class BackupSession {
   readonly #clock: WorkClock;
   #window: BackupWindow | null = null;
   #ending = false;
-  #untouched = false;
+  /** Windows are in work that came as a whole, without offers. */
+  #isWhole = false;
+  #auditDue: boolean;
   /** Offers are answered in order, windows end after their offers. */
   #chain = Promise.resolve();
   #allArrived: Deferred<void> | null = null;
@@ -43,22 +55,32 @@ export class BackupSession {
     this.#options = options;
     this.#clock = new WorkClock(options.work);
     this.#windowCount = windowCountOf(options.hello.sizeBytes);
+    this.#auditDue = options.auditDue;
   }
 
   /** Synchronous as far as payloads go: their memory is the decoder's. */
   receive(message: Message, payload: Buffer): void {
+    const { registrar, connection } = this.#options;
     // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- all other frames are refused alike
     switch (message.type) {
+      case 'audit':
+        return this.#audit(() => registrar.beginAudit(connection, message.changedBytes));
+      case 'auditAnswer': {
+        const answers = { classes: message.classes, digests: Uint8Array.from(message.digests) };
+        return this.#audit(() => registrar.goOnAudit(connection, answers));
+      }
       case 'offer':
         return this.#takeOffer(message);
       case 'data':
         return this.#takeData(message, payload);
       case 'windowEnd':
         return this.#endWindow(message);
+      case 'windowDigest':
+        return this.#compareWindow(message);
       case 'untouched':
         return this.#takeUntouched(message.firstWindow, message.count);
       default:
-        throw refuse('type', message.type, 'OFFER, DATA, WINDOW_END, UNTOUCHED or BYE');
+        throw refuse('type', message.type, 'a frame of a backup');
     }
   }
 
@@ -76,8 +98,18 @@ export class BackupSession {
     this.#allArrived?.reject(error);
   }
 
+  #audit(nextStep: () => Promise<AuditStep>): void {
+    if (!this.#auditDue) throw refuse('type', 'AUDIT or AUDIT_ANSWER', 'one that is due');
+    this.#then(async () => {
+      const step = await nextStep();
+      if (step.blocks.length === 0) this.#auditDue = false;
+      this.#options.wire.send({ type: 'auditSample', ...step });
+    });
+  }
+
   #takeOffer(offer: Offer): void {
-    if (this.#ending || this.#untouched) throw refuse('type', 'OFFER', 'DATA until the window is acknowledged');
+    this.#refuseUnaudited('OFFER');
+    if (this.#ending || this.#isWhole) throw refuse('type', 'OFFER', 'DATA until the window is acknowledged');
     this.#checkWindow('OFFER window', offer.window, 1);
     const { sizeBytes, blockSize } = this.#options.hello;
     if (!this.#window) {
@@ -119,7 +151,9 @@ export class BackupSession {
       throw refuse('DATA raw length', head.rawLength, String(window.lengthOf(head.block)));
     const { wire, sink, hello } = this.#options;
     const block = decodeBlock(head.codec, payload, head.rawLength);
-    if (block && digestOf(block).equals(wanted.digest)) {
+    const isSound = block !== null && digestOf(block).equals(wanted.digest);
+    if (block && head.codec !== 'none') releaseMemory(block);
+    if (isSound) {
       const { restorePointId } = hello;
       const record = { digest: wanted.digest, codec: head.codec, rawLength: head.rawLength, payload, restorePointId };
       window.stored(head.block, sink.append(record));
@@ -192,16 +226,36 @@ export class BackupSession {
   }
 
   #takeUntouched(firstWindow: number, count: number): void {
-    if (this.#window || this.#untouched) throw refuse('type', 'UNTOUCHED', 'the end of the open window');
-    this.#checkWindow('UNTOUCHED windows', firstWindow, count);
-    this.#untouched = true;
-    this.#clock.begin();
+    this.#beginWhole('UNTOUCHED', firstWindow, count);
     this.#then(async () => {
       const { registrar, connection, wire } = this.#options;
       await this.#clock.wait(() => registrar.commitUntouched(connection, firstWindow, count));
-      this.#untouched = false;
+      this.#isWhole = false;
       wire.send({ type: 'ack', firstWindow, count, busyMs: this.#clock.busyMs });
     });
+  }
+
+  #refuseUnaudited(type: string): void {
+    if (this.#auditDue) throw refuse('type', type, 'AUDIT, AUDIT_ANSWER or BYE until the audit is over');
+  }
+
+  #compareWindow({ window, digest, sums }: WindowDigest): void {
+    this.#beginWhole('WINDOW_DIGEST', window, 1);
+    this.#then(async () => {
+      const { registrar, connection, wire } = this.#options;
+      const commit = (): Promise<boolean> => registrar.commitSame(connection, window, Uint8Array.from(digest), sums);
+      const isSame = await this.#clock.wait(commit);
+      this.#isWhole = false;
+      const { busyMs } = this.#clock;
+      wire.send(isSame ? { type: 'ack', firstWindow: window, count: 1, busyMs } : { type: 'windowDiffers', window });
+    });
+  }
+
+  #beginWhole(type: string, firstWindow: number, count: number): void {
+    this.#refuseUnaudited(type);
+    if (this.#window || this.#isWhole) throw refuse('type', type, 'the end of the open window');
+    this.#checkWindow(`${type} windows`, firstWindow, count);
+    this.#isWhole = true;
   }
 
   #checkWindow(field: string, first: number, count: number): void {

@@ -4,19 +4,21 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { windowCountOf } from '../../../schema/domain/extents.ts';
 import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
+import type { Peer } from '../../../schema/domain/security.ts';
 import type {
+  BegunTransfer,
   RecordSink,
   RecordSource,
   RestoreSource,
   Seams,
-  TransferCursor,
   TransferRegistrar,
 } from '../../../schema/domain/seams.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
 import { type Hello, type Message, PROTOCOL_VERSION, type Welcome } from '../../../schema/wire/messages.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
 import type { Grant } from '../throttle/grants.ts';
-import { Wire } from '../wire-session/wire.ts';
+import type { ServerEnd } from '../wire-session/secure-ends.ts';
+import { FRAME_TIMEOUT_MS, Wire } from '../wire-session/wire.ts';
 import { BackupSession } from './backup-session.ts';
 import { RestoreSession } from './restore-session.ts';
 import { LaneWork } from './work-clock.ts';
@@ -35,6 +37,8 @@ export type TargetLaneOptions = {
   sink: RecordSink;
   records: RecordSource;
   seams: Seams;
+  /** For clients on other machines; without it nothing listens to them. */
+  secure?: ServerEnd | undefined;
 };
 type Session = {
   receive(message: Message, payload: Buffer): void;
@@ -61,11 +65,12 @@ export function runTargetLane(options: TargetLaneOptions): void {
 
 class TargetLane {
   readonly #options: TargetLaneOptions;
-  readonly #wires = new Set<Wire>();
+  /** With who is at the other end; null: somebody on this machine who may use the socket. */
+  readonly #wires = new Map<Wire, Peer | null>();
   readonly #work = new LaneWork();
   readonly #sessions = new Map<string, Session>();
   #calls!: PortCalls;
-  #server: Server | null = null;
+  readonly #servers: Server[] = [];
   #count = 0;
   /** A lane that took the place of another must not take up its connections' names. */
   readonly #life: string;
@@ -79,7 +84,8 @@ class TargetLane {
     const usage = () => Object.fromEntries([...this.#sessions].map(([name, { usedBytes }]) => [name, usedBytes]));
     const handlers = {
       usage,
-      listen: (at: Endpoint) => this.#listen(at),
+      listen: (at: Endpoint) => this.#listen(at, createServer(this.#accept.bind(this, null))),
+      listenSecurely: (at: Endpoint) => this.#listen(at, this.#createSecureServer()),
       closePack: () => this.#closePack(),
       close: () => this.#close(),
     };
@@ -90,10 +96,9 @@ class TargetLane {
   }
 
   /** The address bound: with port 0 the one the system chose. */
-  async #listen(at: Endpoint): Promise<Endpoint> {
-    const server = createServer((socket) => this.#accept(socket));
+  async #listen(at: Endpoint, server: Server): Promise<Endpoint> {
     server.maxConnections = MAX_CONNECTIONS;
-    this.#server = server;
+    this.#servers.push(server);
     if ('unix' in at) rmSync(at.unix, { force: true });
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
@@ -106,28 +111,52 @@ class TargetLane {
     return at;
   }
 
+  #createSecureServer(): Server {
+    const { secure, seams } = this.#options;
+    if (!secure) throw new TidemarkError('BUG', 'this lane was given no certificates to listen with');
+    secure.onChange(() => this.#endRevoked(secure));
+    return secure.createServer({
+      onPeer: (socket, peer) => this.#accept(peer, socket),
+      onRefused: (socket, why, from) => {
+        seams.log.warn('a client was refused', { from, error: why.message, ...why.details });
+        new Wire({ socket, what: `client ${from}`, onMessage: () => undefined, onEnd: () => undefined }).fail(why);
+      },
+      onBroken: (why, from) => seams.log.warn('a client did not come to a secure connection', { from, error: why }),
+    });
+  }
+
+  #endRevoked(secure: ServerEnd): void {
+    for (const [wire, peer] of this.#wires) {
+      if (peer === null || !secure.isRevoked(peer)) continue;
+      const { machineId, serial } = peer;
+      wire.fail(new TidemarkError('PEER_REFUSED', `the certificate of machine ${machineId} was revoked`, { serial }));
+    }
+  }
+
   /** Connections go on, in a new one. */
   #closePack(): Promise<void> {
     return this.#orLost(() => this.#options.sink.close());
   }
 
   async #close(): Promise<void> {
-    const closed = new Promise((resolve) => (this.#server ? this.#server.close(resolve) : resolve(null)));
-    for (const wire of this.#wires)
+    const closed = Promise.all(this.#servers.map((server) => new Promise((resolve) => server.close(resolve))));
+    for (const wire of this.#wires.keys())
       wire.fail(new TidemarkError('HOST_DRAINING', 'the repository worker is shutting down'));
     await closed;
     await this.#options.sink.close();
     await this.#options.records.close();
   }
 
-  #accept(socket: Socket): void {
+  #accept(peer: Peer | null, socket: Socket): void {
     const { data } = this.#options;
+    const whose = peer === null ? {} : { machine: peer.machineId };
     const connection = `${data.laneIndex}-${(this.#count += 1)}-${this.#life}`;
     let session: Session | null = null;
     let greeted = false;
     const wire = new Wire({
       socket,
-      what: `connection ${connection}`,
+      what: `connection ${connection}${peer === null ? '' : ` of machine ${peer.machineId}`}`,
+      stallMs: data.timeouts?.frameMs ?? FRAME_TIMEOUT_MS,
       ...(data.timeouts ? { frameTimeoutMs: data.timeouts.frameMs } : {}),
       onMessage: (message, payload) => {
         if (message.type === 'bye') return wire.close();
@@ -137,7 +166,7 @@ class TargetLane {
         if (greeted) throw refuse('type', message.type, 'nothing before WELCOME');
         greeted = true;
         clearTimeout(timer);
-        void this.#greet(connection, wire, message).then((made) => {
+        void this.#greet(connection, wire, message, peer).then((made) => {
           session = made;
         });
       },
@@ -147,18 +176,22 @@ class TargetLane {
         this.#sessions.delete(connection);
         session?.stop(error ?? new TidemarkError('UNREACHABLE', 'the client left'));
         if (greeted) void this.#calls.call('end', connection).catch(() => undefined);
-        if (error) this.#options.seams.log.info('mover connection ended', { connection, error: error.message });
+        // What a machine was refused is for the operator to know.
+        const level = error instanceof TidemarkError && error.code === 'PEER_REFUSED' ? 'warn' : 'info';
+        if (error)
+          this.#options.seams.log[level]('mover connection ended', { connection, ...whose, error: error.message });
       },
     });
-    this.#wires.add(wire);
+    this.#wires.set(wire, peer);
     const timer = armHello(wire, data.timeouts);
   }
 
-  async #greet(connection: string, wire: Wire, message: Message): Promise<Session | null> {
+  async #greet(connection: string, wire: Wire, message: Message, peer: Peer | null): Promise<Session | null> {
     try {
       if (message.type !== 'hello') throw refuse('type', message.type, 'HELLO');
       if (message.lowestVersion > PROTOCOL_VERSION)
         throw refuse('HELLO lowest version', message.lowestVersion, `${PROTOCOL_VERSION} or lower`);
+      if (peer !== null) this.#options.secure!.authorize(peer, message);
       const { session, welcome, grant } = await this.#open(connection, wire, message);
       // Nothing the client sends now can arrive before the session is set: both happen in this turn.
       wire.send(welcome);
@@ -181,12 +214,12 @@ class TargetLane {
   async #openBackup(connection: string, wire: Wire, hello: Hello): Promise<Opened> {
     const { restorePointId, run, diskKey, fence, sizeBytes, blockSize } = hello;
     const transfer = { purpose: 'backup' as const, restorePointId, run, diskKey, fence, sizeBytes, blockSize };
-    const { begun, grant } = await this.#calls.call<Begun<TransferCursor>>('begin', connection, transfer, wire.ends);
-    const { lowWater, above, windowCount } = begun;
+    const { begun, grant } = await this.#calls.call<Begun<BegunTransfer>>('begin', connection, transfer, wire.ends);
     const { seams } = this.#options;
+    const { auditDue } = begun;
     const own = { registrar: this.#registrar(), sink: this.#sink(wire), work: this.#work };
-    const session = new BackupSession({ connection, hello: transfer, wire, seams, ...own });
-    const welcome = this.#welcome({ creditBytes: CREDIT_BYTES, sizeBytes, blockSize, windowCount, lowWater, above });
+    const session = new BackupSession({ connection, hello: transfer, auditDue, wire, seams, ...own });
+    const welcome = this.#welcome({ creditBytes: CREDIT_BYTES, sizeBytes, blockSize, ...begun });
     return { session, welcome, grant };
   }
 
@@ -206,7 +239,15 @@ class TargetLane {
   }
 
   #welcome(of: Partial<Welcome>): Welcome {
-    const none = { creditBytes: 0, sizeBytes: 0, blockSize: 0, windowCount: 0, lowWater: 0, above: [] };
+    const none = {
+      creditBytes: 0,
+      sizeBytes: 0,
+      blockSize: 0,
+      windowCount: 0,
+      lowWater: 0,
+      auditDue: false,
+      above: [],
+    };
     return { type: 'welcome', version: PROTOCOL_VERSION, laneCount: this.#options.data.laneCount, ...none, ...of };
   }
 
@@ -229,7 +270,7 @@ class TargetLane {
     } catch (error) {
       own?.fail(error);
       const lost = new TidemarkError('TRANSFER_FAILED', 'the lane lost blocks that were not durable yet', {}, error);
-      for (const wire of this.#wires) wire.fail(lost);
+      for (const wire of this.#wires.keys()) wire.fail(lost);
       throw error;
     }
   }
@@ -238,8 +279,11 @@ class TargetLane {
     const calls = this.#calls;
     return {
       begin: (...args) => calls.call('begin', ...args),
+      beginAudit: (...args) => calls.call('beginAudit', ...args),
+      goOnAudit: (...args) => calls.call('goOnAudit', ...args),
       offer: (...args) => calls.call('offer', ...args),
       commit: (...args) => calls.call('commit', ...args),
+      commitSame: (...args) => calls.call('commitSame', ...args),
       commitUntouched: (...args) => calls.call('commitUntouched', ...args),
       end: (...args) => calls.call('end', ...args),
     };

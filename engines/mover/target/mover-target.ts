@@ -2,7 +2,8 @@
  * The target's main thread: one address, lane threads behind it, the registrar beside it.
  *
  * How connections reach lanes. Node can hand neither a socket nor a duplicated descriptor to a worker thread, and two threads that
- * own one descriptor number close each other's files. So each lane listens itself: over TCP all on the same port (SO_REUSEPORT);
+ * own one descriptor number close each other's files. So each lane listens itself: over TCP all on the same port (SO_REUSEPORT),
+ * where the system spreads connections by the hash of their addresses;
  * on a Unix socket the main thread owns the configured path, answers HELLO with GO_TO, and names the lane with the fewest connections given.
  */
 import { chmodSync, mkdirSync } from 'node:fs';
@@ -12,6 +13,8 @@ import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
 import type { ConnectionEnds } from '../../../schema/domain/networks.ts';
 import type { RestorePointId, RunKey } from '../../../schema/domain/ids.ts';
 import type {
+  AuditAnswers,
+  FinishedWindow,
   RestoreHello,
   RestoreSource,
   Seams,
@@ -22,11 +25,14 @@ import { type LaneThread, startLaneThread } from '../lane-thread.ts';
 import { type Handlers } from '../port-calls.ts';
 import { type Door, openDoor } from './door.ts';
 import type { Grant, LaneUsage, TargetThrottle, ThrottledConnection } from '../throttle/throttle.ts';
+import type { Address } from '../wire-session/secure-ends.ts';
 import type { GrantNotice, TargetLaneData, WireTimeouts } from './lane.ts';
 
 export type MoverTargetOptions = {
   /** A Unix socket (its folder becomes 0700, the sockets 0600), or host and port; port 0: the system chooses. */
   listen: Endpoint;
+  /** Also here, over TLS, for other machines; port 0: the system chooses. The lanes must have been given certificates. */
+  listenSecurely?: Address | undefined;
   laneCount: number;
   /** Thread entry that calls `runTargetLane`. */
   laneEntry: URL;
@@ -45,6 +51,8 @@ export type MoverTargetOptions = {
 export type MoverTarget = {
   /** Where clients connect; with port 0 the port bound. */
   readonly endpoint: Endpoint;
+  /** Where those on other machines do; null: nowhere. */
+  readonly secureEndpoint: Address | null;
   /** What is written from now on goes to new packs. What cannot be closed stays open, and is told in the log. */
   closePacks(): Promise<void>;
   /** Says HOST_DRAINING to every client, closes packs, ends the threads. */
@@ -79,11 +87,17 @@ class Target implements MoverTarget {
   readonly #restarts = new Set<Promise<void>>();
   readonly #closing = new AbortController();
   #endpoint: Endpoint;
+  #secureEndpoint: Address | null;
   #door: Door | null = null;
 
   constructor(options: MoverTargetOptions) {
     this.#options = options;
     this.#endpoint = options.listen;
+    this.#secureEndpoint = options.listenSecurely ?? null;
+  }
+
+  get secureEndpoint(): Address | null {
+    return this.#secureEndpoint;
   }
 
   get endpoint(): Endpoint {
@@ -144,11 +158,14 @@ class Target implements MoverTarget {
     const lane: Lane = { thread, at, connections, given: 0, alive: false };
     try {
       lane.at = await thread.calls.call<Endpoint>('listen', at);
+      // Here, too, the first lane finds the port that the others share.
+      if (this.#secureEndpoint)
+        this.#secureEndpoint = await thread.calls.call<Address>('listenSecurely', this.#secureEndpoint);
     } catch (error) {
       await thread.terminate();
       throw new TidemarkError(
         'UNREACHABLE',
-        `target lane ${laneIndex} cannot listen on ${JSON.stringify(at)}: ${messageOf(error)}`,
+        `target lane ${laneIndex} cannot listen on ${JSON.stringify([at, this.#secureEndpoint])}: ${messageOf(error)}`,
         { at },
         error,
       );
@@ -175,7 +192,11 @@ class Target implements MoverTarget {
       begin: (name: string, hello: TransferHello, ends: ConnectionEnds) =>
         begin(name, registrar.begin(name, hello), () => registrar.end(name), shareOf(hello, ends)),
       offer: (name: string, firstBlock: number, digests: Uint8Array) => registrar.offer(name, firstBlock, digests),
+      beginAudit: (name: string, changedBytes: number) => registrar.beginAudit(name, changedBytes),
+      goOnAudit: (name: string, answers: AuditAnswers) => registrar.goOnAudit(name, answers),
       commit: registrar.commit.bind(registrar),
+      commitSame: (name: string, window: number, digest: Uint8Array, sums: FinishedWindow['declared']) =>
+        registrar.commitSame(name, window, digest, sums),
       commitUntouched: registrar.commitUntouched.bind(registrar),
       beginRestore: (name: string, hello: RestoreHello, ends: ConnectionEnds) =>
         begin(name, restoreSource.begin(name, hello), () => restoreSource.end(name), shareOf(hello, ends)),

@@ -1,6 +1,7 @@
 /** The target's side of one restore connection: windows in the order asked, stored payloads as they lie. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { windowCountOf, windowExtent } from '../../../schema/domain/extents.ts';
+import { releaseMemory } from '../../../schema/domain/memory.ts';
 import type { RecordPlace, RecordSource, RestoreSource } from '../../../schema/domain/seams.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
 import type { Message } from '../../../schema/wire/messages.ts';
@@ -93,7 +94,7 @@ export class RestoreSession {
     const reads: Promise<Uint8Array>[] = [];
     for (const [i, block] of blocks.entries()) {
       for (let ahead = reads.length; ahead < Math.min(blocks.length, i + READS_AHEAD); ahead += 1)
-        reads.push(this.#read(resolved, blocks[ahead]!));
+        reads.push(this.#read(resolved, blocks[ahead]!, { unsummed: true }));
       await this.#send(resolved, block, await reads[i]!);
       reads[i] = Promise.resolve(new Uint8Array());
     }
@@ -101,20 +102,21 @@ export class RestoreSession {
     wire.send({ type: 'windowDone', window });
   }
 
-  #read(resolved: Resolved, block: number): Promise<Uint8Array> {
-    const reading = this.#readSound(resolved, block);
+  /** `unsummed`: the client checks the digest in any case, and says so when it is wrong; then it is seen whose fault it is. */
+  #read(resolved: Resolved, block: number, options: { unsummed: boolean }): Promise<Uint8Array> {
+    const reading = this.#readSound(resolved, block, options);
     reading.catch(() => undefined);
     return reading;
   }
 
   /** Elsewhere if its pack was rewritten since it was asked for; of several copies any sound one. */
-  async #readSound(resolved: Resolved, block: number): Promise<Uint8Array> {
+  async #readSound(resolved: Resolved, block: number, options: { unsummed: boolean }): Promise<Uint8Array> {
     const { source, connection, records } = this.#options;
     const digest = resolved.digests.subarray(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES);
     for (let tries = 1; ; tries += 1) {
       const place = resolved.places[block]!;
       try {
-        return await records.read(place, digest);
+        return await records.read(place, digest, options);
       } catch (error) {
         if (!isDamage(error) || tries >= MOST_PLACES) throw error;
         const { code, message, details } = error;
@@ -133,8 +135,10 @@ export class RestoreSession {
     const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.length);
     const message = { type: 'block' as const, window: resolved.window, block, codec, rawLength };
     const { wire } = this.#options;
-    if (!this.#bucket.isLimited) return await wire.sendBlock(message, bytes);
-    await wire.sendPaced(message, bytes, { bucket: this.#bucket, waiting: (work) => work() });
+    if (this.#bucket.isLimited)
+      await wire.sendPaced(message, bytes, { bucket: this.#bucket, waiting: (work) => work() });
+    else await wire.sendBlock(message, bytes);
+    releaseMemory(payload);
   }
 
   async #sendAgain(window: number, block: number): Promise<void> {
@@ -146,7 +150,7 @@ export class RestoreSession {
     const at = windowExtent(window, this.#options.disk.sizeBytes).offset + block * this.#options.disk.blockSize;
     if (wants > MAX_WANTS_PER_BLOCK)
       throw new TidemarkError('BAD_PAYLOAD', `block at byte ${at} was asked for ${wants} times`, { at });
-    await this.#send(resolved, block, await this.#read(resolved, block));
+    await this.#send(resolved, block, await this.#read(resolved, block, { unsummed: false }));
     this.#busy = false;
   }
 }

@@ -66,7 +66,7 @@ const rules = (...list: ThrottleRule[]): void =>
 
 function transfer(onProgress?: (progress: TransferProgress) => void) {
   const disk = { file: path.join(folder, 'disk') };
-  const order = orderOf({ disk, sizeBytes, blockSize: MIB, codec: 'none', endpoint: target.endpoint });
+  const order = orderOf({ disk, sizeBytes, blockSize: MIB, compression: 'none', endpoint: target.endpoint });
   return pool.transfer({ ...order, ...(onProgress ? { onProgress } : {}) });
 }
 

@@ -2,9 +2,10 @@
 import { connect, type Socket } from 'node:net';
 import path from 'node:path';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
-import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
+import type { TargetEndpoint } from '../../../schema/domain/hypervisor.ts';
 import { type Hello, type Message, PROTOCOL_VERSION, type Welcome } from '../../../schema/wire/messages.ts';
-import { Wire } from './wire.ts';
+import { type ClientEnd, reach, type WireEndpoint } from './secure-ends.ts';
+import { readInto, Wire } from './wire.ts';
 
 const GREETING_TIMEOUT_MS = 20_000;
 export const SOFTWARE = 'tidemark';
@@ -17,16 +18,20 @@ export type ClientOptions = {
   silenceMs?: number;
   /** Ends the greeting; the connection itself is the caller's to end. */
   signal?: AbortSignal;
+  /** For targets of other machines; without it there are none. */
+  secure?: ClientEnd | undefined;
 };
 export type OpenedWire = { wire: Wire; welcome: Welcome };
 
-export const describeEndpoint = (at: Endpoint): string => ('unix' in at ? at.unix : `${at.host}:${at.port}`);
+export const describeEndpoint = (at: TargetEndpoint): string => ('unix' in at ? at.unix : `${at.host}:${at.port}`);
 
 /**
- * UNREACHABLE (details.lost): nobody listens, no answer, or the connection was lost; worth trying again. Any other
- * code is the target's refusal. `options` hear everything after WELCOME.
+ * UNREACHABLE (details.lost): nobody listens, no answer, or the connection was lost; worth trying again. PEER_REFUSED,
+ * CERTIFICATE_INVALID: one of both ends does not take the other's certificate. Any other code is the target's refusal.
+ * `options` hear everything after WELCOME.
  */
-export async function openWire(endpoint: Endpoint, hello: Hello, options: ClientOptions): Promise<OpenedWire> {
+export async function openWire(target: TargetEndpoint, hello: Hello, options: ClientOptions): Promise<OpenedWire> {
+  const endpoint = reach(target, options.secure);
   const first = await greet(endpoint, hello, options);
   if ('welcome' in first) return first;
   const second = await greet(checkedDetour(endpoint, first.goTo), hello, options);
@@ -37,7 +42,7 @@ export async function openWire(endpoint: Endpoint, hello: Hello, options: Client
 }
 
 /** A target may only point into its own folder: whoever speaks for it must not choose where we connect. */
-function checkedDetour(endpoint: Endpoint, goTo: string): Endpoint {
+function checkedDetour(endpoint: WireEndpoint, goTo: string): WireEndpoint {
   if ('unix' in endpoint && path.dirname(goTo) === path.dirname(endpoint.unix)) return { unix: goTo };
   throw new TidemarkError(
     'PROTOCOL_ERROR',
@@ -52,14 +57,40 @@ export function errorOfPeer(message: Extract<Message, { type: 'error' }>, what: 
   return new TidemarkError(message.code, message.message, { from: what, ...(again ? { lost: true } : {}) });
 }
 
-function greet(endpoint: Endpoint, hello: Hello, options: ClientOptions): Promise<OpenedWire | { goTo: string }> {
+async function openSocket(
+  endpoint: WireEndpoint,
+  secure: ClientEnd | undefined,
+  onread: ReturnType<typeof readInto>,
+): Promise<Socket> {
+  if ('unix' in endpoint) return connect({ path: endpoint.unix, onread });
+  const { host, port, machineId } = endpoint;
+  if (machineId === undefined || secure === undefined) return connect({ host, port, onread });
+  return await secure.connect({ host, port }, { machineId, role: 'repository' });
+}
+
+/** A handshake that failed is no lost connection: trying again does not mend it. */
+function explained(error: Error, endpoint: WireEndpoint, secure: ClientEnd | undefined): Error {
+  const isLost = error instanceof TidemarkError && error.code === 'UNREACHABLE' && error.cause instanceof Error;
+  return isLost && !('unix' in endpoint) ? (secure?.explain(error.cause, endpoint) ?? error) : error;
+}
+
+async function greet(
+  endpoint: WireEndpoint,
+  hello: Hello,
+  options: ClientOptions,
+): Promise<OpenedWire | { goTo: string }> {
   const what = `target ${describeEndpoint(endpoint)}`;
-  const { signal, silenceMs } = options;
-  return new Promise((resolve, reject) => {
-    signal?.throwIfAborted();
+  const { signal, silenceMs, secure } = options;
+  signal?.throwIfAborted();
+  let take: (bytes: Buffer) => void = () => undefined;
+  const socket = await openSocket(
+    endpoint,
+    secure,
+    readInto((bytes) => take(bytes)),
+  );
+  return await new Promise((resolve, reject) => {
     let greeted = false;
     let welcomed = false;
-    const socket: Socket = 'unix' in endpoint ? connect(endpoint.unix) : connect(endpoint.port, endpoint.host);
     const giveUp = (): void => wire.destroy(signal?.reason as Error);
     const settle = (): void => {
       clearTimeout(timer);
@@ -84,11 +115,13 @@ function greet(endpoint: Endpoint, hello: Hello, options: ClientOptions): Promis
       },
       onEnd: (error) => {
         settle();
-        if (!greeted) reject(error ?? new TidemarkError('UNREACHABLE', `${what} closed`, { lost: true }));
+        const early = error ?? new TidemarkError('UNREACHABLE', `${what} closed`, { lost: true });
+        if (!greeted) reject(explained(early, endpoint, secure));
         // The end of a connection that only pointed elsewhere is not the end of the one wanted.
         else if (welcomed) options.onEnd(error);
       },
     });
+    take = (bytes) => wire.take(bytes);
     const late = new TidemarkError('UNREACHABLE', `${what} did not answer HELLO in time`, { lost: true });
     const greetingMs = Math.min(GREETING_TIMEOUT_MS, silenceMs ?? GREETING_TIMEOUT_MS);
     const timer = setTimeout(() => wire.destroy(late), greetingMs);

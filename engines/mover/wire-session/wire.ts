@@ -21,6 +21,20 @@ export type WireOptions = {
   frameTimeoutMs?: number;
   /** How long a peer that owes an answer (`owed`) may say nothing before it counts as lost; default: for ever. */
   silenceMs?: number;
+  /** How long a peer may take nothing of a payload that is on its way; default: for ever. */
+  stallMs?: number;
+};
+
+const READ_BYTES = 256 * 1024;
+
+/** Option `onread` of a client's socket: all it reads goes through one piece of memory. */
+export const readInto = (take: (bytes: Buffer) => void): { buffer: Buffer; callback(length: number): boolean } => {
+  const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+  const callback = (length: number): boolean => {
+    take(buffer.subarray(0, length));
+    return true;
+  };
+  return { buffer, callback };
 };
 
 /** Paces a payload, which leaves in pieces. `waiting` goes around whatever is waited for because of that. */
@@ -36,6 +50,8 @@ export class Wire {
   readonly #decoder: FrameDecoder;
   #timer: NodeJS.Timeout | null = null;
   #silence: NodeJS.Timeout | null = null;
+  #stall: NodeJS.Timeout | null = null;
+  #leavingCount = 0;
   #owedCount = 0;
   /** While a paced payload is on its way, what must not come between waits here. */
   #pacing: Promise<void> | null = null;
@@ -52,7 +68,11 @@ export class Wire {
     const { socket } = options;
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 30_000);
-    socket.on('data', (bytes) => this.#push(bytes));
+    socket.on('data', (bytes: Buffer<ArrayBuffer>) => {
+      this.take(bytes);
+      // A piece of memory for each read: the collector is not to count them (see `releaseMemory`).
+      if (bytes.byteLength === bytes.buffer.byteLength) bytes.buffer.transfer(0);
+    });
     socket.on('error', (error) => this.#lost(error));
     socket.on('end', () =>
       this.#lost(new Error(this.#decoder.inFrame ? 'closed within a frame' : 'closed by the other end')),
@@ -135,7 +155,12 @@ export class Wire {
       this.#silence?.refresh();
       socket.cork();
       for (const part of parts.slice(0, -1)) socket.write(part);
-      socket.write(parts.at(-1)!, (error) => (error ? reject(this.#unreachable(error)) : resolve()));
+      this.#leaves();
+      socket.write(parts.at(-1)!, (error) => {
+        this.#hasLeft();
+        if (error) reject(this.#unreachable(error));
+        else resolve();
+      });
       socket.uncork();
     });
   }
@@ -161,7 +186,8 @@ export class Wire {
     this.#options.socket.destroy();
   }
 
-  #push(bytes: Buffer): void {
+  /** What came, where the socket was opened with `readInto` and says nothing itself. Their memory is not kept. */
+  take(bytes: Buffer): void {
     if (this.#ended) return;
     this.#silence?.refresh();
     try {
@@ -192,6 +218,26 @@ export class Wire {
     this.#timer = null;
   }
 
+  /** A peer that stops reading keeps what is on its way for ever, and a connection with it. */
+  #leaves(): void {
+    this.#leavingCount += 1;
+    const { stallMs } = this.#options;
+    if (stallMs === undefined) return;
+    const lost = (): void => this.destroy(this.#unreachable(new Error(`nothing was taken for ${stallMs} ms`)));
+    this.#stall ??= setTimeout(lost, stallMs);
+  }
+
+  #hasLeft(): void {
+    this.#leavingCount -= 1;
+    if (this.#leavingCount === 0) this.#endStall();
+    else this.#stall?.refresh();
+  }
+
+  #endStall(): void {
+    if (this.#stall) clearTimeout(this.#stall);
+    this.#stall = null;
+  }
+
   #fallenSilent(): void {
     this.destroy(this.#unreachable(new Error(`nothing was heard for ${this.#options.silenceMs} ms`)));
   }
@@ -219,6 +265,7 @@ export class Wire {
     this.#ended = true;
     this.#disarm();
     this.#endSilence();
+    this.#endStall();
     this.#options.socket.end();
     // A peer that does not close its side must not hold ours open.
     setTimeout(() => this.#options.socket.destroy(), 1000).unref();

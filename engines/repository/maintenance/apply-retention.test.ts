@@ -40,22 +40,31 @@ function point(day: number, change: { lineage?: string; keep?: boolean; state?: 
 }
 
 const november25: TimeReading = { nowMs: Date.parse('2026-11-25T00:00:00.000Z'), doubt: null };
+const asOf = '2026-11-25T00:00:00.000Z';
 function repository(
   points: SealedRestorePoint[],
   refuses: Record<string, TidemarkError> = {},
   time: TimeReading = november25,
+  trash: SealedRestorePoint[] = [],
 ) {
+  const signOf = ({ restorePointId }: SealedRestorePoint) => ({ restorePointId, trashedUntil: 'u' });
   const removed: { id: RestorePointId; last: boolean | undefined }[] = [];
   return {
     removed,
-    listSealed: () => points,
+    survey: () => Promise.resolve({ sealed: points, trashed: trash.map(signOf), asOf }),
+    describeTrashed: (ids: readonly RestorePointId[]) =>
+      Promise.resolve(
+        trash
+          .filter(({ restorePointId }) => ids.includes(restorePointId))
+          .map((each) => ({ ...each, ...signOf(each) })),
+      ),
     readTime: () => Promise.resolve(time),
     removeRestorePoint: async (restorePoint: RestorePointId, { last }: { last?: boolean } = {}) => {
       await Promise.resolve();
       const refusal = refuses[restorePoint];
       if (refusal) throw refusal;
       removed.push({ id: restorePoint, last });
-      return { restorePointId: restorePoint, removed: true, trashedUntil: '2026-11-26T00:00:00.000Z' };
+      return { restorePointId: restorePoint, removed: true, trashedUntil: '2026-11-26T00:00:00.000Z', asOf };
     },
   };
 }
@@ -63,7 +72,7 @@ function repository(
 describe('applyRetention', () => {
   it('removes what no rule keeps, oldest first, of the lineages asked about only', async () => {
     const held = repository([point(3), point(1), point(2), point(1, { lineage: 'l2' })]);
-    const [answer] = await applyRetention(held, { lineages: [of], dryRun: false });
+    const [answer] = await applyRetention(held, { lineages: [of], dryRun: false, again: false });
     expect(held.removed).toEqual([
       { id: id(1), last: false },
       { id: id(2), last: false },
@@ -78,7 +87,7 @@ describe('applyRetention', () => {
 
   it('of a dry run removes nothing, and says of each why', async () => {
     const held = repository([point(1), point(2, { keep: true }), point(3)]);
-    const [answer] = await applyRetention(held, { lineages: [of], dryRun: true });
+    const [answer] = await applyRetention(held, { lineages: [of], dryRun: true, again: false });
     expect(held.removed).toEqual([]);
     expect(answer!.decisions.map(({ outcome, reasons }) => [outcome, ...reasons])).toEqual([
       ['stays', 'the newest good one', 'among the newest 1'],
@@ -91,6 +100,7 @@ describe('applyRetention', () => {
     const [answer] = await applyRetention(repository([point(1), point(2, { state: 'suspect' })]), {
       lineages: [of],
       dryRun: true,
+      again: false,
     });
     expect(answer!.decisions.map(({ outcome }) => outcome)).toEqual(['stays', 'stays']);
   });
@@ -100,20 +110,30 @@ describe('applyRetention', () => {
       [id(1)]: new TidemarkError('RESTORE_POINT_HELD', 'locked until 2027'),
       [id(2)]: new TidemarkError('RESTORE_POINT_NOT_FOUND', 'gone'),
     });
-    const [answer] = await applyRetention(held, { lineages: [of], dryRun: false });
+    const [answer] = await applyRetention(held, { lineages: [of], dryRun: false, again: false });
     expect(answer!.decisions.map(({ outcome, refusal }) => [outcome, refusal?.message])).toEqual([
       ['removed', undefined],
       ['removed', undefined],
       ['refused', 'locked until 2027'],
     ]);
     const broken = repository([point(1), point(2)], { [id(1)]: new TidemarkError('STORAGE_ERROR', 'no disk') });
-    await expect(applyRetention(broken, { lineages: [of], dryRun: false })).rejects.toThrow('no disk');
+    await expect(applyRetention(broken, { lineages: [of], dryRun: false, again: false })).rejects.toThrow('no disk');
+  });
+
+  it('tried again tells what lies in the trash of its lineages: the first answer may have been lost', async () => {
+    const trash = [point(1), point(2, { lineage: 'l2' })];
+    const held = repository([point(3), point(4)], {}, november25, trash);
+    const first = await applyRetention(held, { lineages: [of], dryRun: false, again: false });
+    expect(first[0]).not.toHaveProperty('trashed');
+    expect(first[0]!.decisions).toMatchObject([{ restorePointId: id(3), outcome: 'removed', asOf }]);
+    const [again] = await applyRetention(held, { lineages: [of], dryRun: false, again: true });
+    expect(again!.trashed).toEqual([{ restorePointId: id(1), trashedUntil: 'u', asOf }]);
   });
 
   it('of a VM that is gone for long may take the last one, too', async () => {
     const held = repository([point(1), point(2)]);
     const gone = { ...of, vmGoneSince: '2026-11-03T00:00:00.000Z' };
-    await applyRetention(held, { lineages: [gone], dryRun: false });
+    await applyRetention(held, { lineages: [gone], dryRun: false, again: false });
     expect(held.removed).toEqual([
       { id: id(1), last: true },
       { id: id(2), last: true },
@@ -127,7 +147,7 @@ describe('applyRetention', () => {
       { nowMs: null, doubt },
     ]) {
       const held = repository([point(1), point(2)], {}, time);
-      const [answer] = await applyRetention(held, { lineages: [of], dryRun: true });
+      const [answer] = await applyRetention(held, { lineages: [of], dryRun: true, again: false });
       expect(
         answer!.decisions.map(({ restorePointId, outcome, reasons }) => [restorePointId, outcome, ...reasons]),
       ).toEqual([
@@ -143,7 +163,7 @@ describe('applyRetention', () => {
       { ...of, policy: null },
       { ...of, lineage: lineageId('l9') },
     ];
-    const answers = await applyRetention(held, { lineages, dryRun: false });
+    const answers = await applyRetention(held, { lineages, dryRun: false, again: false });
     expect(answers.map(({ stays, decisions }) => [stays, decisions.length])).toEqual([
       [2, 0],
       [0, 0],

@@ -8,12 +8,13 @@ import { collect } from './collect.ts';
 import { describeFlags, type Flags } from './flags.ts';
 import { createProtection } from './locks.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
+import { resetClock } from './reset-clock.ts';
 import { removeRestorePoint, restoreFromTrash } from './removal.ts';
 import { bringBackFor } from './trash.ts';
 
 type Verbs = Pick<
   Repository,
-  'collect' | 'removeRestorePoint' | 'restoreFromTrash' | 'setFlags' | 'flagsOf' | 'readTime'
+  'collect' | 'resetClock' | 'removeRestorePoint' | 'restoreFromTrash' | 'setFlags' | 'flagsOf' | 'readTime'
 >;
 
 export function createMaintenance(parts: MaintenanceParts): Verbs {
@@ -23,7 +24,8 @@ export function createMaintenance(parts: MaintenanceParts): Verbs {
     describeFlags(of, time.lastMs(), requireSealed(points, id).manifest.sealedAt);
   return {
     collect: (options) => turns.take('collection', () => collect(parts, options, protect)),
-    removeRestorePoint: (id, options = {}) => removeRestorePoint(parts, id, options, protect),
+    removeRestorePoint: (id, options = {}) =>
+      turns.take('trash', () => removeRestorePoint(parts, id, options, protect)),
     restoreFromTrash: (id) => turns.take('collection', () => restoreFromTrash(parts, id)),
     setFlags: async (id, { keep, hold }) => {
       requireSealed(points, id);
@@ -37,6 +39,7 @@ export function createMaintenance(parts: MaintenanceParts): Verbs {
     },
     flagsOf: (id) => describe(id, flags.of(id)),
     readTime: () => time.read(),
+    resetClock: (today) => turns.take('collection', () => resetClock(parts, today)),
   };
 }
 

@@ -33,10 +33,13 @@ export async function loadMarks(shelf: SealedStorage, log: Log): Promise<MarkSto
     if (marks.length > 0) all.set(id as RestorePointId, marks);
   }
   const turns = createTurns();
+  /** Written by this process, and not failed since: what was only read may be lost with a power cut. */
+  const durable = new Set<RestorePointId>();
 
   async function write(id: RestorePointId, marks: Marks): Promise<void> {
     const { storage, vault } = shelf;
     const of = markFile(id);
+    durable.delete(id);
     if (marks.length === 0) {
       await storage.staging.remove(of.file);
       all.delete(id);
@@ -45,6 +48,7 @@ export async function loadMarks(shelf: SealedStorage, log: Log): Promise<MarkSto
     const text = encodeMarks({ format: FORMAT_VERSION, restorePointId: id, marks });
     await storage.staging.replace(of.file, vault.sealText(of, text));
     all.set(id, marks);
+    durable.add(id);
   }
 
   const othersOf = (id: RestorePointId, state: State): Marks =>
@@ -59,7 +63,8 @@ export async function loadMarks(shelf: SealedStorage, log: Log): Promise<MarkSto
     set: (id, state, why, now) =>
       turns.take(id, () => {
         const known = find(id, state);
-        if (known?.why.code === why.code && known.why.message === why.message) return Promise.resolve();
+        const isSame = known?.why.code === why.code && known.why.message === why.message;
+        if (isSame && durable.has(id)) return Promise.resolve();
         return write(id, [...othersOf(id, state), { state, why, since: known?.since ?? now }]);
       }),
     clear: (id, state) =>

@@ -26,6 +26,7 @@ describe('removing', () => {
       restorePointId: old.restorePointId,
       removed: true,
       trashedUntil: new Date(world.clocks.host + DAY_MS).toISOString(),
+      asOf: new Date(world.clocks.host).toISOString(),
     };
     expect(await remove(old.restorePointId)).toEqual(outcome);
     expect(await remove(old.restorePointId)).toEqual(outcome);
@@ -51,6 +52,56 @@ describe('removing', () => {
     await remove(b.restorePointId, true);
     await remove(c.restorePointId, true);
     expect(world.repository.listSealed()).toEqual([]);
+  });
+
+  test('at every moment it is either there or in the trash', async () => {
+    const [old, kept] = [await sealedFull(1, diskOf(2)), await sealedFull(2, diskOf(2, 'b'))];
+    const placesOf = async () => {
+      const { sealed, trashed } = await world.repository.survey();
+      return [sealed, trashed].map((points) => points.map(({ restorePointId }) => restorePointId));
+    };
+    const seen: ReturnType<typeof placesOf>[] = [];
+    const look = async (): Promise<void> => {
+      // It waits for what is under way: nobody waits for it.
+      seen.push(placesOf());
+      await new Promise((resolve) => setImmediate(resolve));
+    };
+    world.before(({ operation }) => operation === 'moveToTrash', look);
+    await Promise.all([remove(old.restorePointId), look()]);
+    world.before(({ operation }) => operation === 'restoreFromTrash', look);
+    await Promise.all([world.repository.restoreFromTrash(old.restorePointId), look()]);
+    expect(seen).toHaveLength(4);
+    const both = [old.restorePointId, kept.restorePointId].toSorted();
+    for (const places of await Promise.all(seen)) expect(places.flat().toSorted()).toEqual(both);
+  });
+
+  test('in the trash it is described as it was, with the end of its grace; gone, or damaged, it is not', async () => {
+    const [old, damaged] = [await sealedFull(1, diskOf(1)), await sealedFull(2, diskOf(1, 'b'))];
+    await sealedFull(3, diskOf(1, 'c'));
+    await world.repository.setFlags(old.restorePointId, { keep: true });
+    await world.repository.setFlags(old.restorePointId, { keep: false });
+    for (const { restorePointId } of [old, damaged]) await remove(restorePointId);
+    const ids = [old, damaged].map(({ restorePointId }) => restorePointId);
+    const untilAt = (ms: number) => ({ trashedUntil: new Date(ms + DAY_MS).toISOString() });
+    expect(await world.repository.describeTrashed(ids)).toHaveLength(2);
+    expect(await world.repository.describeTrashed(ids.slice(0, 1))).toMatchObject([
+      { ...old, ...untilAt(world.clocks.host), flags: { keep: false } },
+    ]);
+    await writeFile(join(world.folder, 'trash/0/manifests', damaged.manifest.vm.vmId, damaged.restorePointId), '{}');
+    await world.reopen();
+    expect(await world.repository.describeTrashed(ids)).toMatchObject([old]);
+    // From the next collection on it is known since when it has been lying there.
+    await world.collect();
+    const settledMs = world.clocks.host;
+    world.pass(DAY_MS / 2);
+    expect((await world.repository.survey()).trashed[0]).toMatchObject(untilAt(settledMs));
+    expect(await remove(old.restorePointId)).toMatchObject(untilAt(settledMs));
+    world.clocks.server = null;
+    expect((await world.repository.survey()).trashed[0]).toMatchObject({ trashedUntil: null });
+    world.clocks.server = world.clocks.host;
+    world.pass(DAY_MS / 2);
+    await world.collect();
+    expect(await world.repository.describeTrashed([old.restorePointId])).toEqual([]);
   });
 
   test('one that was never sealed is not known', async () => {

@@ -3,15 +3,13 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { RemovalOutcome } from '../../../schema/domain/maintenance.ts';
 import type { Manifest, SealOutcome } from '../../../schema/domain/restore-point.ts';
-import { parseManifest } from '../../../schema/repository/documents.ts';
-import { MAX_SEALED_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
 import { readPage, type DiskMap } from '../restore-point/page-reader.ts';
-import { newestSealed, outcomeOf, requireSealed } from '../restore-point/points.ts';
-import { listedManifest } from '../storage/documents.ts';
+import { newestSealed, requireSealed } from '../restore-point/points.ts';
 import { isLocked } from './flags.ts';
 import { manifestNameOf, type Protect } from './locks.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
-import { bringBackFor, keyOf, listTrash, moveBack, type TrashedManifest } from './trash.ts';
+import { bringBackFor, keyOf, moveBack, type TrashedManifest } from './trash.ts';
+import { findTrashed, readTrashedManifest, trashedUntil } from './trashed-manifests.ts';
 import { newSeenPages, walkMap } from './walk-map.ts';
 
 /** `last`: also the newest good one of its lineage: the VM is not needed any more. */
@@ -19,7 +17,7 @@ export type RemovalOptions = { last?: boolean };
 
 /**
  * RESTORE_POINT_NOT_FOUND; RESTORE_POINT_HELD for one that is kept, held, locked or being restored; LAST_RESTORE_POINT. In
- * the trash already: the same outcome.
+ * the trash already: the same outcome. In the turn of the trash.
  */
 export async function removeRestorePoint(
   parts: MaintenanceParts,
@@ -28,24 +26,32 @@ export async function removeRestorePoint(
   protect: Protect,
 ): Promise<RemovalOutcome> {
   const { points, state } = parts;
-  const { nowMs, doubt } = await parts.time.read();
-  const until = doubt === null && nowMs !== null ? new Date(nowMs + parts.graceMs).toISOString() : null;
-  const outcome = { restorePointId: id, removed: true, trashedUntil: until };
-  if (!points.sealed.has(id) && (await confirmTrashed(parts, id))) return outcome;
+  const time = await parts.time.read();
+  const outcomeIn = (epoch: number): RemovalOutcome => ({
+    restorePointId: id,
+    removed: true,
+    trashedUntil: trashedUntil(parts, epoch, time),
+    asOf: new Date(parts.seams.clock.now()).toISOString(),
+  });
+  if (!points.sealed.has(id)) {
+    const trashed = await confirmTrashed(parts, id);
+    if (trashed) return outcomeIn(trashed.epoch);
+  }
   // Nothing is awaited from the last question to the moment from which nobody finds it.
   const sealed = requireSealed(points, id);
-  checkRemovable(parts, sealed.manifest, nowMs, last);
+  checkRemovable(parts, sealed.manifest, time.nowMs, last);
   points.sealed.delete(id);
   const name = manifestNameOf(parts, sealed);
+  const epoch = state.epoch();
   try {
     if (parts.flags.hasLocks()) await protect([name], false);
-    await parts.storage.store.moveToTrash({ epoch: state.epoch(), name });
+    await parts.storage.store.moveToTrash({ epoch, name });
   } catch (error) {
     if (await isThere(parts, name)) points.sealed.set(id, sealed);
     throw error;
   }
-  parts.seams.log.info('restore point removed', { restorePointId: id, epoch: state.epoch() });
-  return outcome;
+  parts.seams.log.info('restore point removed', { restorePointId: id, epoch });
+  return outcomeIn(epoch);
 }
 
 async function isThere({ storage }: MaintenanceParts, name: string): Promise<boolean> {
@@ -84,16 +90,11 @@ function isLastGood({ points, stateOf }: MaintenanceParts, { restorePointId, lin
   return newest?.restorePointId === restorePointId;
 }
 
-/** Whether it is in the trash; then durably: whoever moved it there may have died, or failed, before that was. */
-async function confirmTrashed(parts: MaintenanceParts, id: RestorePointId): Promise<boolean> {
-  const trashed = await findTrashed(parts, id);
-  if (!trashed) return false;
-  if (!(await isThere(parts, trashed.name))) await parts.storage.store.moveToTrash(trashed);
-  return true;
-}
-
-async function findTrashed(parts: MaintenanceParts, id: RestorePointId): Promise<TrashedManifest | undefined> {
-  return (await listTrash(parts)).manifests.findLast(({ restorePointId }) => restorePointId === id);
+/** Where it is in the trash; then durably: whoever moved it there may have died, or failed, before that was. */
+async function confirmTrashed(parts: MaintenanceParts, id: RestorePointId): Promise<TrashedManifest | undefined> {
+  const trashed = (await findTrashed(parts)).get(id);
+  if (trashed && !(await isThere(parts, trashed.name))) await parts.storage.store.moveToTrash(trashed);
+  return trashed;
 }
 
 /**
@@ -107,32 +108,17 @@ export async function restoreFromTrash(parts: MaintenanceParts, id: RestorePoint
     await parts.storage.store.confirm(manifestNameOf(parts, known));
     return known;
   }
-  const trashed = await findTrashed(parts, id);
+  const trashed = (await findTrashed(parts)).get(id);
   if (!trashed)
     throw new TidemarkError('RESTORE_POINT_NOT_FOUND', `no restore point ${id} in the trash`, { restorePointId: id });
   const sealed = await readTrashedManifest(parts, trashed);
   for (const disk of sealed.manifest.disks) await bringBackMap(parts, id, disk);
-  await moveBack(parts, trashed);
-  parts.points.sealed.set(id, sealed);
+  await parts.turns.take('trash', async () => {
+    await moveBack(parts, trashed);
+    parts.points.sealed.set(id, sealed);
+  });
   parts.seams.log.info('restore point brought back', { restorePointId: id });
   return sealed;
-}
-
-async function readTrashedManifest(
-  { storage, vault }: MaintenanceParts,
-  object: TrashedManifest,
-): Promise<SealOutcome> {
-  const path = `${storage.store.locate(object.name)} in the trash of epoch ${object.epoch}`;
-  const file = await storage.store.openTrashed(object);
-  if (!file) throw new TidemarkError('RESTORE_POINT_NOT_FOUND', `${path} is gone`, { path });
-  try {
-    const bytes = Buffer.alloc(Math.min(await file.lengthBytes(), MAX_SEALED_DOCUMENT_BYTES));
-    const source = bytes.toString('utf8', 0, await file.read(bytes, 0));
-    const { manifest, digest } = parseManifest(vault.openText(listedManifest(object.name), source, path), path);
-    return outcomeOf(manifest, digest);
-  } finally {
-    await file.close();
-  }
 }
 
 async function bringBackMap(parts: MaintenanceParts, id: RestorePointId, map: DiskMap): Promise<void> {

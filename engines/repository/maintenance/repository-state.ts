@@ -12,6 +12,8 @@ export type RepositoryState = {
   keptTimeMs(): number | null;
   /** The next epoch, durable when it resolves. `inTrash`: epochs that have something there. */
   begin(time: TimeReading, inTrash: readonly number[]): Promise<number>;
+  /** The epoch stays; everything in the trash begins its grace anew. Durable when it resolves. */
+  setBack(toMs: number): Promise<void>;
   /** Since when everything in the trash of an epoch has been lying there, as far as that is known; ms, repository time. */
   lyingSince(epoch: number): number | null;
 };
@@ -19,6 +21,10 @@ export type RepositoryState = {
 export async function loadState(sealed: SealedStorage, log: Log): Promise<RepositoryState> {
   const { storage, vault } = sealed;
   let state = (await readState(sealed, log)) ?? (await newState(storage));
+  const keep = async (next: StateDocument): Promise<void> => {
+    await storage.staging.replace(stateFile.file, vault.sealText(stateFile, encodeState(next)));
+    state = next;
+  };
   return {
     epoch: () => state.epoch,
     keptTimeMs: () => (state.repositoryTime === null ? null : Date.parse(state.repositoryTime)),
@@ -27,11 +33,10 @@ export async function loadState(sealed: SealedStorage, log: Log): Promise<Reposi
       const settled = settledOf(state.settled, inTrash);
       // In doubt the epoch that ends has no time: the trash of it waits for one that has.
       if (doubt === null && repositoryTime !== null) settled.push({ epoch: state.epoch, at: repositoryTime });
-      const next = { format: FORMAT_VERSION, epoch: state.epoch + 1, repositoryTime, settled };
-      await storage.staging.replace(stateFile.file, vault.sealText(stateFile, encodeState(next)));
-      state = next;
-      return next.epoch;
+      await keep({ format: FORMAT_VERSION, epoch: state.epoch + 1, repositoryTime, settled });
+      return state.epoch;
     },
+    setBack: (toMs) => keep({ ...state, repositoryTime: new Date(toMs).toISOString(), settled: [] }),
     lyingSince: (epoch) => {
       const found = state.settled.find((one) => one.epoch >= epoch);
       return found ? Date.parse(found.at) : null;

@@ -15,6 +15,12 @@ import { isNeeded, replaceInIndex } from './replace-pack.ts';
 
 const TARGET_BYTES: Record<PackContents, number> = { blocks: DATA_PACK_TARGET_BYTES, pages: PAGE_PACK_TARGET_BYTES };
 
+/**
+ * Records listed of packs that wait for their copies to be durable, at most: each takes some hundred bytes of memory. Of
+ * blocks that shrank to little a new pack is closed early for it.
+ */
+const MOST_LISTED_RECORDS = 8192;
+
 type Source = { name: PackName; listing: PackListing; copies: Map<number, NewRecord> };
 
 export type RewriteOptions = {
@@ -78,10 +84,13 @@ export class PackRewriter {
     const { records } = this.#parts;
     const shelf = { records, living: this.#options.living };
     const needed = listing.records.filter((record) => isNeeded(shelf, name.packId, record));
-    if (!this.#hasRoomFor(name.contents, needed)) await this.#finish(name.contents);
+    if (!this.#hasRoomFor(name.contents, needed) || this.#listedRecords() >= MOST_LISTED_RECORDS)
+      await this.#finish(name.contents);
     const copies = needed.length > 0 ? await this.#copyRecords(name, needed) : new Map<number, NewRecord>();
     if (copies) this.#waiting.push({ name, listing, copies });
   }
+
+  #listedRecords = (): number => this.#waiting.reduce((sum, { listing }) => sum + listing.records.length, 0);
 
   #hasRoomFor(contents: PackContents, needed: readonly PackRecord[]): boolean {
     const writer = this.#writer;

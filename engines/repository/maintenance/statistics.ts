@@ -44,6 +44,7 @@ export function createStatistics(parts: MaintenanceParts, deadBytes: () => numbe
         deadBytes: deadBytes(),
         trashBytes: await trashBytesOf(parts.storage),
         freeBytes: Number.isFinite(free) ? free : null,
+        time: await timeOf(parts),
         byVm: vms.map((vmId, at) => ({
           vmId,
           ...namedOf(points, vmId),
@@ -58,6 +59,11 @@ export function createStatistics(parts: MaintenanceParts, deadBytes: () => numbe
       throw new TidemarkError('RESTORE_POINT_NOT_FOUND', `no sealed restore point ${id}`, { restorePointId: id });
     },
   };
+}
+
+async function timeOf({ time }: Pick<MaintenanceParts, 'time'>): Promise<NonNullable<RepositoryStatistics['time']>> {
+  const { nowMs, doubt } = await time.read();
+  return { at: nowMs === null ? null : new Date(nowMs).toISOString(), doubt };
 }
 
 /** Name as of the newest. */

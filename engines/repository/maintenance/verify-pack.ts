@@ -3,6 +3,7 @@
  * written. For a thread of its own: hashes and decodes. Memory: two buffers of 8 MiB, and one record decoded.
  */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { releaseMemory } from '../../../schema/domain/memory.ts';
 import type { Codec } from '../../../schema/domain/states.ts';
 import { asBuffer, digestOf, sumOf } from '../../../schema/repository/digest.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
@@ -90,7 +91,10 @@ export function faultOf(
   if (depth === 'sums' || header.kind === 'fill')
     return sumOf(payload).compare(header.payloadSum) === 0 ? null : 'its payload is damaged';
   try {
-    return contentFault(shelf, header, shelf.vault.openRecord(header, payload, { pack: packId, offset }));
+    const encoded = shelf.vault.openRecord(header, payload, { pack: packId, offset });
+    const fault = contentFault(shelf, header, encoded);
+    if (encoded.buffer !== stored.buffer) releaseMemory(encoded);
+    return fault;
   } catch (error) {
     if (error instanceof TidemarkError && typeof error.details['why'] === 'string') return error.details['why'];
     throw error;
@@ -104,6 +108,8 @@ function contentFault(
 ): string | null {
   const content = decode(codec, asBuffer(encoded), rawLength);
   if (!content) return 'it does not decode';
-  if (Buffer.compare(vault.idOf(digestOf(content)), id) !== 0) return 'it is not what its id says';
-  return kind === 'page' && !isPageLength(content.byteLength) ? 'it is no map page' : null;
+  const isAsNamed = Buffer.compare(vault.idOf(digestOf(content)), id) === 0;
+  if (content.buffer !== encoded.buffer) releaseMemory(content);
+  if (!isAsNamed) return 'it is not what its id says';
+  return kind === 'page' && !isPageLength(rawLength) ? 'it is no map page' : null;
 }

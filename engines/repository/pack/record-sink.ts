@@ -1,5 +1,6 @@
 /** Where a lane's thread puts records: its own open pack, rolled at the target size. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { releaseMemory } from '../../../schema/domain/memory.ts';
 import type { RecordPlace, RecordSink, Seams } from '../../../schema/domain/seams.ts';
 import { isEncrypted, parseRepositoryFile } from '../../../schema/repository/documents.ts';
 import { DATA_PACK_TARGET_BYTES, MAX_PACK_RECORDS, PAGE_PACK_TARGET_BYTES } from '../../../schema/repository/limits.ts';
@@ -66,6 +67,7 @@ class PackSink implements RecordSink {
     const sealed = vault.sealRecord({ kind, id: vault.idOf(digest), ...rest });
     const pack = (this.#current ??= this.#newPack());
     const offset = this.#appendTo(pack, sealed);
+    for (const part of sealed.parts) if (part !== record.payload) releaseMemory(part);
     if (pack.lengthBytes() >= this.#options.targetBytes || pack.recordCount() >= MAX_PACK_RECORDS) {
       this.#full.push(pack);
       this.#current = null;

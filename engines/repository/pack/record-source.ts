@@ -1,4 +1,5 @@
 /** Reads stored payloads, wherever their pack is by now: open, closed, or moved between two looks. */
+import { releaseMemory } from '../../../schema/domain/memory.ts';
 import type { RecordPlace, RecordSource } from '../../../schema/domain/seams.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import { decodeRecordHeader, isSoundShape, recordError } from '../../../schema/repository/record.ts';
@@ -16,16 +17,18 @@ export const PACK_IS_MISSING = 'its pack is missing';
 export function openRecordSource({ storage, vault }: { storage: Storage; vault: Vault }): RecordSource {
   const packs = createPackCache(storage);
   return {
-    read: async (place, digest) => {
+    read: async (place, digest, options) => {
       const id = vault.idOf(digest);
       // Which of the two it should be, the vault says when it sees the header.
       if (!isSoundShape(place) && !isSoundShape(place, true)) throw damaged(place, id, 'impossible lengths');
-      const bytes = Buffer.allocUnsafe(RECORD_HEADER_BYTES + place.storedLength);
+      const bytes = Buffer.allocUnsafeSlow(RECORD_HEADER_BYTES + place.storedLength);
       const got = await packs.read(place.pack, bytes, place.offset).catch((error: unknown) => {
         throw isReadFailure(error) ? damaged(place, id, 'the medium does not give it') : error;
       });
       if (got === null) throw damaged(place, id, PACK_IS_MISSING);
-      return payloadOf(vault, bytes.subarray(0, got), place, id);
+      const payload = payloadOf(vault, bytes.subarray(0, got), { place, id, ...options });
+      if (payload.buffer !== bytes.buffer) releaseMemory(bytes);
+      return payload;
     },
     close: () => packs.close(),
   };
@@ -33,13 +36,15 @@ export function openRecordSource({ storage, vault }: { storage: Storage; vault: 
 
 const damaged = (place: RecordPlace, id: Uint8Array, why: string) => recordError('DAMAGED_BLOCK', id, place, why);
 
-function payloadOf(vault: Vault, bytes: Buffer, place: RecordPlace, id: Uint8Array): Uint8Array {
+type Wanted = { place: RecordPlace; id: Uint8Array; unsummed?: boolean };
+
+function payloadOf(vault: Vault, bytes: Buffer, { place, id, unsummed }: Wanted): Uint8Array {
   const header = decodeRecordHeader(bytes);
   if (!header) throw damaged(place, id, 'its header is damaged');
   if (Buffer.compare(header.id, id) !== 0) throw damaged(place, id, 'another block lies there');
   const same = header.storedLength === place.storedLength && header.rawLength === place.rawLength;
   if (!same || header.codec !== place.codec) throw damaged(place, id, 'its header differs from the index');
-  return vault.openRecord(header, bytes.subarray(RECORD_HEADER_BYTES), place);
+  return vault.openRecord(header, bytes.subarray(RECORD_HEADER_BYTES), place, unsummed);
 }
 
 /** Least recently used packs are closed; a pack in use is closed after its last read. */

@@ -4,6 +4,7 @@ import type { DiskPlan, Manifest, TransferAssignment, TransferRequest } from '..
 import { canonicalJson } from '../../../schema/repository/checked-json.ts';
 import type { BaseMap, HeadDisk } from '../../../schema/repository/documents.ts';
 import { alsoReadOf } from './also-read.ts';
+import { commonBlocksOf } from './base-view.ts';
 import { newOpenDisk, saveHead, type OpenPoint } from './open-point.ts';
 import type { Parts } from './parts.ts';
 import { newestSealed, requireOpen, requireSealed, type Points } from './points.ts';
@@ -22,11 +23,16 @@ export async function assignTransfer(parts: Parts, request: TransferRequest): Pr
     fence: disk.fence,
     sizeBytes: disk.plan.sizeBytes,
     blockSize: disk.blockSize,
-    codec: point.head.spec.codec,
+    compression: point.head.spec.compression,
     mode: disk.plan.mode,
     alsoRead: await alsoReadOf(parts, disk),
+    ...(disk.plan.mode === 'comparison' ? { comparableBytes: comparableBytesOf(disk) } : {}),
   };
 }
+
+/** Up to where both have the same blocks; what lies beyond is read as in a full. */
+const comparableBytesOf = (disk: HeadDisk): number =>
+  Math.min(disk.plan.sizeBytes, commonBlocksOf(disk) * disk.blockSize);
 
 function isRepeat(given: HeadDisk | null, request: TransferRequest): given is HeadDisk {
   const { assignment, disk, checkpoint } = request;
@@ -60,6 +66,7 @@ async function giveFence(
     blockSize: head.spec.blockSize,
     base,
     filterDigest: null,
+    ...(given?.audit ? { audit: given.audit } : {}),
   };
   const isBound = given !== null && bindingOf(given) === bindingOf(fresh);
   if (given && !isBound) fresh.binding += 1;

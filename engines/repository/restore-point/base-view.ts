@@ -1,4 +1,5 @@
 /** The base map as the disk being written sees it: an entry counts only where the block has the same length in both. */
+import { blockCountOf } from '../../../schema/domain/extents.ts';
 import { PAGE_ENTRIES } from '../../../schema/repository/limits.ts';
 import { blockLengthOf, entryOf } from '../../../schema/repository/map-page.ts';
 import type { HeadDisk } from '../../../schema/repository/documents.ts';
@@ -14,6 +15,13 @@ export function hasBaseBlock(disk: HeadDisk, block: number): boolean {
   if (disk.base === null) return false;
   const length = blockLengthOf(block, disk.plan.sizeBytes, disk.blockSize);
   return length > 0 && length === blockLengthOf(block, disk.base.sizeBytes, disk.blockSize);
+}
+
+/** Blocks that both have at the same place, from 0: `hasBaseBlock` of them, and of no others. */
+export function commonBlocksOf({ plan, base, blockSize }: HeadDisk): number {
+  if (base === null) return 0;
+  if (base.sizeBytes === plan.sizeBytes) return blockCountOf(base.sizeBytes, blockSize);
+  return Math.floor(Math.min(base.sizeBytes, plan.sizeBytes) / blockSize);
 }
 
 /** Entries of the base for blocks `first ... first + count - 1`; null where there is none to stand on, or none sound. */

@@ -9,6 +9,7 @@ import { afterEach, expect, test } from 'vitest';
 import { union, type Extent } from '../../../schema/domain/extents.ts';
 import { type DiskKey, diskKey, type RestorePointId } from '../../../schema/domain/ids.ts';
 import type { DiskPlan, SealOutcome } from '../../../schema/domain/restore-point.ts';
+import { compressions } from '../../../schema/domain/states.ts';
 import { seeded } from '../../../tests/fixtures/mover/disks.ts';
 import { handRestore } from '../../../tests/fixtures/repository/hand-restore.ts';
 import { KEY_FILE } from '../../../tests/fixtures/repository/keys.ts';
@@ -123,7 +124,7 @@ test.each(kinds)(
         scribble(disk, next);
       }
       const blockSize = next(6) === 0 ? 256 * 1024 : MIB;
-      const point = await openPoint(session, { blockSize, codec: (['none', 'lz4', 'zstd'] as const)[next(3)]! });
+      const point = await openPoint(session, { blockSize, compression: compressions[next(compressions.length)]! });
       expect(point.base?.restorePointId ?? null).toBe(sealed.at(-1)?.restorePointId ?? null);
       for (const disk of disks) await transfer(point, planFor(disk, sealed, blockSize, next), disk, next);
       if (next(5) === 0) {

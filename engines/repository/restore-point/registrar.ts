@@ -16,11 +16,13 @@ import type { HeadDisk } from '../../../schema/repository/documents.ts';
 import { MAX_WINDOW_BLOCKS } from '../../../schema/repository/limits.ts';
 import { blockLengthOf } from '../../../schema/repository/map-page.ts';
 import { isBaseSound } from './also-read.ts';
+import { type Audited, type AuditParts, createAudits } from './audits.ts';
 import { baseEntries, resolves } from './base-view.ts';
 import type { DigestIndex } from './digest-index.ts';
 import { blocksOf, cursorOf, noteFrame, type OpenDisk, type OpenPoint } from './open-point.ts';
 import type { Parts } from './parts.ts';
 import { requireOpen, type Points } from './points.ts';
+import { frameOfSame } from './same-window.ts';
 import { baseLost, blocksOfWindow, frameOfUntouched, frameOfWindow, protocolError } from './window-frame.ts';
 
 /** Windows of which promises are kept; a lane has few under way. */
@@ -40,13 +42,12 @@ type Connection = {
 /** The repository had it. */
 const FOUND = -1;
 
-export type RegistrarParts = { clock: Clock } & Pick<
-  Parts,
-  'points' | 'index' | 'pages' | 'soundMaps' | 'damages' | 'reliance'
->;
+export type RegistrarParts = { clock: Clock } & AuditParts &
+  Pick<Parts, 'points' | 'index' | 'pages' | 'soundMaps' | 'damages' | 'reliance'>;
 
 export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
   const connections = new Map<string, Connection>();
+  const audits = createAudits(parts);
 
   function connectionOf(name: string): Connection {
     const connection = connections.get(name);
@@ -68,8 +69,11 @@ export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
       const connection = open(parts, hello);
       connections.get(name)?.unpin();
       connections.set(name, connection);
-      return cursorOf(connection.disk);
+      return { ...cursorOf(connection.disk), auditDue: audits.isDue(connection.disk.head) };
     },
+    beginAudit: async (name, changedBytes) =>
+      audits.begin(name, auditedOf(parts.points, connectionOf(name)), changedBytes),
+    goOnAudit: async (name, answers) => audits.goOn(name, auditedOf(parts.points, connectionOf(name)), answers),
     offer: async (name, firstBlock, digests) => {
       const connection = connectionOf(name);
       const count = checkOffer(connection, firstBlock, digests);
@@ -90,6 +94,13 @@ export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
       await append(connection, frame).finally(unpin);
       connection.promises.delete(window.windowIndex);
     },
+    commitSame: async (name, windowIndex, digest, declared) => {
+      const connection = connectionOf(name);
+      const compared = { windowIndex, digest, declared };
+      const frame = await frameOfSame(parts, connection.disk.head, connection.hello.fence, compared);
+      if (frame) await append(connection, frame);
+      return frame !== null;
+    },
     commitUntouched: async (name, firstWindow, windowCount) => {
       const connection = connectionOf(name);
       const { head } = connection.disk;
@@ -100,8 +111,14 @@ export function createRegistrar(parts: RegistrarParts): TransferRegistrar {
     end: async (name) => {
       connections.get(name)?.unpin();
       connections.delete(name);
+      audits.end(name);
     },
   };
+}
+
+function auditedOf(points: Points, connection: Connection): Audited {
+  const { point, disk, binding } = connection;
+  return { point, disk, binding, check: () => checkCurrent(points, connection) };
 }
 
 function open({ points, reliance }: RegistrarParts, hello: TransferHello): Connection {

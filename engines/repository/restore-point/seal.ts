@@ -1,7 +1,14 @@
 /** Sealing: the finished maps, checked; then the manifest, last (invariants 2 and 4). */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
-import type { Manifest, ManifestDisk, SealOutcome, SealRequest } from '../../../schema/domain/restore-point.ts';
+import type {
+  AuditResult,
+  Manifest,
+  ManifestDisk,
+  SealOutcome,
+  SealRequest,
+} from '../../../schema/domain/restore-point.ts';
+import type { AuditOutcome } from '../../../schema/repository/documents.ts';
 import { FORMAT_VERSION } from '../../../schema/repository/limits.ts';
 import { buildMap } from './build-map.ts';
 import { findDecision, settle, whileClosing, writeManifest, type Decision } from './decision.ts';
@@ -60,7 +67,7 @@ function disksToSeal(point: OpenPoint, { leftOut }: SealRequest): OpenDisk[] {
 
 type DiskFacts = Omit<ManifestDisk, 'root' | 'height' | 'conservation' | 'readBytes' | 'sentBytes'>;
 
-const manifestDiskOf = ({ head: { plan, blockSize, base, filterDigest } }: OpenDisk): DiskFacts => ({
+const manifestDiskOf = ({ head: { plan, blockSize, base, filterDigest, audit } }: OpenDisk): DiskFacts => ({
   diskKey: plan.diskKey,
   identity: plan.identity,
   sizeBytes: plan.sizeBytes,
@@ -69,8 +76,14 @@ const manifestDiskOf = ({ head: { plan, blockSize, base, filterDigest } }: OpenD
   baseRoot: base?.root ?? null,
   mode: plan.mode,
   reason: plan.reason,
-  audit: { sampled: 0, mismatched: 0 },
+  audit: auditResultOf(audit),
 });
+
+function auditResultOf(audit: AuditOutcome | undefined): AuditResult {
+  if (!audit) return { sampled: 0, mismatched: 0 };
+  const { sampled, mismatched, firstMismatch } = audit;
+  return { sampled, mismatched, ...(mismatched > 0 ? { firstMismatch } : {}) };
+}
 
 async function manifestOf(
   parts: Parts,

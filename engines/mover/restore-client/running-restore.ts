@@ -1,0 +1,131 @@
+/** One disk on its way back, as the pool's main thread sees it: its windows, its figures, its patience. */
+import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import { windowCountOf } from '../../../schema/domain/extents.ts';
+import type { Clock } from '../../../schema/domain/seams.ts';
+import { Patience, PATIENCE_MS, silenceMsOf } from '../patience.ts';
+import { deferred } from '../waiting.ts';
+import { WindowQueue } from '../window-queue.ts';
+import { describeEndpoint } from '../wire-session/open-wire.ts';
+import type { WindowsDone } from './cursor-file.ts';
+import type { RestoreItem, RestoreOrder, RestoreSpec, RestoreSummary, WindowWritten } from './restore-spec.ts';
+
+/** A daemon that writes an image takes four connections, and is asked over one of its own whether it lives. */
+const NBD_LANES = 3;
+
+export class RunningRestore {
+  readonly id: number;
+  readonly #order: RestoreOrder;
+  readonly #patience: Patience;
+  readonly #result = deferred<RestoreSummary>();
+  readonly #queue: WindowQueue;
+  #inWork = 0;
+  #failed = false;
+  #receivedBytes = 0;
+  #writtenBytes = 0;
+  #windowsRestored = 0;
+  #reconnects = 0;
+
+  /** `begun`: what an attempt before this one left done. */
+  constructor(id: number, order: RestoreOrder, begun: WindowsDone, clock: Clock) {
+    this.id = id;
+    this.#order = order;
+    this.#patience = new Patience(clock, this.#patienceMs);
+    const { sizeBytes } = order.target;
+    const windowCount = windowCountOf(sizeBytes);
+    this.#queue = new WindowQueue(sizeBytes, windowCount, null);
+    this.#queue.markCursor({ ...begun, windowCount });
+    this.#settle();
+  }
+
+  /** All windows are written; durable they are when the lanes have ended it. */
+  get finished(): Promise<RestoreSummary> {
+    return this.#result.promise;
+  }
+
+  get spec(): RestoreSpec {
+    const { run, restorePointId, diskKey, endpoint, grant, target } = this.#order;
+    const silenceMs = silenceMsOf(this.#patienceMs);
+    const where = { endpoint, ...(grant === undefined ? {} : { grant }) };
+    return { restoreId: this.id, run, restorePointId, diskKey, ...where, target, silenceMs };
+  }
+
+  get laneLimit(): number {
+    return this.#order.target.data.via === 'nbd' ? NBD_LANES : Infinity;
+  }
+
+  get #patienceMs(): number {
+    return this.#order.patienceMs ?? PATIENCE_MS;
+  }
+
+  readyInMs(): number {
+    return this.#patience.readyInMs(this.#inWork);
+  }
+
+  take(): RestoreItem | null {
+    const item = this.#failed ? null : this.#queue.take();
+    if (item?.kind !== 'window') return null;
+    this.#inWork += 1;
+    return item;
+  }
+
+  done({ window }: RestoreItem, written: WindowWritten): void {
+    this.#inWork -= 1;
+    this.#patience.gotThrough();
+    this.#queue.mark(window);
+    this.#windowsRestored += 1;
+    this.#receivedBytes += written.receivedBytes;
+    this.#writtenBytes += written.writtenBytes;
+    this.#report(null);
+    this.#settle();
+  }
+
+  /** What was lost comes back; what the target refused or could not be written ends the restore. */
+  lost(item: RestoreItem, error: unknown): void {
+    this.#inWork -= 1;
+    this.#queue.putBack(item);
+    const again = error instanceof TidemarkError && error.details['lost'] === true;
+    if (!again) return this.fail(error);
+    this.#reconnects += 1;
+    if (this.#patience.met()) return this.fail(this.#givenUp(error));
+    this.#report(`repository at ${describeEndpoint(this.#order.endpoint)}: ${messageOf(error)}`);
+  }
+
+  /** What the lane wrote last may not be durable, and nobody can say so any more. */
+  laneLost(error: Error): void {
+    this.fail(error);
+  }
+
+  fail(error: unknown): void {
+    this.#failed = true;
+    this.#result.reject(error);
+  }
+
+  #settle(): void {
+    if (!this.#queue.isDone || this.#inWork > 0) return;
+    const { diskKey, target } = this.#order;
+    this.#result.resolve({
+      diskKey,
+      sizeBytes: target.sizeBytes,
+      receivedBytes: this.#receivedBytes,
+      writtenBytes: this.#writtenBytes,
+      windowsRestored: this.#windowsRestored,
+      reconnects: this.#reconnects,
+    });
+  }
+
+  #givenUp(cause: Error): TidemarkError {
+    const { diskKey } = this.#order;
+    const message = `disk ${diskKey}: no way to the repository: ${cause.message}`;
+    return new TidemarkError('TRANSFER_FAILED', message, { diskKey }, cause);
+  }
+
+  #report(waitsFor: string | null): void {
+    this.#order.onProgress?.({
+      bytesDone: this.#queue.doneBytes,
+      bytesTotal: this.#order.target.sizeBytes,
+      receivedBytes: this.#receivedBytes,
+      writtenBytes: this.#writtenBytes,
+      waitsFor,
+    });
+  }
+}

@@ -1,0 +1,60 @@
+/**
+ * A window of a comparison that is likely to be what the base has: all of it is hashed first, at full speed, and one digest
+ * is sent for it. Where it differs its blocks are offered, and those that are wanted are read once more: a window is never
+ * held in memory.
+ */
+import { windowExtent } from '../../../schema/domain/extents.ts';
+import type { SourceClass } from '../../../schema/domain/seams.ts';
+import { DIGEST_BYTES, digestOf } from '../block-codec.ts';
+import { runSideBySide } from '../waiting.ts';
+import {
+  hashSegment,
+  newAccount,
+  resender,
+  sendAgain,
+  SEGMENTS_IN_WORK,
+  timed,
+  type WindowWork,
+} from './send-window.ts';
+import { blockExtent, planWindow, segmentsOf } from './window-plan.ts';
+
+/** Resolves when the target has acknowledged the window: with the bytes of it that were wanted. */
+export async function compareWindow(given: WindowWork): Promise<number> {
+  const work = timed(given);
+  const { connection, assignment, window } = work;
+  const extent = windowExtent(window, assignment.sizeBytes);
+  const account = newAccount();
+  const classes: SourceClass[] = [];
+  work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'source' });
+  const plans = await work.clock.spend('source', () => planWindow(work.reader, assignment, extent));
+  await runSideBySide(segmentsOf(plans, assignment.blockSize), SEGMENTS_IN_WORK, async (segment) => {
+    const buffer = work.buffers.take();
+    try {
+      const hashed = await hashSegment(work, extent, segment, buffer, account);
+      for (const [at, kind] of hashed.classes.entries()) classes[segment.firstBlock + at] = kind;
+      work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: hashed.lengthBytes, waitsFor: 'source' });
+    } finally {
+      work.buffers.give(buffer);
+    }
+  });
+  const entries = Buffer.alloc(classes.length * DIGEST_BYTES);
+  for (const [block, digest] of account.digests) entries.set(digest, block * DIGEST_BYTES);
+  work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
+  const digest = digestOf(entries);
+  const compared = await work.clock.spend('away', () => connection.compareWindow(window, digest, account.sums));
+  work.clock.acknowledged(compared.busyMs);
+  if (compared.isSame) return 0;
+
+  const resending = resender(work, extent, account.digests);
+  connection.onWant = resending.want;
+  const digests = Buffer.concat(classes.map((_, block) => account.digests.get(block) ?? Buffer.alloc(0)));
+  const offer = { window, firstBlock: 0, classes, digests };
+  const answers = await work.clock.spend('away', () => connection.offer(offer));
+  const wanted = [...answers.keys()].filter((block) => answers[block] === 'want');
+  await runSideBySide(wanted, SEGMENTS_IN_WORK, (block) => sendAgain(work, extent, account.digests, block));
+  work.levels.afterWindow(work.times.times);
+  const ended = (): Promise<number> => Promise.race([connection.endWindow(window, account.sums), resending.failed]);
+  work.clock.acknowledged(await work.clock.spend('away', ended));
+  connection.onWant = null;
+  return wanted.reduce((sum, block) => sum + blockExtent(extent, block, assignment).length, 0);
+}

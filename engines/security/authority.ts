@@ -1,0 +1,227 @@
+/**
+ * The site's certificate authority: files of the machine that runs the stack. The control worker and commands use it side
+ * by side: what changes is a file of its own each, made or renamed at once.
+ */
+import { readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { TidemarkError } from '../../schema/domain/errors.ts';
+import { type MachineId, siteId, type SiteId } from '../../schema/domain/ids.ts';
+import { type MachineIdentity, type MachineRole, type Peer } from '../../schema/domain/security.ts';
+import { makePrivateFolder, readIfThere, writePrivate } from './private-files.ts';
+import type { SecurityLayout } from './security-layout.ts';
+import { checkToken, createToken, removeTokensOf } from './tokens.ts';
+import {
+  type KeyPair,
+  makeAuthority,
+  makeRequest,
+  makeRevocations,
+  readCertificate,
+  readRevocations,
+  signRequest,
+} from './x509.ts';
+
+/** Of commands that write the revocation list side by side. */
+const MOST_TRIES = 20;
+const AUTHORITY_DAYS = 3650;
+/** Renewed at two thirds of it. */
+export const CERTIFICATE_DAYS = 90;
+export const TOKEN_MS = 60 * 60_000;
+
+/** A certificate given out. Times: milliseconds since the epoch. */
+export type Issued = { machineId: MachineId; roles: MachineRole[]; serial: string; issuedAt: number; notAfter: number };
+export type IssuedView = Issued & { revokedAt: number | null };
+/** PEM: what a machine is given. */
+export type Enrolled = {
+  machineId: MachineId;
+  site: SiteId;
+  certificate: string;
+  authority: string;
+  revocations: string;
+};
+
+export type Authority = {
+  readonly site: SiteId;
+  /** Of its certificate: SHA-256, base64url. */
+  readonly fingerprint: string;
+  createToken(of: {
+    machineId: MachineId;
+    roles: MachineRole[];
+    validMs: number;
+  }): Promise<{ token: string; expiresAt: number }>;
+  /** ENROLL_REFUSED, BAD_REQUEST. */
+  enroll(token: string, request: string): Promise<Enrolled>;
+  /** PEER_REFUSED for a certificate that was revoked; `peer` was proven by the connection. */
+  renew(peer: Peer, request: string): Promise<Enrolled>;
+  /** All certificates of the machine, and its tokens. NOT_FOUND: it has none that could be revoked. */
+  revoke(machineId: MachineId): Promise<IssuedView[]>;
+  list(): Promise<IssuedView[]>;
+  /** PEM. */
+  revocations(): Promise<string>;
+};
+
+/**
+ * Makes the authority, and the first machine's own certificate. Done before: nothing is changed, `isNew` false.
+ * BAD_REQUEST: it is another site's.
+ */
+export async function initAuthority(
+  layout: SecurityLayout,
+  first: MachineIdentity,
+  now: () => number,
+): Promise<{ authority: Authority; isNew: boolean }> {
+  const there = await readIfThere(layout.siteFile);
+  if (there !== null && there.trim() !== first.site)
+    throw new TidemarkError(
+      'BAD_REQUEST',
+      `${layout.folder} has the authority of site ${there.trim()}, not of ${first.site}`,
+    );
+  if (there === null) await makeFiles(layout, first.site, now());
+  const authority = await openAuthority(layout, now);
+  if ((await readIfThere(layout.certificate)) === null) await certifyOwn(layout, first, now);
+  return { authority, isNew: there === null };
+}
+
+/** `site` is written last: before it there is no authority, and a half made one is made anew. */
+async function makeFiles(layout: SecurityLayout, site: SiteId, now: number): Promise<void> {
+  for (const folder of [
+    layout.folder,
+    layout.authorityFolder,
+    layout.tokensFolder,
+    layout.issuedFolder,
+    layout.revokedFolder,
+  ])
+    await makePrivateFolder(folder);
+  const made = await makeAuthority(`Tidemark site ${site}`, AUTHORITY_DAYS, now);
+  await writePrivate(layout.authorityKey, made.key);
+  await writePrivate(layout.authority, made.certificate);
+  await writePrivate(layout.revocations, await makeRevocations(made, { number: 1, issuedAt: now, serials: [] }));
+  await writePrivate(layout.siteFile, `${site}\n`);
+}
+
+async function certifyOwn(layout: SecurityLayout, identity: MachineIdentity, now: () => number): Promise<void> {
+  const pair = await readPair(layout);
+  const { key, request } = await makeRequest(identity.machineId);
+  const certificate = await issue(layout, pair, identity, request, now());
+  await writePrivate(layout.certificate, `${key}${certificate}`);
+}
+
+async function readPair({ authorityKey, authority, folder }: SecurityLayout): Promise<KeyPair> {
+  const [key, certificate] = [await readIfThere(authorityKey), await readIfThere(authority)];
+  if (key !== null && certificate !== null) return { key, certificate };
+  throw new TidemarkError('SECURITY_NOT_READY', `there is no certificate authority in ${folder}`, { folder });
+}
+
+/** Recorded before it is given out: what was given out can be revoked. */
+async function issue(
+  layout: SecurityLayout,
+  pair: KeyPair,
+  identity: MachineIdentity,
+  request: string,
+  now: number,
+): Promise<string> {
+  const certificate = await signRequest(pair, { request, identity, validDays: CERTIFICATE_DAYS, now });
+  const { serial, notAfter } = readCertificate(certificate, 'the new certificate');
+  const { machineId, roles } = identity;
+  const issued: Issued = { machineId, roles, serial, issuedAt: now, notAfter };
+  await writePrivate(path.join(layout.issuedFolder, `${serial}.json`), JSON.stringify(issued));
+  return certificate;
+}
+
+/** Null when this machine has none: it is on another one, or the site has a PKI of its own. */
+export async function findAuthority(layout: SecurityLayout, now: () => number): Promise<Authority | null> {
+  return (await readIfThere(layout.siteFile)) === null ? null : await openAuthority(layout, now);
+}
+
+/** SECURITY_NOT_READY when there is none. */
+export async function openAuthority(layout: SecurityLayout, now: () => number): Promise<Authority> {
+  const pair = await readPair(layout);
+  const site = siteId(((await readIfThere(layout.siteFile)) ?? '').trim());
+  const { fingerprint } = readCertificate(pair.certificate, layout.authority);
+  const give = async (identity: MachineIdentity, request: string): Promise<Enrolled> => ({
+    machineId: identity.machineId,
+    site,
+    certificate: await issue(layout, pair, identity, request, now()),
+    authority: pair.certificate,
+    revocations: await currentRevocations(layout),
+  });
+  return {
+    site,
+    fingerprint,
+    createToken: async ({ machineId, roles, validMs }) => {
+      const expiresAt = now() + validMs;
+      const token = await createToken(layout.tokensFolder, { machineId, roles, expiresAt }, fingerprint, now());
+      return { token, expiresAt };
+    },
+    enroll: async (text, request) => {
+      const token = await checkToken(layout.tokensFolder, text, now());
+      const given = await give({ site, machineId: token.machineId, roles: token.roles }, request);
+      await token.use();
+      return given;
+    },
+    renew: async ({ machineId, roles, serial }, request) => {
+      if ((await revokedAt(layout, serial)) !== null)
+        throw new TidemarkError('PEER_REFUSED', `the certificate of machine ${machineId} was revoked`, {
+          machineId,
+          serial,
+        });
+      return await give({ site, machineId, roles }, request);
+    },
+    revoke: (machineId) => revoke(layout, pair, machineId, now()),
+    list: () => listIssued(layout),
+    revocations: () => currentRevocations(layout),
+  };
+}
+
+async function revokedAt({ revokedFolder }: SecurityLayout, serial: string): Promise<number | null> {
+  const text = await readIfThere(path.join(revokedFolder, `${serial}.json`));
+  return text === null ? null : (JSON.parse(text) as { revokedAt: number }).revokedAt;
+}
+
+async function listIssued(layout: SecurityLayout): Promise<IssuedView[]> {
+  const views: IssuedView[] = [];
+  for (const name of await readdir(layout.issuedFolder)) {
+    if (!name.endsWith('.json')) continue;
+    const text = await readIfThere(path.join(layout.issuedFolder, name));
+    if (text === null) continue;
+    const issued = JSON.parse(text) as Issued;
+    views.push({ ...issued, revokedAt: await revokedAt(layout, issued.serial) });
+  }
+  return views.toSorted((a, b) => a.machineId.localeCompare(b.machineId) || a.issuedAt - b.issuedAt);
+}
+
+async function currentRevocations({ revocations }: SecurityLayout): Promise<string> {
+  const text = await readIfThere(revocations);
+  if (text !== null) return text;
+  throw new TidemarkError('SECURITY_NOT_READY', `the revocation list ${revocations} is missing`, { file: revocations });
+}
+
+async function revoke(layout: SecurityLayout, pair: KeyPair, machineId: MachineId, now: number): Promise<IssuedView[]> {
+  await removeTokensOf(layout.tokensFolder, machineId);
+  const open = (await listIssued(layout)).filter(
+    (one) => one.machineId === machineId && one.revokedAt === null && one.notAfter > now,
+  );
+  if (open.length === 0)
+    throw new TidemarkError('NOT_FOUND', `machine ${machineId} has no certificate that is valid`, { machineId });
+  for (const { serial } of open)
+    await writePrivate(
+      path.join(layout.revokedFolder, `${serial}.json`),
+      JSON.stringify({ machineId, revokedAt: now }),
+    );
+  await publishRevocations(layout, pair, now);
+  return open.map((one) => ({ ...one, revokedAt: now }));
+}
+
+const revokedSerials = async ({ revokedFolder }: SecurityLayout): Promise<string[]> =>
+  (await readdir(revokedFolder)).filter((name) => name.endsWith('.json')).map((name) => name.slice(0, -'.json'.length));
+
+/** Again when another command has revoked meanwhile: whoever writes last has them all. */
+async function publishRevocations(layout: SecurityLayout, pair: KeyPair, now: number): Promise<void> {
+  for (let tries = 0; tries < MOST_TRIES; tries += 1) {
+    const serials = await revokedSerials(layout);
+    const before = await readRevocations(await currentRevocations(layout), pair.certificate, layout.revocations);
+    const next = { number: before.number + 1, issuedAt: now, serials };
+    await writePrivate(layout.revocations, await makeRevocations(pair, next));
+    const written = await readRevocations(await currentRevocations(layout), pair.certificate, layout.revocations);
+    if ((await revokedSerials(layout)).every((serial) => written.serials.includes(serial))) return;
+  }
+  throw new TidemarkError('BUG', `the revocation list ${layout.revocations} does not come to hold what was revoked`);
+}

@@ -1,0 +1,83 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { openCredentials } from '../../engines/security/credentials.ts';
+import { enrolMachine, parseSiteUrl } from '../../engines/security/enrolment-client.ts';
+import { type EnrolmentServer, startEnrolmentServer } from '../../engines/security/enrolment-server.ts';
+import { securityLayout } from '../../engines/security/security-layout.ts';
+import { stackLayout, type StackLayout } from '../../engines/stack/layout.ts';
+import { machineId } from '../../schema/domain/ids.ts';
+import { createTestSite, type TestSite } from '../../tests/fixtures/security.ts';
+import { testSeams } from '../../tests/fixtures/seams.ts';
+import { isDue, keepSecurity } from './keep-security.ts';
+
+const DAY_MS = 86_400_000;
+let folder: string;
+let site: TestSite;
+let server: EnrolmentServer;
+let layout: StackLayout;
+let configuration: string | null;
+const ends: (() => unknown)[] = [];
+
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), 'td-keep-'));
+  site = await createTestSite(folder);
+  configuration = null;
+  const credentials = await openCredentials(site.own.security, testSeams());
+  server = await startEnrolmentServer({
+    listen: { host: '127.0.0.1', port: 0 },
+    authority: site.authority,
+    credentials,
+    configurationOf: () => Promise.resolve(configuration),
+    log: testSeams().log,
+  });
+  ends.push(
+    () => server.close(),
+    () => credentials.close(),
+  );
+  layout = stackLayout(path.join(folder, 'm2'));
+  const of = { machineId: machineId('m2'), roles: ['proxy' as const], validMs: DAY_MS };
+  const { token } = await site.authority.createToken(of);
+  const url = parseSiteUrl(`https://127.0.0.1:${server.address.port}`);
+  await enrolMachine({ layout: securityLayout(layout.configFolder), url, token, fingerprint: null });
+});
+afterEach(async () => {
+  for (const end of ends.splice(0)) await end();
+  await rm(folder, { recursive: true, force: true });
+});
+
+/** In `days` days, until the condition holds. */
+async function keepUntil(days: number, holds: () => Promise<boolean>): Promise<void> {
+  const ending = new AbortController();
+  const { clock, ...seams } = testSeams();
+  // Its pauses are short, its calendar is ahead.
+  const quick = { ...clock, now: () => Date.now() + days * DAY_MS, sleep: () => sleep(20) };
+  const kept = keepSecurity(layout, { ...seams, clock: quick }, ending.signal);
+  while (!(await holds())) await sleep(20);
+  ending.abort();
+  await kept;
+}
+const certificateNow = (): Promise<string> => readFile(securityLayout(layout.configFolder).certificate, 'utf8');
+
+test('a certificate is renewed at two thirds of its life, and not before', async () => {
+  const first = await certificateNow();
+  let asked = 0;
+  await keepUntil(58, async () => await Promise.resolve((asked += 1) > 20));
+  expect(await certificateNow()).toBe(first);
+  await keepUntil(61, async () => (await certificateNow()) !== first);
+  expect((await site.authority.list()).filter((one) => one.machineId === machineId('m2')).length).toBeGreaterThan(1);
+  expect(isDue({ notBefore: 0, notAfter: 90 }, 59)).toBe(false);
+  expect(isDue({ notBefore: 0, notAfter: 90 }, 60)).toBe(true);
+});
+
+test('the revocation list and the configuration of the machine come by themselves', async () => {
+  configuration = '{"machineId":"m2"}\n';
+  await keepUntil(0, async () => (await readFile(layout.machineFile, 'utf8').catch(() => '')) === configuration);
+  await site.machine('m3', ['proxy']);
+  await site.authority.revoke(machineId('m3'));
+  const { revocations } = securityLayout(layout.configFolder);
+  const newest = await site.authority.revocations();
+  await keepUntil(0, async () => (await readFile(revocations, 'utf8')) === newest);
+});

@@ -1,0 +1,72 @@
+/**
+ * Keeps a machine's certificate, revocation list and configuration new: a machine that enrolled asks the control worker
+ * where it did. Every worker process does so; what they write is the same, and each file is replaced whole.
+ */
+import { openCredentials } from '../../engines/security/credentials.ts';
+import { fetchState, readEnrolment, renewMachine } from '../../engines/security/enrolment-client.ts';
+import { readIfThere, writePrivate } from '../../engines/security/private-files.ts';
+import { describeSecurity, securityLayout, type SecurityLayout } from '../../engines/security/security-layout.ts';
+import { identityIn } from '../../schema/domain/security.ts';
+import type { SiteId } from '../../schema/domain/ids.ts';
+import { readCertificate, readRevocations } from '../../engines/security/x509.ts';
+import type { StackLayout } from '../../engines/stack/layout.ts';
+import type { Seams } from '../../schema/domain/seams.ts';
+import { temporalAddress } from './config.ts';
+import { periodically } from './periodically.ts';
+
+/** A revocation is known everywhere so soon. */
+const ASK_MS = 5000;
+
+/** At two thirds of its life: what is left is time to mend what keeps it from being renewed. */
+export const isDue = ({ notBefore, notAfter }: { notBefore: number; notAfter: number }, now: number): boolean =>
+  now >= notBefore + (2 / 3) * (notAfter - notBefore);
+
+/** Until the signal aborts; at once on a machine that did not enrol, like that of the stack. */
+export async function keepSecurity(layout: StackLayout, seams: Seams, signal: AbortSignal): Promise<void> {
+  const files = securityLayout(layout.configFolder);
+  const enrolment = await readEnrolment(files);
+  if (enrolment === null) return;
+  const url = new URL(enrolment.url);
+  const credentials = await openCredentials(await describeOwn(files), seams);
+  const usesIt = (await temporalAddress().catch(() => null))?.tls !== undefined;
+  let first: string | null = null;
+  const work = async (): Promise<void> => {
+    await credentials.reload();
+    const own = credentials.current();
+    first ??= own.certificate;
+    if (usesIt && own.certificate !== first) return endToBeStartedAnew(seams);
+    const state = await fetchState(url, own);
+    await keepRevocations(files, own.authority, state.revocations);
+    await keepConfiguration(layout, state.configuration);
+    if (!isDue(own, seams.clock.now())) return;
+    await renewMachine(files, url, own);
+    seams.log.info('the certificate of this machine is renewed');
+  };
+  await periodically({ what: `asking ${url.origin} for what is new`, intervalMs: ASK_MS, seams, signal }, work);
+  credentials.close();
+}
+
+/** The connection to Temporal keeps the certificate that it was made with, and could not be made again with that. */
+function endToBeStartedAnew({ log }: Seams): void {
+  log.info('the certificate of this machine changed; this process ends, to be started with the new one');
+  process.kill(process.pid, 'SIGTERM');
+}
+
+/** Its site stands in the machine's own certificate. */
+async function describeOwn(files: SecurityLayout) {
+  const text = (await readIfThere(files.certificate)) ?? '';
+  const site = identityIn(readCertificate(text, files.certificate).names)?.site;
+  return describeSecurity(site ?? ('' as SiteId), files, undefined);
+}
+
+async function keepRevocations(files: SecurityLayout, authority: string, text: string): Promise<void> {
+  const before = await readIfThere(files.revocations);
+  if (before === text) return;
+  const { number } = await readRevocations(text, authority, 'the revocation list');
+  const known = before === null ? 0 : (await readRevocations(before, authority, files.revocations)).number;
+  if (number > known) await writePrivate(files.revocations, text);
+}
+
+async function keepConfiguration({ machineFile }: StackLayout, text: string | null): Promise<void> {
+  if (text !== null && text !== (await readIfThere(machineFile))) await writePrivate(machineFile, text);
+}
