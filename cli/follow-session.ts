@@ -20,6 +20,7 @@ import { catalogError } from './catalog-access.ts';
 import { exitCodes } from './exit-codes.ts';
 import { errorLines, renderReport } from './output/session-report.ts';
 import { printJson } from './run-command.ts';
+import { type Bottleneck, bottleneckOf } from './session-stages.ts';
 import { type SessionTarget, SessionView } from './session-view.ts';
 import { layoutOf } from './stack-access.ts';
 import { soon, workflowUrl } from './temporal-access.ts';
@@ -39,6 +40,8 @@ export type SessionReport = {
   files: RestoredFile[];
   /** What the steps of a maintenance came to; empty for others. */
   outcomes: MaintenanceOutcome[];
+  /** What held its transfers up; null when nothing is known of it. */
+  bottleneck: Bottleneck | null;
   temporalUi: string;
 };
 
@@ -90,6 +93,7 @@ export async function reportOn(
     events,
     files: restoredFiles(session),
     outcomes,
+    bottleneck: bottleneckOf(session),
     temporalUi: workflowUrl(stack, target.workflowId, known.runId),
   };
 }

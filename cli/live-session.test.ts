@@ -111,7 +111,11 @@ describe('what a workflow waits for', () => {
 
 describe('a VM in work', () => {
   test('takes step and sizes from its workflow, figures from heartbeats', () => {
-    const sources = { progress: progress(), picture: picture(activity({ heartbeat: beat({ waitsFor: 'target' }) })) };
+    const stages = { source: 9, proxy: 1, throttling: 0, network: 0, target: 0 };
+    const sources = {
+      progress: progress(),
+      picture: picture(activity({ heartbeat: beat({ waitsFor: 'target', stages }) })),
+    };
     expect(liveVm(row(), sources, NOW)).toEqual({
       name: 'web',
       step: 'transferring',
@@ -126,6 +130,7 @@ describe('a VM in work', () => {
           sentBytes: 200,
           readRateBytesPerSecond: 50,
           waitsFor: 'target',
+          stages,
         },
       ],
     });

@@ -4,6 +4,7 @@
  */
 import type { SessionDisk, SessionVm, SessionWithRows } from '../schema/catalog/sessions.ts';
 import type { RestoreProgressView, TransferHeartbeat, VmProgress, WaitHeartbeat } from '../schema/domain/sessions.ts';
+import type { StageTimes } from '../schema/domain/stages.ts';
 import type { LiveDisk, LiveVm } from './output/progress.ts';
 import type { PendingActivity, WorkflowPicture } from './temporal-access.ts';
 
@@ -65,7 +66,14 @@ const flowOf = (beat: Beat | undefined): { rate: number; waitsFor: string } => {
   return { rate: beat.readRateBytesPerSecond, waitsFor: beat.waitsFor ?? '' };
 };
 
-type DiskState = { diskKey: string; sizeBytes: number; state: string; readBytes?: number; sentBytes?: number };
+type DiskState = {
+  diskKey: string;
+  sizeBytes: number;
+  state: string;
+  readBytes?: number;
+  sentBytes?: number;
+  stages?: StageTimes;
+};
 
 function liveDisk(
   diskKey: string,
@@ -83,6 +91,7 @@ function liveDisk(
     sentBytes: Math.max(beat?.sentBytes ?? 0, progress?.sentBytes ?? 0, row?.sentBytes ?? 0),
     readRateBytesPerSecond: isDone ? 0 : rate,
     waitsFor: isDone ? '' : waitsFor,
+    stages: beat?.stages ?? progress?.stages ?? row?.stages ?? null,
   };
 }
 

@@ -8,6 +8,7 @@ import { type HeldRepository, RepositoryHolder } from '../activities/repository/
 import { createRepositoryWork } from '../activities/repository/repository-work.ts';
 import { ServerClock } from '../activities/repository/server-clock.ts';
 import { type MoverTarget, startMoverTarget } from '../engines/mover/target/mover-target.ts';
+import { type LimitsConfig, Throttle } from '../engines/mover/throttle/throttle.ts';
 import { openPackThreads } from '../engines/repository/maintenance/pack-threads.ts';
 import { openRepository } from '../engines/repository/open-repository.ts';
 import type { StorageDescription } from '../engines/repository/storage/storage.ts';
@@ -20,7 +21,9 @@ import { repositoryCtlQueue, repositoryQueue } from '../schema/domain/queues.ts'
 import type { Seams } from '../schema/domain/seams.ts';
 import type { PackLaneData } from './lanes/pack-lane.ts';
 import type { TargetLaneParts } from './lanes/target-lane.ts';
+import { advertised } from './runtime/advertised-address.ts';
 import { laneSecurityOf, loadMachine, stateLayout } from './runtime/config.ts';
+import { followMachine } from './runtime/follow-machine.ts';
 import { readSecret } from './runtime/repository-secret.ts';
 import { repositorySpace } from './runtime/repository-space.ts';
 import { openRepositoryStorage } from './runtime/repository-storage.ts';
@@ -32,12 +35,15 @@ const MOST_LONG_WORK = 8;
 /** People look at its progress. */
 const PROGRESS_AGE_MS = 2000;
 
+/** `preferred`: networks, as they are configured now. */
+type Shared = { serverClock: ServerClock; throttle: Throttle; preferred: () => readonly string[] };
+
 async function openWithTarget(
   { repositoryId, folder, lanes, encryption, lockDays, listen }: RepositoryConfig,
   machine: MachineConfig,
   layout: StackLayout,
   seams: Seams,
-  serverClock: ServerClock,
+  { serverClock, throttle, preferred }: Shared,
 ): Promise<HeldRepository> {
   const indexFolder = layout.repositoryIndexFolder(repositoryId);
   const storage: StorageDescription = { kind: 'folder', folder };
@@ -71,6 +77,7 @@ async function openWithTarget(
       registrar: repository.registrar,
       restoreSource: repository.restoreSource,
       rehearse: (restorePointId, run) => repository.rehearse(restorePointId, run),
+      throttle: throttle.ofRepository(repositoryId),
       seams,
     });
     const close = async (): Promise<void> => {
@@ -80,9 +87,13 @@ async function openWithTarget(
     target = mover;
     const space = (): Promise<RepositorySpace | null> => repositorySpace(storage, seams.clock);
     const endpoint = { ...(mover.endpoint as { unix: string }), machineId: machine.machineId };
+    const { secureEndpoint } = mover;
     return {
       repository,
-      endpoint: mover.secureEndpoint ? { ...endpoint, listen: mover.secureEndpoint } : endpoint,
+      // Asked for at each phase anew: the preferred networks may have changed.
+      get endpoint() {
+        return secureEndpoint ? { ...endpoint, listen: advertised(secureEndpoint, preferred()) } : endpoint;
+      },
       signGrant: (of) => signGrant(grantKey, of),
       space,
       close,
@@ -93,16 +104,30 @@ async function openWithTarget(
   }
 }
 
+const limitsOf = ({ networks, repositories }: MachineConfig): LimitsConfig => ({
+  networks: networks ?? null,
+  repositories: new Map(repositories.flatMap(({ repositoryId, limits }) => (limits ? [[repositoryId, limits]] : []))),
+});
+
 await runWorkerProcess({
   name: 'repository',
-  open: async ({ seams }) => {
+  open: async ({ seams, signal }) => {
     const layout = stateLayout();
     const machine = await loadMachine(layout);
     if (!machine?.repositories.length) return null;
     const serverClock = new ServerClock(seams.clock);
+    const throttle = new Throttle(seams);
+    let current = machine;
+    const take = (changed: MachineConfig): void => {
+      current = changed;
+      throttle.configure(limitsOf(changed));
+    };
+    take(machine);
+    void followMachine(layout, seams, signal, take);
+    const shared = { serverClock, throttle, preferred: () => current.networks?.preferred ?? [] };
     const repositories = machine.repositories.map((config) => {
       const { repositoryId } = config;
-      const open = (): Promise<HeldRepository> => openWithTarget(config, machine, layout, seams, serverClock);
+      const open = (): Promise<HeldRepository> => openWithTarget(config, machine, layout, seams, shared);
       const holder = new RepositoryHolder({ repositoryId, open, clock: seams.clock, log: seams.log });
       const verbs: ServedQueue = {
         queue: repositoryCtlQueue(repositoryId),
@@ -122,7 +147,10 @@ await runWorkerProcess({
     await Promise.allSettled(repositories.map(({ holder }) => holder.open()));
     return {
       queues: () => repositories.flatMap(({ queues }) => queues),
-      close: async () => void (await Promise.all(repositories.map(({ holder }) => holder.close()))),
+      close: async () => {
+        throttle.close();
+        await Promise.all(repositories.map(({ holder }) => holder.close()));
+      },
     };
   },
 });

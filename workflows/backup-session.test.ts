@@ -70,9 +70,10 @@ describe('backupSession', () => {
     expect(currentDetails).toContain('Stopped, Failed');
     expect(currentDetails).toMatch(/What to do: .*\./);
     expect(currentDetails.split('\n').filter((line) => line.startsWith('| vm-'))).toEqual([
-      '| vm-0 | h1 | Failed |  | BAD_DISK: inspectVm failed as asked |',
-      '| vm-1 | h1 | Success | filesystem |  |',
+      '| vm-0 | h1 | Failed |  |  | BAD_DISK: inspectVm failed as asked |',
+      '| vm-1 | h1 | Success | filesystem | source 80% |  |',
     ]);
+    expect(currentDetails).toContain('bottleneck: **source 80%** (Source 80% > Proxy 10% > Network 0% > Target 10%)');
   });
 
   it('is completed with a warning when a VM has one', async () => {

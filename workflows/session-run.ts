@@ -13,6 +13,7 @@ import type {
 import type { Finding, SessionResult, SessionState } from '../schema/domain/states.ts';
 import { say } from './say.ts';
 import { errorLines, findingLines, page, table } from './markdown.ts';
+import { addStageTimes, bottleneckWords, noStageTimes, stageLine, type StageTimes } from '../schema/domain/stages.ts';
 import { stateAttributes } from './search-attributes.ts';
 
 export class SessionRun {
@@ -104,9 +105,17 @@ export class SessionRun {
       this.isStopping ? ['stopping: VMs in work finish, no other is begun'] : [],
       this.#error ? errorLines(this.#error) : [],
       isPlanned ? [`${results.size} of ${vms.length} VMs done, ${this.working.size} in work`] : [],
-      isPlanned ? table(['VM', 'host', 'state', 'consistency', 'what to know'], this.#rows()) : [],
+      this.#flowLines(),
+      isPlanned ? table(['VM', 'host', 'state', 'consistency', 'bottleneck', 'what to know'], this.#rows()) : [],
       findingLines(this.warnings),
     );
+  }
+
+  /** Of the VMs done. */
+  #flowLines(): string[] {
+    const all = [...this.results.values()].map(stagesOf).reduce(addStageTimes, noStageTimes);
+    const line = stageLine(all);
+    return line === '' ? [] : [`bottleneck: **${bottleneckWords(all)}** (${line})`];
   }
 
   /** Failed ones first, then those in work, then the others: the table is cut at its end. */
@@ -124,6 +133,9 @@ export class SessionRun {
     const state = attempt === undefined ? (result?.result ?? 'waits') : `in work, try ${attempt}`;
     const warning = result?.findings.find((finding) => finding.level === 'warning');
     const note = result?.error ? `${result.error.code}: ${result.error.message}` : (warning?.message ?? '');
-    return [name, vm.hostId, state, result?.consistency ?? '', note];
+    return [name, vm.hostId, state, result?.consistency ?? '', bottleneckWords(result && stagesOf(result)), note];
   }
 }
+
+const stagesOf = (result: VmBackupResult): StageTimes =>
+  result.disks.map((disk) => disk.stages ?? noStageTimes).reduce<StageTimes>(addStageTimes, noStageTimes);

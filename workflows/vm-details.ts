@@ -3,6 +3,7 @@ import { formatBytes } from '../schema/domain/figures.ts';
 import type { DiskKey, RestorePointId, RunKey } from '../schema/domain/ids.ts';
 import type { SessionErrorView, VmBackupInput, VmProgress } from '../schema/domain/sessions.ts';
 import { type ConsistencyReached, type Finding, type VmStep, vmSteps } from '../schema/domain/states.ts';
+import { stageLine } from '../schema/domain/stages.ts';
 import { cell, errorLines, findingLines, page, table } from './markdown.ts';
 
 export type DiskState = VmProgress['disks'][number];
@@ -38,13 +39,14 @@ const diskRow = (disk: DiskState): string[] => [
   formatBytes(disk.sizeBytes),
   formatBytes(disk.readBytes),
   formatBytes(disk.sentBytes),
+  stageLine(disk.stages) || '-',
 ];
 
 const disksOf = (run: VmView): string[] =>
   run.disks.size === 0
     ? []
     : table(
-        ['disk', 'state', 'read as', 'because', 'proxy', 'size', 'read', 'sent'],
+        ['disk', 'state', 'read as', 'because', 'proxy', 'size', 'read', 'sent', 'where the time went'],
         [...run.disks.values()].map(diskRow),
       );
 

@@ -10,6 +10,7 @@ import { controlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import type { DiskPlan, OpenedRestorePoint, TransferSummary } from '../schema/domain/restore-point.ts';
 import type { HeldLease } from '../schema/domain/scheduling.ts';
 import type { SessionErrorView, TransferHeartbeat } from '../schema/domain/sessions.ts';
+import { addStageTimes, noStageTimes } from '../schema/domain/stages.ts';
 import { say } from './say.ts';
 import { lastHeartbeatOf, viewOf } from './failures.ts';
 import { fallbackWarnings, planDisk } from './plan-disks.ts';
@@ -89,6 +90,11 @@ function noteLost(state: DiskState, error: unknown): void {
   const last = lastHeartbeatOf(error) as Partial<TransferHeartbeat> | undefined;
   state.readBytes += last?.readBytes ?? 0;
   state.sentBytes += last?.sentBytes ?? 0;
+  noteStages(state, last?.stages);
+}
+
+function noteStages(state: DiskState, stages: TransferSummary['stages']): void {
+  if (stages) state.stages = addStageTimes(state.stages ?? noStageTimes, stages);
 }
 
 /** Doubt means read (invariant 11), and the reason is shown. */
@@ -129,6 +135,7 @@ function noteDone(run: VmRun, state: DiskState, summary: TransferSummary): void 
   state.state = 'done';
   state.readBytes += summary.readBytes;
   state.sentBytes += summary.sentBytes;
+  noteStages(state, summary.stages);
   run.show();
 }
 

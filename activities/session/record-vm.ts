@@ -29,7 +29,7 @@ export async function recordVmRows(
 const codeAndMessage = ({ code, message }: { code: string; message: string }) => ({ code, message });
 
 function diskRow(disk: VmDiskResult, { startedAt, endedAt }: { startedAt: string; endedAt: string }) {
-  const { mode, reason, proxyId, sizeBytes, readBytes, sentBytes, conservation, audit } = disk;
+  const { mode, reason, proxyId, sizeBytes, readBytes, sentBytes, conservation, audit, stages } = disk;
   return {
     mode,
     reason,
@@ -41,6 +41,7 @@ function diskRow(disk: VmDiskResult, { startedAt, endedAt }: { startedAt: string
     storedBytes: conservation?.storedBytes ?? 0,
     conservation,
     audit,
+    stages: stages ?? null,
     rateBytesPerSecond: null,
     waitsFor: null,
     startedAt,

@@ -9,6 +9,7 @@ import { type MoverTarget, startMoverTarget } from '../../engines/mover/target/m
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import { diskKey, restorePointId, runKey } from '../../schema/domain/ids.ts';
 import type { TransferHeartbeat } from '../../schema/domain/sessions.ts';
+import { noStageTimes, verdictOf } from '../../schema/domain/stages.ts';
 import { runActivity } from '../../tests/fixtures/activity.ts';
 import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
 import { MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
@@ -72,7 +73,7 @@ const transfer = (change: Partial<TestDisk> = {}) => {
 };
 
 it('transfers a disk with figures in its heartbeats; from there it is restored byte for byte', async () => {
-  const sending = transfer({ delayMs: 20 });
+  const sending = transfer({ delayMs: 400 });
   expect(await sending.result).toMatchObject({
     diskKey: TEST_DISK,
     windowCount: 3,
@@ -89,7 +90,10 @@ it('transfers a disk with figures in its heartbeats; from there it is restored b
     windowsAcked: 0,
     windowCount: 3,
     waitsFor: null,
+    stages: noStageTimes,
   });
+  expect(verdictOf(sending.beats.at(-1)!.stages!)).toMatchObject({ bottleneck: 'source' });
+  expect(Buffer.byteLength(JSON.stringify(sending.beats.at(-1)))).toBeLessThan(1024);
   const run = runKey('restore00000');
   const out = path.join(folder, 'out');
   const { createTargets, finishTargets } = createTargetActivities({ allowedFolders: [folder] });

@@ -6,6 +6,7 @@ import { windowCountOf } from '../../schema/domain/extents.ts';
 import type { DiskAccess } from '../../schema/domain/hypervisor.ts';
 import type { TransferAssignment } from '../../schema/domain/restore-point.ts';
 import type { Clock } from '../../schema/domain/seams.ts';
+import { noStageTimes } from '../../schema/domain/stages.ts';
 import { beating } from '../beating.ts';
 import type { ProxyActivities, ProxyControlActivities } from '../contract.ts';
 import { translating } from '../failures.ts';
@@ -35,7 +36,15 @@ export function createRehearsalActivities(secure?: Parameters<typeof rehearse>[0
   } satisfies RehearsalActivities);
 }
 
-const nothingYet = { bytesDone: 0, readBytes: 0, sentBytes: 0, windowsAcked: 0, waitsFor: null, audit: null };
+const nothingYet = {
+  bytesDone: 0,
+  readBytes: 0,
+  sentBytes: 0,
+  windowsAcked: 0,
+  waitsFor: null,
+  audit: null,
+  stages: { ...noStageTimes },
+};
 
 const figuresOf = (progress: Omit<TransferProgress, 'windowOpen'>) => ({
   bytesDone: progress.bytesDone,
@@ -45,6 +54,7 @@ const figuresOf = (progress: Omit<TransferProgress, 'windowOpen'>) => ({
   windowsAcked: progress.windowsAcked,
   windowCount: progress.windowCount,
   waitsFor: progress.waitsFor,
+  stages: progress.stages,
   ...(progress.audit ? { audit: progress.audit } : {}),
 });
 

@@ -43,7 +43,7 @@ describe('job run', () => {
     expect(output).toMatch(/\nfiles: Success\n/);
     expect(output).toContain(`session ${id}: backup of job nightly\nstate:   Stopped, Success\n`);
     expect(output).toMatch(
-      /\nVM +DISK +READ BY +READ +SENT +AUDIT +PROXY +WHY\nfiles +d0 +full +700 B +350 B +64 blocks +- +first restore point of this VM\n/,
+      /\nVM +DISK +READ BY +READ +SENT +AUDIT +PROXY +BOTTLENECK +WHY\nfiles +d0 +full +700 B +350 B +64 blocks +- +source 90% +first restore point of this VM\n/,
     );
     expect(output).toMatch(/\nfiles +d0 +1000 B +100 B +200 B +0 B +0 B +300 B +400 B\n/);
     expect(output).toMatch(
@@ -97,7 +97,15 @@ describe('job run', () => {
       sessionId: report.sessionId,
       result: 'Warning',
       session: report.session,
+      bottleneck: {
+        bottleneck: 'source',
+        stagesMs: { source: 180, target: 6 },
+        shares: { proxy: { busy: 5, waitsForInput: 90, waitsForOutput: 5 } },
+      },
     });
+    const read = await stack.tidemark('session', 'show', report.sessionId);
+    expect(read.output).toContain('bottleneck: source 90% (Source 90% > Proxy 5% > Network 2% > Target 3%)');
+    expect(read.output).toMatch(/BOTTLENECK.*\n.*source 90%/);
   });
 
   test('an unknown job, and one that runs: told before anything is started', async () => {

@@ -29,6 +29,12 @@ test('a terminal sees percent, bytes, rate, sent and what is waited for, cut to 
   expect(renderSession(session(425), 30).every((line) => line.length < 30)).toBe(true);
 });
 
+test('where the time of a disk goes is shown with it', () => {
+  const live = session(425);
+  live.vms[0]!.disks[0]!.stages = { source: 6, proxy: 3, throttling: 0, network: 1, target: 0 };
+  expect(renderSession(live, 200)[2]).toMatch(/, Source 60% > Proxy 30% > Network 10% > Target 0%$/);
+});
+
 test('a pipe sees a line only when a state, a step or a tenth changed', () => {
   const report = createLineReporter();
   expect(report(session(0))).toHaveLength(3);

@@ -3,6 +3,7 @@
  * Pure rendering; `cli/session-view.ts` gathers the figures.
  */
 import { formatBytes } from '../../schema/domain/figures.ts';
+import { stageLine, type StageTimes } from '../../schema/domain/stages.ts';
 import { formatRate } from './table.ts';
 
 export type LiveDisk = {
@@ -15,6 +16,8 @@ export type LiveDisk = {
   sentBytes: number;
   /** What the transfer waits for, in words; empty when it flows. */
   waitsFor: string;
+  /** Where its time went so far; absent or null: not known. */
+  stages?: StageTimes | null;
 };
 
 export type LiveVm = {
@@ -58,7 +61,9 @@ function diskLine(disk: LiveDisk, kind: LiveSession['kind']): string {
     : '';
   const waits = disk.waitsFor === '' ? '' : `, waits for ${disk.waitsFor}`;
   const rate = disk.readRateBytesPerSecond === 0 ? '' : `, ${formatRate(disk.readRateBytesPerSecond)}`;
-  return `${disk.diskKey} ${bar(percent)} ${String(percent).padStart(3)} %  ${done}${figures}${rate}${waits}`;
+  const flow = stageLine(disk.stages);
+  const stages = flow === '' ? '' : `, ${flow}`;
+  return `${disk.diskKey} ${bar(percent)} ${String(percent).padStart(3)} %  ${done}${figures}${rate}${waits}${stages}`;
 }
 
 const withNote = (text: string, note: string): string => (note === '' ? text : `${text} (${note})`);

@@ -4,6 +4,8 @@ import type { Session, SessionDisk, SessionError, SessionVm, SessionWithRows } f
 import type { AuditResult, Conservation } from '../../schema/domain/restore-point.ts';
 import type { RestoredDisk } from '../../schema/domain/sessions.ts';
 import { formatBytes } from '../../schema/domain/figures.ts';
+import { bottleneckWords, stageLine } from '../../schema/domain/stages.ts';
+import { stagesOfSession } from '../session-stages.ts';
 import type { MaintenanceOutcome } from '../../schema/domain/maintenance-sessions.ts';
 import { renderOutcomes } from './maintenance-report.ts';
 import { type Column, formatDuration, formatTime, renderTable } from './table.ts';
@@ -57,6 +59,7 @@ const transferColumns: Column<DiskRow>[] = [
   { title: 'SENT', of: (disk) => formatBytes(disk.sentBytes), right: true },
   { title: 'AUDIT', of: (disk) => auditText(disk.audit) },
   { title: 'PROXY', of: (disk) => text(disk.proxyId) },
+  { title: 'BOTTLENECK', of: (disk) => bottleneckWords(disk.stages) || '-' },
   { title: 'WHY', of: (disk) => text(disk.reason?.message) },
 ];
 const conservationColumns: Column<DiskRow>[] = [
@@ -96,6 +99,12 @@ function eventLine(event: SessionEvent, names: Map<string, string>): string {
 const isTold = (error: SessionError, failed: readonly SessionVm[]): boolean =>
   failed.some((vm) => vm.error!.code === error.code && error.message.includes(vm.error!.message));
 
+function bottleneckLine(session: SessionWithRows): string {
+  const times = stagesOfSession(session);
+  const line = stageLine(times);
+  return line === '' ? '' : `bottleneck: ${bottleneckWords(times)} (${line})`;
+}
+
 const fileColumns: Column<RestoredDisk>[] = [
   { title: 'DISK', of: (file) => file.diskKey },
   { title: 'SIZE', of: (file) => formatBytes(file.sizeBytes), right: true },
@@ -128,6 +137,7 @@ export function renderReport({ session, events, files, outcomes, uiUrl }: Report
     sessionHead(session).join('\n'),
     session.vms.length > 0 ? renderTable(session.vms, isBackup ? vmColumns : restoredColumns) : '',
     disks.length > 0 && isBackup ? renderTable(disks, transferColumns) : '',
+    bottleneckLine(session),
     disks.length > 0 && isBackup ? renderTable(disks, conservationColumns) : '',
     files.length > 0 ? renderTable(files, fileColumns) : '',
     renderOutcomes(outcomes),

@@ -428,7 +428,7 @@ describe('a target that lies', () => {
   const welcome = { ...restoreWelcome, blockSize: MIB / 4, creditBytes: 4 * MIB } as Message;
   const shortAnswer: Message = { type: 'answer', window: 0, firstBlock: 0, answers: ['have'] };
   const answer: Message = { ...shortAnswer, answers: ['have', 'have', 'have', 'have'] };
-  const wrongAck: Message = { type: 'ack', firstWindow: 3, count: 1 };
+  const wrongAck: Message = { type: 'ack', firstWindow: 3, count: 1, busyMs: 0 };
   const wrongAnswer: Message = { type: 'answer', window: 7, firstBlock: 0, answers: ['have', 'have', 'have', 'have'] };
   const lies: [string, { hello: Message; offer?: Message; windowEnd?: Message }][] = [
     ['grants less credit than a block may need', { hello: { ...welcome, creditBytes: 1000 } as Message }],

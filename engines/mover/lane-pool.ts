@@ -5,6 +5,7 @@
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { Seams } from '../../schema/domain/seams.ts';
 import { type LaneThread, startLaneThread } from './lane-thread.ts';
+import type { Handlers } from './port-calls.ts';
 
 /** One disk on its way, cut into items. */
 export type LaneWork<Item, Done, Summary> = {
@@ -31,6 +32,10 @@ type Options = LanePoolOptions & {
   /** That a lane has in work at once, so that it need not wait when one of them does. */
   itemsPerLane: number;
   onNotice: (name: string, value: unknown, lane: number) => void;
+  /** What the thread of a lane may call. */
+  handlersOf?: (lane: number) => Handlers;
+  /** The thread of a lane is gone. */
+  onGone?: (lane: number) => void;
 };
 
 /** A pause keeps a broken entry from spinning. */
@@ -89,8 +94,9 @@ export class LanePool<Item, Done, Work extends LaneWork<Item, Done, unknown>> {
   }
 
   #threadOf(lane: Lane): LaneThread {
-    const { laneEntry, laneData, onNotice } = this.#options;
+    const { laneEntry, laneData, onNotice, handlersOf } = this.#options;
     return (lane.thread ??= startLaneThread(laneEntry, laneData, {
+      ...(handlersOf ? { handlers: handlersOf(lane.index) } : {}),
       onNotice: (name, value) => onNotice(name, value, lane.index),
       onExit: (error) => this.#replace(lane, error),
     }));
@@ -98,6 +104,7 @@ export class LanePool<Item, Done, Work extends LaneWork<Item, Done, unknown>> {
 
   /** A lane that crashed is replaced; its item goes back when its call fails. */
   #replace(lane: Lane, error: Error): void {
+    this.#options.onGone?.(lane.index);
     if (this.#closed) return;
     this.#options.seams.log.warn('lane ended and is replaced', { lane: lane.index, error: error.message });
     lane.isGone = true;

@@ -1,13 +1,13 @@
 /** How long trouble with the other end is borne, and when it is worth trying again. */
 import type { Clock } from '../../schema/domain/seams.ts';
 
-export const PATIENCE_MS = 10 * 60_000;
+export const PATIENCE_MS = 30 * 60_000;
 const FIRST_BACK_OFF_MS = 100;
-const LONGEST_BACK_OFF_MS = 10_000;
-/** A target that owes something and is silent for this part of the patience is left, and tried anew. A sync may be slow. */
-const SILENCE_SHARE = 1 / 2;
+const LONGEST_BACK_OFF_MS = 15_000;
+/** A target that owes something and is silent for so long, or half the patience, is left, and tried anew. A sync may be slow. */
+const SILENCE_MS = 5 * 60_000;
 
-export const silenceMsOf = (patienceMs: number): number => Math.ceil(patienceMs * SILENCE_SHARE);
+export const silenceMsOf = (patienceMs: number): number => Math.min(SILENCE_MS, Math.ceil(patienceMs / 2));
 
 export class Patience {
   readonly #clock: Pick<Clock, 'monotonic'>;

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { parseDuration, parseSize } from './measures.ts';
+import { parseDuration, parseRate, parseSize } from './measures.ts';
 import { editDistance, nearestName } from './nearest-name.ts';
 
 test.each([
@@ -49,3 +49,17 @@ test('a name that is near is found, one that is not is not', () => {
   expect(nearestName('other', ['main', 'archive'])).toBeNull();
   expect(nearestName('x'.repeat(100), ['x'.repeat(99)])).toBeNull();
 });
+
+test.each([
+  ['50MiB/s', 50 * 2 ** 20],
+  ['100Mbit/s', 12_500_000],
+  ['1.5 Gbit/s', 187_500_000],
+  ['800kbit/s', 100_000],
+  ['4096B/s', 4096],
+  ['50MiB', null],
+  ['50', null],
+  [50, null],
+  ['50MB/s', null],
+  ['-1Mbit/s', null],
+  ['Mbit/s', null],
+])('rate %j is %j bytes per second', (text, bytesPerSecond) => expect(parseRate(text)).toBe(bytesPerSecond));

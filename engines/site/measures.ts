@@ -28,3 +28,15 @@ export function parseDuration(value: unknown): number | null {
     durationMs += Number(amount) * durationUnitsMs[unit!]!;
   return Number.isSafeInteger(durationMs) ? durationMs : null;
 }
+
+/** Network equipment counts bits, in thousands. */
+const bitUnits: Record<string, number> = { kbit: 1000, Mbit: 1_000_000, Gbit: 1_000_000_000 };
+
+/** "50MiB/s" or "100Mbit/s", to whole bytes per second. A number alone has no unit and is none. */
+export function parseRate(value: unknown): number | null {
+  const [, amount = '', unit = ''] =
+    (typeof value === 'string' && /^(\d{1,9}(?:\.\d{1,6})?) ?([kMG]bit|[KMGT]iB|B)\/s$/.exec(value)) || [];
+  const bits = bitUnits[unit];
+  if (bits === undefined) return amount === '' ? null : parseSize(`${amount}${unit}`);
+  return Math.floor((Number(amount) * bits) / 8);
+}

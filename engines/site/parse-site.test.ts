@@ -41,6 +41,8 @@ describe('the example of the page', () => {
     expect(machine!.hosts[0]).toEqual({
       hostId: 'kvm-1',
       slots: 4,
+      limits: { readBytesPerSecond: 300 * 2 ** 20, latencyMs: 60 },
+      datastores: [{ name: 'ssd', folder: '/vms', limits: { readBytesPerSecond: null, latencyMs: 20 } }],
       provider: 'qemu',
       scratch: { folder: '/var/lib/tidemark/scratch', maxBytes: 20 * 2 ** 30 },
       vms: [
@@ -70,6 +72,7 @@ describe('the example of the page', () => {
         slots: 4,
         lanes: 2,
         lockDays: 30,
+        limits: { readBytesPerSecond: 200 * 2 ** 20, writeBytesPerSecond: 100 * 2 ** 20 },
         encryption,
         maintenance: {
           when: { at: '03:30', timeZone: 'Europe/Berlin' },
@@ -463,4 +466,59 @@ test('what is read can be written to machine.json and back', () => {
   const site: SiteConfig = parseSite(example, 'site.yaml');
   expect(JSON.parse(JSON.stringify(site))).toEqual(site);
   expect(site.machines[0]!.hosts[1]!.vms[0]).toHaveProperty('disks.0.diskKey', diskKey('d0'));
+});
+
+describe('networks and limits', () => {
+  const working = ['monday', 'tuesday', 'wednesday', 'thursday', 'friday'];
+  it('are read as the page says', () => {
+    const [machine] = parseSite(example, 'site.yaml').machines;
+    expect(machine!.networks).toEqual({
+      timeZone: 'Europe/Berlin',
+      preferred: ['10.20.0.0/16'],
+      throttle: [
+        {
+          name: 'office',
+          from: '10.1.0.0/16',
+          to: '10.20.0.0/16',
+          rateBytesPerSecond: 12_500_000,
+          hours: [{ days: working, fromMinute: 420, toMinute: 1140 }],
+          restores: false,
+          local: false,
+        },
+      ],
+    });
+    expect(machine!.workers).toEqual({ proxy: { memoryBytes: 2 * 2 ** 30, cpus: 2, nice: 10 } });
+    for (const key of ['networks', 'workers'])
+      expect(parseSite(small, 'site.yaml').machines[0]).not.toHaveProperty(key);
+  });
+
+  it('a change of them is a change of the machine, or of the repository', () => {
+    const before = parseSite(small, 'site.yaml');
+    const ruled = parseSite(`${small}networks: { preferred: [10.0.0.0/8] }\n`, 'site.yaml');
+    expect(diffSites(before, ruled)).toEqual([{ kind: 'machine', id: 'localhost', change: 'changed' }]);
+    const limited = parseSite(edited('folder: /backups', 'folder: /backups, limits: { write: 1MiB/s }'), 'site.yaml');
+    expect(limited.machines[0]!.repositories[0]!.limits).toMatchObject({ readBytesPerSecond: null });
+    expect(diffSites(before, limited)).toEqual([{ kind: 'repository', id: 'main', change: 'changed' }]);
+  });
+
+  const office = 'name: office, from: 10.0.0.0/8, to: 10.1.0.0/16';
+  it.each([
+    ['{ preferred: [10.0.0.1/8] }', 'networks.preferred[0]', 'expected a network, like 10.1.0.0/16'],
+    [`{ throttle: [{ ${office}, rate: 100 }] }`, 'networks.throttle[0].rate', 'expected a rate of at least 64KiB/s'],
+    [`{ throttle: [{ ${office}, rate: 1KiB/s }] }`, 'networks.throttle[0].rate', 'expected a rate of at least 64KiB/s'],
+    [
+      `{ throttle: [{ ${office}, rate: 1MiB/s, hours: [{ from: "24:30" }] }] }`,
+      'networks.throttle[0].hours[0].from',
+      'expected a time of day',
+    ],
+    [
+      `{ throttle: [{ ${office}, rate: 1MiB/s }, { ${office}, rate: 2MiB/s }] }`,
+      'networks.throttle[1].name',
+      'stands at',
+    ],
+  ])('%s is refused', (networks, at, message) => {
+    const problems = problemsOf(`${small}networks: ${networks}\n`);
+    expect(problems).toHaveLength(1);
+    expect(problems[0]).toMatchObject({ path: at, message: expect.stringContaining(message) as string });
+  });
 });

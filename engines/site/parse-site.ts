@@ -1,16 +1,22 @@
 /** site.yaml: from text to a validated site. Pure: reads no file, looks at no machine. */
 import { type Document, LineCounter, parseDocument } from 'yaml';
-import type {
-  EncryptionConfig,
-  GuestScript,
-  HostConfig,
-  JobConfig,
-  MachineConfig,
-  MaintenanceConfig,
-  ProxyConfig,
-  RepositoryConfig,
-  SiteConfig,
+import {
+  type BrakeLimits,
+  type CappedWorker,
+  cappedWorkers,
+  type EncryptionConfig,
+  type GuestScript,
+  type HostConfig,
+  type JobConfig,
+  type MaintenanceConfig,
+  type RateLimits,
+  type ProxyConfig,
+  type RepositoryConfig,
+  type MachineConfig,
+  type SiteConfig,
+  type WorkerCaps,
 } from '../../schema/domain/configuration.ts';
+import type { NetworksConfig, ThrottleRule } from '../../schema/domain/networks.ts';
 import { messageOf } from '../../schema/domain/errors.ts';
 import {
   diskKey,
@@ -28,6 +34,7 @@ import {
 import type { OwnPki } from '../../schema/domain/security.ts';
 import { DEFAULT_DAYS, type RetentionPolicy } from '../../schema/domain/retention.ts';
 import { DEFAULT_MAINTENANCE_TIME, type MaintenanceText } from './maintenance-shape.ts';
+import type { BrakeText } from './networks-shape.ts';
 import { didYouMean } from './nearest-name.ts';
 import {
   badAlias,
@@ -146,6 +153,8 @@ function machinesOf(site: SiteText, machineName: string): MachineConfig[] {
       repositories: site.repositories.filter(isHere).map((each) => repositoryOf(each, site.timeZone)),
       ...(security === undefined ? {} : { security: ownPkiOf(security) }),
       ...(temporal === undefined || name === own ? {} : { temporal: defined(temporal) }),
+      ...(site.networks === undefined ? {} : { networks: networksOf(site.networks, site.timeZone) }),
+      ...(site.workers === undefined ? {} : { workers: workersOf(site.workers) }),
       ...(enrolment === undefined || name !== own ? {} : { enrolment: enrolment.listen }),
     };
   });
@@ -165,7 +174,7 @@ const defined = <T extends object>(of: T): { [K in keyof T]: Exclude<T[K], undef
   Object.fromEntries(Object.entries(of).filter(([, value]) => value !== undefined)) as never;
 
 function repositoryOf(repository: RepositoryText, timeZone: string): RepositoryConfig {
-  const { name, folder, slots, lanes, alarms, maintenance, encryption, lockDays, listen } = repository;
+  const { name, folder, slots, lanes, alarms, maintenance, encryption, lockDays, listen, limits } = repository;
   return {
     ...(listen === undefined ? {} : { listen }),
     repositoryId: repositoryId(name),
@@ -174,9 +183,33 @@ function repositoryOf(repository: RepositoryText, timeZone: string): RepositoryC
     lanes,
     alarms,
     ...(lockDays === undefined ? {} : { lockDays }),
+    ...(limits === undefined ? {} : { limits: limitsOf(limits) }),
     ...(maintenance === null ? {} : { maintenance: maintenanceOf(maintenance, timeZone) }),
     ...(encryption === undefined ? {} : { encryption: encryptionOf(encryption) }),
   };
+}
+
+const limitsOf = ({ read, write }: NonNullable<RepositoryText['limits']>): RateLimits => ({
+  readBytesPerSecond: read ?? null,
+  writeBytesPerSecond: write ?? null,
+});
+
+function networksOf({ preferred, throttle }: NonNullable<SiteText['networks']>, timeZone: string): NetworksConfig {
+  const rules = throttle.map(({ rate, hours, ...rule }): ThrottleRule => ({
+    ...rule,
+    rateBytesPerSecond: rate,
+    hours: hours.map(({ days, from, to }) => ({ days, fromMinute: from, toMinute: to % (24 * 60) })),
+  }));
+  return { timeZone, preferred, throttle: rules };
+}
+
+function workersOf(workers: NonNullable<SiteText['workers']>): NonNullable<MachineConfig['workers']> {
+  const capsOf = ({ memory, cpus, nice }: NonNullable<(typeof workers)[CappedWorker]>): WorkerCaps => ({
+    memoryBytes: memory ?? null,
+    cpus: cpus ?? null,
+    nice: nice ?? null,
+  });
+  return Object.fromEntries(cappedWorkers.flatMap((name) => (workers[name] ? [[name, capsOf(workers[name])]] : [])));
 }
 
 const maintenanceOf = ({ at, every, verify }: MaintenanceText, timeZone: string): MaintenanceConfig => ({
@@ -191,9 +224,20 @@ function encryptionOf(places: NonNullable<RepositoryText['encryption']>): Encryp
   return keyFile === undefined ? { passphraseEnvironment: passphraseEnvironment! } : { keyFile };
 }
 
+const brakesOf = ({ readRate, latency }: BrakeText): BrakeLimits => ({
+  readBytesPerSecond: readRate ?? null,
+  latencyMs: latency ?? null,
+});
+
 function hostOf(host: HostText): HostConfig {
   const id = hostId(host.name);
-  const common = { hostId: id, slots: host.slots };
+  const datastores = host.datastores?.map(({ limits, ...rest }) => ({ ...rest, limits: brakesOf(limits) }));
+  const common = {
+    hostId: id,
+    slots: host.slots,
+    ...(host.limits === undefined ? {} : { limits: brakesOf(host.limits) }),
+    ...(datastores === undefined ? {} : { datastores }),
+  };
   const idOf = (vm: { name: string; uuid?: string | undefined }): { name: string; vmId: VmId } => ({
     name: vm.name,
     vmId: vm.uuid === undefined ? vmIdOf(id, vm.name) : vmId(vm.uuid),

@@ -36,7 +36,9 @@ export function checkReferences(site: unknown): Finding[] {
   const vms = hosts.flatMap((host) => itemsOf(host, 'vms').map((vm) => ({ ...vm, host })));
   return [
     ...[hosts, proxies, repositories, jobs].flatMap(repeatedNames),
+    ...repeatedNames(itemsOf({ value: fieldOf(site, 'networks'), path: ['networks'] }, 'throttle')),
     ...hosts.flatMap((host) => repeatedNames(itemsOf(host, 'vms'))),
+    ...repeatedNames(hosts.flatMap((host) => itemsOf(host, 'datastores'))),
     ...vms.flatMap((vm) => repeatedNames(itemsOf(vm, 'disks'))),
     ...repeatedValues(vms, ['uuid'], (value) => textOf(value)?.toLowerCase() ?? null),
     ...repeatedValues(vms, ['qmp', 'agent'], normalPath),

@@ -3,6 +3,7 @@
  * "expected"; that of a mapping lists its keys.
  */
 import { z } from 'zod';
+import { isShortName } from '../../schema/domain/ids.ts';
 import { parseDuration, parseSize } from './measures.ts';
 
 /** A mapping of these keys and no others; `what` is expected where it is none. */
@@ -47,3 +48,6 @@ export const size = (from: number, to: number, words: string) =>
     const bytes = parseSize(value);
     return bytes !== null && bytes >= from && bytes <= to ? bytes : null;
   });
+
+export const shortName = textWhere('a name: 1 to 32 of a-z, 0-9 and "-", no "-" at its ends', isShortName);
+export const flag = leaf('true or false', (value) => (typeof value === 'boolean' ? value : null));

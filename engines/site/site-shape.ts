@@ -1,12 +1,14 @@
 /** The shape of site.yaml, before names are resolved. */
 import { z } from 'zod';
-import { isShortName, isSiteId } from '../../schema/domain/ids.ts';
+import { isSiteId } from '../../schema/domain/ids.ts';
 import { blockSizes, compressions, DEFAULT_BLOCK_SIZE } from '../../schema/domain/states.ts';
 import { parseSize } from './measures.ts';
 import { alarms, maintenance } from './maintenance-shape.ts';
+import { brakeLimits, limits, networks } from './networks-shape.ts';
+import { workers } from './workers-shape.ts';
 import { retention } from './retention-shape.ts';
 import { address, securityShapes } from './security-shape.ts';
-import { duration, leaf, listOf, oneOf, size, strict, textWhere, whole } from './shape-leaves.ts';
+import { duration, flag, leaf, listOf, oneOf, shortName, size, strict, textWhere, whole } from './shape-leaves.ts';
 
 /** `sun_path` of Linux holds 108 bytes, the closing zero among them. */
 const MAX_SOCKET_PATH_BYTES = 107;
@@ -43,7 +45,6 @@ function isTimeZone(text: string): boolean {
   }
 }
 
-const shortName = textWhere('a name: 1 to 32 of a-z, 0-9 and "-", no "-" at its ends', isShortName);
 /** Part of the names of restored files. */
 // oxlint-disable-next-line no-control-regex
 const vmNamePattern = /^[^\s./@\u0000-\u001f\u007f](?:[^/\u0000-\u001f\u007f]{0,126}[^\s/\u0000-\u001f\u007f])?$/;
@@ -60,7 +61,6 @@ const uuid = leaf('a UUID, like 3f0c1e8a-5d1b-4c7e-9a54-0b8f6d1c2e77', (value) =
     : null,
 );
 const text = textWhere('a text', (value) => value.length <= 4096);
-const flag = leaf('true or false', (value) => (typeof value === 'boolean' ? value : null));
 
 const imageFile = { name: diskName, file: absolutePath, format: oneOf(['qcow2', 'raw']) };
 const vmHead = { name: vmName, uuid: uuid.optional() };
@@ -81,9 +81,20 @@ const simulatedDisk = strict('a disk: name, size, seed or image', {
 });
 const simulatedVm = strict('a VM: name, disks', { ...vmHead, disks: listOf('disks', simulatedDisk, MAX_DISKS) });
 
+const datastore = strict('a datastore: name, folder, limits', {
+  name: shortName,
+  folder: absolutePath,
+  limits: brakeLimits,
+});
 /** The machine it is on; absent: that of the stack. */
 const onMachine = { machine: shortName.optional() };
-const hostHead = { name: shortName, ...onMachine, slots: whole(1, 256).prefault(4) };
+const hostHead = {
+  name: shortName,
+  ...onMachine,
+  slots: whole(1, 256).prefault(4),
+  limits: brakeLimits.optional(),
+  datastores: listOf('datastores', datastore, MAX_THINGS).optional(),
+};
 const scratch = strict('a mapping with folder and limit', {
   folder: absolutePath,
   limit: size(64 * 2 ** 20, 2 ** 50, '64MiB to 1PiB').prefault('64GiB'),
@@ -132,6 +143,7 @@ const repository = strict('a repository: name, folder and more', {
   alarms,
   encryption: encryption.optional(),
   lockDays: whole(1, 36_500).optional(),
+  limits: limits.optional(),
 });
 
 const script = strict('a script: path and more', {
@@ -179,6 +191,8 @@ export const siteShape = strict('a mapping: site, hosts, proxies, repositories, 
   machine: shortName.optional(),
   ...securityShapes(absolutePath),
   timeZone: textWhere('the name of a time zone, like UTC or Europe/Berlin', isTimeZone).prefault('UTC'),
+  networks: networks.optional(),
+  workers: workers.optional(),
   hosts: listOf('hosts', host, MAX_THINGS).prefault([]),
   proxies: listOf('proxies', proxy, MAX_THINGS).prefault([]),
   repositories: listOf('repositories', repository, MAX_THINGS).prefault([]),

@@ -37,7 +37,7 @@ const wordsOf = (code: number | null, signal: string | null): string =>
 type Running = { process: ChildProcess; gone: Promise<void> };
 
 export class Child {
-  readonly #spec: ChildSpec;
+  #spec: ChildSpec;
   readonly #logFile: string;
   readonly #clock: Clock;
   readonly #onChange: () => void;
@@ -65,6 +65,20 @@ export class Child {
 
   status(): ChildStatus {
     return { ...this.#status };
+  }
+
+  /** How it is started from now on. */
+  respecify(spec: ChildSpec): void {
+    this.#spec = spec;
+  }
+
+  /** Ends it as `stop` would; it is started again. */
+  restart(): void {
+    const ending = this.#running;
+    if (!this.#wanted || ending === null) return;
+    ending.process.kill('SIGTERM');
+    const force = setTimeout(() => ending.process.kill('SIGKILL'), this.#spec.graceMs);
+    void ending.gone.then(() => clearTimeout(force));
   }
 
   /** Starts it, and again whenever it dies, until `stop`. */

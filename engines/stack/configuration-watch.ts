@@ -36,10 +36,22 @@ export async function configurationParts(machineFile: string): Promise<Configura
   return Object.fromEntries(digests) as ConfigurationParts;
 }
 
+/** What a repository worker reads again by itself while it runs. */
+const withoutLimits = (part: unknown): unknown =>
+  Array.isArray(part) ? part.map((each: object) => ({ ...each, limits: undefined })) : part;
+
 function partOf(text: string, worker: ConfiguredWorker): string {
   try {
-    const { site, machineId, security, [partsRead[worker]]: part } = JSON.parse(text) as Record<string, unknown>;
-    return JSON.stringify([site, machineId, security, part]);
+    const {
+      site,
+      machineId,
+      security,
+      workers,
+      [partsRead[worker]]: part,
+    } = JSON.parse(text) as Record<string, unknown>;
+    const caps = (workers as Record<string, unknown> | undefined)?.[worker];
+    const read = worker === 'repository' ? withoutLimits(part) : part;
+    return JSON.stringify([site, machineId, security, caps, read]);
   } catch {
     // Damaged: each worker shall say so.
     return text;

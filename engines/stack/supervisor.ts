@@ -18,6 +18,7 @@ import { identityOf } from './process-identity.ts';
 import { type ChildStatus, type StackConnections, type StackFile, writeStackFile } from './stack-file.ts';
 import { temporalChild } from './temporal-server.ts';
 import type { StackTools } from './tools.ts';
+import { capsOf, overMemory } from './worker-caps.ts';
 import { workerChild, type WorkerName, workerNames } from './worker-child.ts';
 
 export type StackOptions = {
@@ -49,6 +50,8 @@ export type Stack = {
 const SERVER_LIMIT_MS = 60_000;
 const KEEPER_LIMIT_MS = 15_000;
 const LOG_LIMIT_BYTES = 64 * 1024 * 1024;
+/** Longer than a worker needs to drain, so that it is asked once. */
+const MEMORY_PAUSE_MS = 30_000;
 const LOG_PAUSE_MS = 60_000;
 
 const isServer = (name: string): boolean => name === 'database' || name === 'temporal';
@@ -101,14 +104,17 @@ export class Supervisor implements Stack {
       await this.stop();
       throw error;
     }
-    const { tools, workers } = this.#options;
-    for (const name of workerNames) {
-      this.#add(workerChild(name, tools.node, workers[name], this.layout, this.connections));
-    }
+    for (const name of workerNames) this.#add(await this.#specOf(name));
     const digest = await configurationDigest(this.layout.machineFile);
     const parts = await configurationParts(this.layout.machineFile);
     this.#workersStarted = this.#startWorkers(workerNames);
-    this.#watching = Promise.all([this.#watch(digest, parts), this.#watchLogs()]);
+    this.#watching = Promise.all([this.#watch(digest, parts), this.#watchLogs(), this.#watchMemory()]);
+  }
+
+  async #specOf(name: WorkerName): Promise<ChildSpec> {
+    const { tools, workers } = this.#options;
+    const caps = await capsOf(this.layout.machineFile, name);
+    return workerChild(name, tools.node, workers[name], this.layout, this.connections, caps);
   }
 
   async whenReady(limitMs: number): Promise<boolean> {
@@ -213,12 +219,26 @@ export class Supervisor implements Stack {
     }
   }
 
+  /** A worker over its bound drains and is started anew: what it had in work goes on where it was. */
+  async #watchMemory(): Promise<void> {
+    const { clock, log } = this.#options;
+    while (!this.#stopping.signal.aborted) {
+      const running = workerNames.map((name) => ({ ...this.#children.get(name)!.status(), name }));
+      for (const { name, ...memory } of await overMemory(this.layout.machineFile, running)) {
+        log.warn('a worker takes more memory than it may and is started anew', { worker: name, ...memory });
+        this.#children.get(name)!.restart();
+      }
+      await clock.sleep(MEMORY_PAUSE_MS, this.#stopping.signal).catch(() => undefined);
+    }
+  }
+
   async #applyConfiguration(digest: string | null, workers: readonly WorkerName[]): Promise<void> {
     this.#options.log.info('the configuration of this machine changed; restarting what reads it', { workers });
     this.#head.configuration = { digest, state: 'applying' };
     this.#record();
     const children = this.#named(workers);
     await Promise.all(children.map((child) => child.stop()));
+    for (const name of workers) this.#children.get(name)!.respecify(await this.#specOf(name));
     if (this.#stopping.signal.aborted) return;
     await this.#startWorkers(workers);
     await Promise.all(children.map((child) => child.whenReady(SERVER_LIMIT_MS)));

@@ -1,7 +1,9 @@
 /** The keeper and the workers: Node processes that report over IPC and end by themselves when it closes. */
+import type { WorkerCaps } from '../../schema/domain/configuration.ts';
 import type { ChildSpec } from './child.ts';
 import type { StackLayout } from './layout.ts';
 import type { StackConnections } from './stack-file.ts';
+import { capped } from './worker-caps.ts';
 
 export const workerNames = ['keeper', 'control', 'host', 'proxy', 'repository'] as const;
 export type WorkerName = (typeof workerNames)[number];
@@ -36,20 +38,25 @@ export function workerChild(
   entry: string,
   layout: StackLayout,
   connections: StackConnections,
+  caps: WorkerCaps | null,
 ): ChildSpec {
-  return { ...specOf(name, node, entry), environment: environmentOf(name, layout, connections) };
+  return { ...specOf(name, node, entry, caps), environment: environmentOf(name, layout, connections) };
 }
 
 /** On a machine without a stack: where Temporal is, its machine.json says. */
 export const remoteWorkerChild = (name: WorkerName, node: string, entry: string, layout: StackLayout): ChildSpec => ({
-  ...specOf(name, node, entry),
+  ...specOf(name, node, entry, null),
   environment: { TIDEMARK_STATE: layout.folder },
 });
 
-const specOf = (name: WorkerName, node: string, entry: string): Omit<ChildSpec, 'environment'> => ({
+const specOf = (
+  name: WorkerName,
+  node: string,
+  entry: string,
+  caps: WorkerCaps | null,
+): Omit<ChildSpec, 'environment'> => ({
   name,
-  command: node,
-  args: [...NODE_FLAGS, entry],
+  ...capped(node, [...NODE_FLAGS, entry], caps),
   readiness: { kind: 'message' },
   graceMs: WORKER_GRACE_MS,
 });

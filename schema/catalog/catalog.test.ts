@@ -109,6 +109,8 @@ const site = (): SiteConfig => ({
       ],
       proxies: [{ proxyId: proxyId('p1'), slots: 3, lanes: 2, restoreFolders: ['/restores'] }],
       repositories: [{ repositoryId: repositoryId('main'), folder: '/backups', slots: 2, lanes: 2 }],
+      networks: { timeZone: 'UTC', preferred: ['10.0.0.0/8'], throttle: [] },
+      workers: { proxy: { memoryBytes: null, cpus: 2, nice: 10 } },
     },
   ],
   jobs: [
@@ -205,6 +207,7 @@ const conservation: Conservation = {
   deduplicatedBytes: 15,
   storedBytes: 25,
 };
+const stages = { source: 9, proxy: 8, throttling: 0, network: 7, target: 6 };
 const startedAt = '2026-10-25T00:59:59.999Z';
 const open = { sessionId: 's1', kind: 'backup', jobId: 'daily', workflowId: 'w1', startedBy: 'manual' } as const;
 
@@ -221,7 +224,7 @@ describe('sessions', () => {
         await updateSessionVm(db, 's1', 'v2', { waitsFor: null, consistency: 'filesystem' });
         const reason = { code: 'first', message: 'first restore point' };
         await updateSessionDisk(db, 's1', 'v2', 'd0', { mode: 'full', reason, sizeBytes: 5 * 2 ** 40 });
-        await updateSessionDisk(db, 's1', 'v2', 'd0', { readBytes: 7, conservation });
+        await updateSessionDisk(db, 's1', 'v2', 'd0', { readBytes: 7, conservation, stages });
         await updateSessionDisk(db, 's1', 'v2', 'd0', {});
         await updateSession(db, 's1', { state: 'Stopped', result: 'Failed', endedAt: startedAt });
         await updateSession(db, 's1', { state: 'Stopping' });
@@ -237,6 +240,7 @@ describe('sessions', () => {
         readBytes: 7,
         mode: 'full',
         conservation,
+        stages,
       });
       await expect(updateSessionVm(db, 's1', 'v9', { step: 'done' })).rejects.toMatchObject({ code: 'NOT_FOUND' });
       // The same values again change no row, and are not "not found".

@@ -2,6 +2,7 @@
 import { sql } from 'kysely';
 import { TidemarkError } from '../domain/errors.ts';
 import type { AuditResult, Conservation } from '../domain/restore-point.ts';
+import type { StageTimes } from '../domain/stages.ts';
 import type { SessionResult, SessionState } from '../domain/states.ts';
 import type { CatalogDatabase } from './connection.ts';
 import { fromJson, isoOrNull, prefixPattern, toJson } from './json.ts';
@@ -238,6 +239,8 @@ export type SessionDisk = {
   waitsFor: string | null;
   conservation: Conservation | null;
   audit: AuditResult | null;
+  /** Where the time of its transfers went; null: not known. */
+  stages: StageTimes | null;
   startedAt: string | null;
   endedAt: string | null;
 };
@@ -265,6 +268,7 @@ export async function updateSessionDisk(
     waits_for: change.waitsFor,
     conservation: change.conservation ? toJson(change.conservation) : change.conservation,
     audit: change.audit ? toJson(change.audit) : change.audit,
+    stages: change.stages ? toJson(change.stages) : change.stages,
     started_at: dateOf(change.startedAt),
     ended_at: dateOf(change.endedAt),
   });
@@ -390,6 +394,7 @@ function diskOf(row: {
   waits_for: string | null;
   conservation: string | null;
   audit: string | null;
+  stages: string | null;
   started_at: Date | null;
   ended_at: Date | null;
 }): SessionDisk {
@@ -407,6 +412,7 @@ function diskOf(row: {
     waitsFor: row.waits_for,
     conservation: row.conservation === null ? null : fromJson(row.conservation),
     audit: row.audit === null ? null : fromJson(row.audit),
+    stages: row.stages === null ? null : fromJson(row.stages),
     startedAt: isoOrNull(row.started_at),
     endedAt: isoOrNull(row.ended_at),
   };

@@ -9,6 +9,7 @@ import { noteAbsences } from './absent-vms.ts';
 import { fromJson, toJson } from './json.ts';
 import type { CatalogTables, ResourceRowState } from './tables.ts';
 
+type MachineRules = Pick<MachineConfig, 'networks' | 'workers'>;
 type Write = Transaction<CatalogTables>;
 
 /**
@@ -51,6 +52,7 @@ export async function loadSite(db: Kysely<CatalogTables>): Promise<SiteConfig | 
       hosts: of(hosts, machine.machine_id),
       proxies: of(proxies, machine.machine_id),
       repositories: of(repositories, machine.machine_id),
+      ...(machine.config === null ? {} : fromJson<MachineRules>(machine.config)),
     })),
     jobs: jobs.map((job) => fromJson<JobConfig>(job.config)),
   };
@@ -79,7 +81,9 @@ async function markRemoved(db: Write, site: SiteConfig, at: Date): Promise<void>
 const upsertState = sql<ResourceRowState>`if(state = 'drained', 'drained', 'active')`;
 
 async function storeMachine(db: Write, machine: MachineConfig, at: Date): Promise<void> {
-  const row = { site_id: machine.site, state: 'active' as const, updated_at: at };
+  const { networks, workers } = machine;
+  const config = toJson({ networks, workers } satisfies { [key in keyof MachineRules]-?: unknown });
+  const row = { site_id: machine.site, state: 'active' as const, config, updated_at: at };
   await db
     .insertInto('machines')
     .values({ machine_id: machine.machineId, ...row })

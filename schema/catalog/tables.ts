@@ -13,7 +13,14 @@ type Nullable<T> = ColumnType<T | null, T | null | undefined, T | null>;
 type Bytes = ColumnType<number, number | undefined, number>;
 export type ResourceRowState = 'active' | 'drained' | 'removed';
 
-export type MachinesTable = { machine_id: string; site_id: string; state: ResourceRowState; updated_at: Date };
+export type MachinesTable = {
+  machine_id: string;
+  site_id: string;
+  state: ResourceRowState;
+  /** Rules and bounds of the machine. */
+  config: Nullable<Json>;
+  updated_at: Date;
+};
 type ResourceColumns = {
   machine_id: string;
   slots: number;
@@ -128,6 +135,7 @@ export type SessionDisksTable = {
   waits_for: Nullable<string>;
   conservation: Nullable<Json>;
   audit: Nullable<Json>;
+  stages: Nullable<Json>;
   started_at: Nullable<Date>;
   ended_at: Nullable<Date>;
 };

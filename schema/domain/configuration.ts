@@ -4,6 +4,7 @@
  */
 import type { OwnPki } from './security.ts';
 import type { DiskKey, HostId, JobId, MachineId, ProxyId, RepositoryId, SiteId, VmId } from './ids.ts';
+import type { NetworksConfig } from './networks.ts';
 import type { RetentionPolicy } from './retention.ts';
 import type { Compression, ConsistencyPolicy } from './states.ts';
 
@@ -33,7 +34,18 @@ export type SimulatedVmConfig = {
 /** `image`: a raw file that holds what the disk held at first; else it follows from `seed`. */
 export type SimulatedDiskConfig = { diskKey: DiskKey; sizeBytes: number; seed: number; image?: string | undefined };
 
-export type HostConfig = { hostId: HostId; slots: number } & (
+/** For storage that production lives on; null: no bound. `latencyMs`: of a read, from which on fewer are under way. */
+export type BrakeLimits = { readBytesPerSecond: number | null; latencyMs: number | null };
+/** `name`: "host h1", "datastore ssd". */
+export type BrakeConfig = BrakeLimits & { name: string };
+export type HostConfig = {
+  hostId: HostId;
+  slots: number;
+  /** Of all its disks together; absent: none. */
+  limits?: BrakeLimits;
+  /** What lies in one folder has limits of its own. */
+  datastores?: { name: string; folder: string; limits: BrakeLimits }[];
+} & (
   | { provider: 'qemu'; scratch: { folder: string; maxBytes: number }; vms: QemuVmConfig[] }
   | { provider: 'image'; vms: ImageVmConfig[] }
   | { provider: 'simulated'; vms: SimulatedVmConfig[] }
@@ -61,6 +73,8 @@ export type TemporalTls =
       key?: string | undefined;
       serverName?: string | undefined;
     };
+/** What a repository sends and takes at most, all transfers together; null: no limit. */
+export type RateLimits = { readBytesPerSecond: number | null; writeBytesPerSecond: number | null };
 export type RepositoryConfig = {
   repositoryId: RepositoryId;
   folder: string;
@@ -76,7 +90,14 @@ export type RepositoryConfig = {
   listen?: Address;
   /** From its seal a restore point cannot be removed for so many days; absent: it can. */
   lockDays?: number;
+  /** Absent: none. A change of it restarts nothing. */
+  limits?: RateLimits;
 };
+
+export const cappedWorkers = ['host', 'proxy', 'repository'] as const;
+export type CappedWorker = (typeof cappedWorkers)[number];
+/** What a worker process may take; null: no bound. `nice` as of the command nice(1), 0 to 19. */
+export type WorkerCaps = { memoryBytes: number | null; cpus: number | null; nice: number | null };
 
 /** What one machine runs; the worker processes read it from their machine's file, never from the catalog. */
 export type MachineConfig = {
@@ -91,6 +112,10 @@ export type MachineConfig = {
   temporal?: { address: string; namespace?: string; tls?: TemporalTls };
   /** Where machines enrol and renew their certificates; absent: a port of the loopback. Of the stack's machine only. */
   enrolment?: Address;
+  /** The site's, on each machine; absent: no rules. A change of it restarts nothing. */
+  networks?: NetworksConfig;
+  /** Absent: no bounds. */
+  workers?: Partial<Record<CappedWorker, WorkerCaps>>;
 };
 
 /** A program in the guest, run through its agent. `timeoutMs` at most 10 min. */

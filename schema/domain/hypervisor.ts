@@ -1,4 +1,5 @@
 /** What crosses the hypervisor boundary as plain data: stored in manifests, histories and ledgers. */
+import type { BrakeConfig } from './configuration.ts';
 import type { DiskKey, HostId, LineageId, MachineId, ProxyId, RunKey, SiteId, VmId } from './ids.ts';
 import type { ConsistencyPolicy, ConsistencyReached, Finding } from './states.ts';
 
@@ -100,6 +101,8 @@ export type DiskAccess = {
     | { via: 'simulated'; model: string };
   changes: { via: 'nbd'; at: Endpoint; export: string; context: string } | { via: 'simulated' } | null;
   secretRef?: string;
+  /** What holds reading back, for the sake of who lives on the same storage; absent: nothing. */
+  brakes?: BrakeConfig[];
 };
 
 export type Released = { referencePoint: ReferencePoint | null; merge: 'done' | 'pending' };

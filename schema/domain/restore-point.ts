@@ -3,6 +3,7 @@ import type { Extent } from './extents.ts';
 import type { Endpoint, Reason, ReferencePoint, TargetEndpoint, VmRef } from './hypervisor.ts';
 import type { DiskKey, JobId, LineageId, MachineId, RepositoryId, RestorePointId, RunKey, SessionId } from './ids.ts';
 import type { Compression, ConsistencyPolicy, ConsistencyReached, Finding, ReadMode } from './states.ts';
+import type { StageTimes } from './stages.ts';
 
 /** Bytes of a disk, each block in exactly one class (invariant 4). `size` is their sum. */
 export type Conservation = {
@@ -111,6 +112,8 @@ export type TransferSummary = {
   sentBytes: number;
   reconnects: number;
   durationMs: number;
+  /** Where the time of its lanes went; absent in histories of before there were such figures. */
+  stages?: StageTimes;
 };
 
 /** What `sealRestorePoint` is told; all else the repository knows itself. */

@@ -7,6 +7,7 @@ import type { ErrorCode } from './errors.ts';
 import type { Reason, VmRef } from './hypervisor.ts';
 import type { DiskKey, JobId, ProxyId, RepositoryId, RestorePointId, RunKey, SessionId, SiteId, VmId } from './ids.ts';
 import type { AuditResult, Conservation } from './restore-point.ts';
+import type { StageTimes } from './stages.ts';
 import type { ConsistencyReached, Finding, ReadMode, SessionResult, VmStep } from './states.ts';
 
 export type BackupSessionInput = {
@@ -60,6 +61,8 @@ export type VmDiskResult = {
   sizeBytes: number;
   readBytes: number;
   sentBytes: number;
+  /** Where the time of its transfers went, over all tries; absent before the first has ended. */
+  stages?: StageTimes;
   /** Null until sealed. */
   conservation: Conservation | null;
   /** Null until sealed. Nothing sampled: the disk was not read by changed block tracking. */
@@ -105,6 +108,8 @@ export type TransferHeartbeat = {
   waitsFor: string | null;
   /** Of an increment: blocks that change tracking calls unchanged, of which so many were looked at. */
   audit?: { audited: number; wanted: number };
+  /** Where its time went so far; absent from a restore. */
+  stages?: StageTimes;
 };
 
 /** Heartbeat detail of `acquireResources`. */

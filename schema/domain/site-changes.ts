@@ -25,7 +25,8 @@ function thingsOf(site: SiteConfig | null): Things {
   const add = (kind: SiteChange['kind'], id: string, value: unknown): void =>
     void things.set(`${kind} ${id}`, { kind, id, text: canonical(value) });
   for (const machine of site?.machines ?? []) {
-    add('machine', machine.machineId, machine.site);
+    const { site: name, networks = null, workers = null } = machine;
+    add('machine', machine.machineId, { site: name, networks, workers });
     for (const { vms, ...host } of machine.hosts) {
       add('host', host.hostId, { ...host, on: machine.machineId });
       for (const vm of vms) add('vm', `${host.hostId}/${vm.name}`, vm);

@@ -89,7 +89,8 @@ export type Message =
   | { type: 'want'; window: number; block: number; reason: WantReason; attempt: number }
   | { type: 'credit'; bytes: number }
   | WindowEnd
-  | { type: 'ack'; firstWindow: number; count: number }
+  | { type: 'ack'; firstWindow: number; count: number; busyMs: number }
+  | { type: 'rate'; bytesPerSecond: number; limit: string }
   | { type: 'untouched'; firstWindow: number; count: number }
   | { type: 'get'; window: number }
   | { type: 'entries'; window: number; digests: Uint8Array }
@@ -188,7 +189,9 @@ function headOf(m: Message): FieldWriter {
   if (m.type === 'goTo') return writer().text(m.path).zeros(1);
   if (m.type === 'want') return writer().u32(m.window).u16(m.block).u8(code(wantReasons, m.reason)).u8(m.attempt);
   if (m.type === 'credit') return writer().u32(m.bytes);
-  if (m.type === 'ack' || m.type === 'untouched') return writer().u32(m.firstWindow).u32(m.count);
+  if (m.type === 'ack') return writer().u32(m.firstWindow).u32(m.count).u32(m.busyMs).zeros(4);
+  if (m.type === 'rate') return writer().u64(m.bytesPerSecond).text(m.limit);
+  if (m.type === 'untouched') return writer().u32(m.firstWindow).u32(m.count);
   if (m.type === 'get' || m.type === 'windowDone' || m.type === 'windowDiffers') return writer().u32(m.window);
   if (m.type === 'windowDigest') return sumsTo(writer().u32(m.window).zeros(4).bytes(m.digest), m.sums);
   if (m.type === 'audit') return writer().u64(m.changedBytes);
@@ -384,11 +387,22 @@ function readAudit(r: FieldReader): Message {
   return { type: 'audit', changedBytes };
 }
 
-const readRun = (type: 'ack' | 'untouched', r: FieldReader): Message => ({
-  type,
+const readRun = (r: FieldReader): { firstWindow: number; count: number } => ({
   firstWindow: readWindow(r),
   count: r.u32('count', 1),
 });
+
+function readAck(r: FieldReader): Message {
+  const ack = { type: 'ack' as const, ...readRun(r), busyMs: r.u32('busy') };
+  r.zeros('reserved', 4);
+  return ack;
+}
+
+function readRate(r: FieldReader): Message {
+  const rate = { type: 'rate' as const, bytesPerSecond: r.u64('bytes per second'), limit: r.text('limit', 0, 128) };
+  r.end();
+  return rate;
+}
 
 const readers: Record<FrameType, (r: FieldReader, payloadLength: number) => Message> = {
   hello: readHello,
@@ -407,8 +421,9 @@ const readers: Record<FrameType, (r: FieldReader, payloadLength: number) => Mess
   want: readWant,
   credit: (r) => ({ type: 'credit', bytes: r.u32('bytes', 1, MAX_CREDIT_BYTES) }),
   windowEnd: readWindowEnd,
-  ack: (r) => readRun('ack', r),
-  untouched: (r) => readRun('untouched', r),
+  ack: readAck,
+  rate: readRate,
+  untouched: (r) => ({ type: 'untouched', ...readRun(r) }),
   get: (r) => ({ type: 'get', window: readWindow(r) }),
   entries: readEntries,
   block: (r, length) => ({ type: 'block', ...readBlockHead(r, length) }),

@@ -46,6 +46,7 @@ const transcripts: Record<string, { from: '>' | '<'; message: Message; payload?:
     { from: '<', message: { type: 'goTo', path: '/run/tidemark/mover.1' } },
     { from: '>', message: hello },
     { from: '<', message: { ...welcome, sizeBytes: 2_500_000, windowCount: 1, lowWater: 0, above: [] } },
+    { from: '<', message: { type: 'rate', bytesPerSecond: 13_107_200, limit: 'rule office' } },
     {
       from: '>',
       message: { type: 'offer', window: 0, firstBlock: 0, classes: ['data', 'zero', 'not-read'], digests: digest },
@@ -66,9 +67,9 @@ const transcripts: Record<string, { from: '>' | '<'; message: Message; payload?:
         sums: { notReadBytes: 402_848, unallocatedBytes: 0, zeroBytes: 1_048_576, dataBytes: 1_048_576 },
       },
     },
-    { from: '<', message: { type: 'ack', firstWindow: 0, count: 1 } },
+    { from: '<', message: { type: 'ack', firstWindow: 0, count: 1, busyMs: 0x01020304 } },
     { from: '>', message: { type: 'untouched', firstWindow: 1, count: 9 } },
-    { from: '<', message: { type: 'ack', firstWindow: 1, count: 9 } },
+    { from: '<', message: { type: 'ack', firstWindow: 1, count: 9, busyMs: 0 } },
     { from: '>', message: { type: 'bye' } },
   ],
   comparison: [

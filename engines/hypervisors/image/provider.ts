@@ -4,6 +4,7 @@
  *   export       -> what a `DiskAccess` names; one per disk, named by its key
  *   (none)       -> reference point: nothing remembers what changed, so digests are compared
  */
+import { brakesFor } from '../brakes.ts';
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { HostConfig, ImageVmConfig } from '../../../schema/domain/configuration.ts';
@@ -187,14 +188,17 @@ class ImageProvider implements HypervisorProvider {
   async openAccess(run: RunKey, diskKey: DiskKey): Promise<DiskAccess> {
     const folder = this.#folderOf(run);
     const daemon = await findStorageDaemon(folder);
-    const disk = (await readCheckpoint(folder))?.disks.find((one) => one.diskKey === diskKey);
+    const checkpoint = await readCheckpoint(folder);
+    const disk = checkpoint?.disks.find((one) => one.diskKey === diskKey);
     if (!daemon) throw lost(run);
     if (!disk)
       throw new TidemarkError('NOT_FOUND', `checkpoint of run ${run} has no disk ${diskKey}`, { run, diskKey });
     const { sizeBytes, identity } = disk;
     const at = { unix: daemon.nbdSocket };
     const data = { via: 'nbd' as const, at, export: diskKey, maxConnections: CONNECTIONS_PER_DISK };
-    return { run, diskKey, sizeBytes, identity, writable: false, data, changes: null };
+    const file = this.#vmOf(checkpoint!.vm).disks.find((one) => one.diskKey === diskKey)?.file ?? null;
+    const brakes = brakesFor(this.#host, file);
+    return { run, diskKey, sizeBytes, identity, writable: false, data, changes: null, ...brakes };
   }
 
   /** Connections end with the daemon; nothing is open on this side of them. */

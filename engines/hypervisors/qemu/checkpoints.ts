@@ -1,4 +1,5 @@
 /** The life of a checkpoint, by run key: created or adopted, opened, released. Every verb may be said again. */
+import { brakesFor } from '../brakes.ts';
 import { errorCodeOf, messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { Checkpoint, CheckpointSpec, DiskAccess, Released } from '../../../schema/domain/hypervisor.ts';
 import type { DiskKey, RunKey } from '../../../schema/domain/ids.ts';
@@ -107,7 +108,8 @@ export async function openDisk(context: Context, run: RunKey, diskKey: DiskKey):
   const changes = tracked
     ? { via: 'nbd' as const, at, export: diskKey, context: `qemu:dirty-bitmap:${disk.base}` }
     : null;
-  return { run, diskKey, sizeBytes, identity, writable: false, data, changes };
+  const brakes = brakesFor(context.host, disk.file);
+  return { run, diskKey, sizeBytes, identity, writable: false, data, changes, ...brakes };
 }
 
 /** Ends all connections. Of one reader they cannot be told from those of others, and end with the release. */

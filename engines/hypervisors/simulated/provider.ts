@@ -4,6 +4,7 @@
  *   kept moment     -> reference point: what was written since it is what changed
  *   guest line      -> what the guest or the operator did (`model.ts`)
  */
+import { brakesFor } from '../brakes.ts';
 import type { HostConfig, SimulatedVmConfig } from '../../../schema/domain/configuration.ts';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type {
@@ -177,7 +178,8 @@ class SimulatedProvider implements HypervisorProvider {
     const { sizeBytes, identity, verdict } = disk;
     const changes = verdict.use === 'changes' ? { via: 'simulated' as const } : null;
     const data = { via: 'simulated' as const, model: opened.model };
-    return { run, diskKey, sizeBytes, identity, writable: false, data, changes };
+    const brakes = brakesFor(this.#options.host, null);
+    return { run, diskKey, sizeBytes, identity, writable: false, data, changes, ...brakes };
   }
 
   async closeAccess(): Promise<void> {

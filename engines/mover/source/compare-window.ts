@@ -26,7 +26,7 @@ export async function compareWindow(given: WindowWork): Promise<number> {
   const account = newAccount();
   const classes: SourceClass[] = [];
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'source' });
-  const plans = await planWindow(work.reader, assignment, extent);
+  const plans = await work.clock.spend('source', () => planWindow(work.reader, assignment, extent));
   await runSideBySide(segmentsOf(plans, assignment.blockSize), SEGMENTS_IN_WORK, async (segment) => {
     const buffer = work.buffers.take();
     try {
@@ -40,16 +40,21 @@ export async function compareWindow(given: WindowWork): Promise<number> {
   const entries = Buffer.alloc(classes.length * DIGEST_BYTES);
   for (const [block, digest] of account.digests) entries.set(digest, block * DIGEST_BYTES);
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
-  if (await connection.compareWindow(window, digestOf(entries), account.sums)) return 0;
+  const digest = digestOf(entries);
+  const compared = await work.clock.spend('away', () => connection.compareWindow(window, digest, account.sums));
+  work.clock.acknowledged(compared.busyMs);
+  if (compared.isSame) return 0;
 
   const resending = resender(work, extent, account.digests);
   connection.onWant = resending.want;
   const digests = Buffer.concat(classes.map((_, block) => account.digests.get(block) ?? Buffer.alloc(0)));
-  const answers = await connection.offer({ window, firstBlock: 0, classes, digests });
+  const offer = { window, firstBlock: 0, classes, digests };
+  const answers = await work.clock.spend('away', () => connection.offer(offer));
   const wanted = [...answers.keys()].filter((block) => answers[block] === 'want');
   await runSideBySide(wanted, SEGMENTS_IN_WORK, (block) => sendAgain(work, extent, account.digests, block));
-  work.levels.afterWindow(work.clock.times);
-  await Promise.race([connection.endWindow(window, account.sums), resending.failed]);
+  work.levels.afterWindow(work.times.times);
+  const ended = (): Promise<number> => Promise.race([connection.endWindow(window, account.sums), resending.failed]);
+  work.clock.acknowledged(await work.clock.spend('away', ended));
   connection.onWant = null;
   return wanted.reduce((sum, block) => sum + blockExtent(extent, block, assignment).length, 0);
 }

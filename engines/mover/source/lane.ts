@@ -3,13 +3,17 @@ import type { DiskAccess } from '../../../schema/domain/hypervisor.ts';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { DiskReader, Seams, TransferCursor } from '../../../schema/domain/seams.ts';
+import { type StageTimes, stages } from '../../../schema/domain/stages.ts';
+import { encodeBlock } from '../block-codec.ts';
+import { LaneClock } from '../stage-clock.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
 import { endOf, windowExtent } from '../../../schema/domain/extents.ts';
 import type { ClientEnd } from '../wire-session/secure-ends.ts';
 import { LevelChoice } from './level-choice.ts';
 import { auditTracking } from './audit-tracking.ts';
 import { compareWindow } from './compare-window.ts';
-import { SegmentBuffers, sendWindow, type WaitsFor } from './send-window.ts';
+import { brakedReader } from './braked-reader.ts';
+import { SegmentBuffers, sendWindow, type WaitsFor, type WindowWork } from './send-window.ts';
 import { SourceConnection } from './source-connection.ts';
 import { touchedWindows } from './window-plan.ts';
 
@@ -22,16 +26,28 @@ export type TransferSpec = {
 };
 export type LaneItem =
   { kind: 'open' } | { kind: 'window'; window: number } | { kind: 'untouched'; firstWindow: number; count: number };
-/** `cursor`: of a connection opened for this item. `sent` false: the cursor had the window already. */
-export type ItemDone = { cursor: TransferCursor | null; sent: boolean; touched: Uint8Array | null };
+/**
+ * `cursor`: of a connection opened for this item. `sent` false: the cursor had the window already. `stages`: since what was
+ * told last; a part may be negative, since network and target are told apart late.
+ */
+export type ItemDone = {
+  cursor: TransferCursor | null;
+  sent: boolean;
+  touched: Uint8Array | null;
+  stages: StageTimes;
+};
 export type LaneProgress = {
   transferId: number;
   readBytes: number;
   sentBytes: number;
   doneBytes: number;
   waitsFor: WaitsFor;
+  /** As in `ItemDone`. */
+  stages: StageTimes;
 };
 
+/** Said by a lane after each read that it began with `beginRead`. */
+export type ReadEnd = { read: number; latencyMs: number | null };
 /** Share of a window that may differ for the next one to be compared as a whole. */
 const MOST_DIFFERING = 1 / 8;
 
@@ -41,12 +57,15 @@ export type SourceLaneOptions = {
   port: Port;
   seams: Seams;
   openReader: (access: DiskAccess, seams: Seams) => Promise<DiskReader>;
+  /** Default: the codecs of the wire. */
+  encode?: typeof encodeBlock;
   /** For repositories of other machines. */
   secure?: ClientEnd | undefined;
 };
 
 /** Serves the pool over `port` until the thread ends. */
-export function runSourceLane({ port, seams, openReader, secure }: SourceLaneOptions): void {
+export function runSourceLane(options: SourceLaneOptions): void {
+  const { port, seams, openReader, encode = encodeBlock, secure } = options;
   const transfers = new Map<number, LaneTransfer>();
   const buffers = new SegmentBuffers();
   const calls: PortCalls = openPortCalls(port, {
@@ -55,10 +74,16 @@ export function runSourceLane({ port, seams, openReader, secure }: SourceLaneOpt
         spec.transferId,
         new LaneTransfer(
           spec,
-          buffers,
-          () => openReader(spec.access, seams),
+          { buffers, encode, secure },
+          async (clock) => {
+            const reader = await openReader(spec.access, seams);
+            const { transferId } = spec;
+            const begin = (bytes: number): Promise<number> => calls.call('beginRead', transferId, bytes);
+            const end = (read: number, latencyMs: number | null): void =>
+              calls.notify('endRead', { read, latencyMs } satisfies ReadEnd);
+            return spec.access.brakes ? brakedReader(reader, { begin, end }, clock) : reader;
+          },
           { progress: (p) => calls.notify('progress', p), audit: (p) => calls.notify('audit', p) },
-          secure,
         ),
       ),
     run: (transferId: number, item: LaneItem) => {
@@ -74,14 +99,17 @@ export function runSourceLane({ port, seams, openReader, secure }: SourceLaneOpt
   });
 }
 
+/** What all transfers of a lane share. */
+type LaneTools = Pick<WindowWork, 'buffers' | 'encode'> & { secure: ClientEnd | undefined };
+
+type OpenReader = (clock: LaneClock) => Promise<DiskReader>;
 type Reports = { progress(of: LaneProgress): void; audit(of: LaneAudit): void };
 
 class LaneTransfer {
   readonly #spec: TransferSpec;
-  readonly #buffers: SegmentBuffers;
-  readonly #open: () => Promise<DiskReader>;
+  readonly #tools: LaneTools;
+  readonly #open: OpenReader;
   readonly #report: Reports;
-  readonly #secure: ClientEnd | undefined;
   readonly #abort = new AbortController();
   #reader: Promise<DiskReader> | null = null;
   #connection: SourceConnection | null = null;
@@ -89,33 +117,47 @@ class LaneTransfer {
   readonly #levels: LevelChoice;
   /** The last window was. */
   #isMostlySame = true;
+  readonly #clock = new LaneClock();
+  #told: StageTimes = this.#clock.times;
 
-  constructor(
-    spec: TransferSpec,
-    buffers: SegmentBuffers,
-    open: () => Promise<DiskReader>,
-    report: Reports,
-    secure: ClientEnd | undefined,
-  ) {
+  constructor(spec: TransferSpec, tools: LaneTools, open: OpenReader, report: Reports) {
     this.#spec = spec;
     this.#levels = new LevelChoice(spec.assignment.compression);
-    this.#buffers = buffers;
+    this.#tools = tools;
     this.#open = open;
     this.#report = report;
-    this.#secure = secure;
   }
 
   async run(item: LaneItem): Promise<ItemDone> {
     const fresh = await this.#connect();
     const cursor = fresh ? this.#cursor : null;
-    if (item.kind === 'open') return { cursor: this.#cursor, sent: false, touched: await this.#touched() };
+    const done = await this.#do(item);
+    return { cursor: item.kind === 'open' ? this.#cursor : cursor, ...done, stages: this.#stages() };
+  }
+
+  async #do(item: LaneItem): Promise<{ sent: boolean; touched: Uint8Array | null }> {
+    if (item.kind === 'open') return { sent: false, touched: await this.#touched() };
     if (item.kind === 'untouched') {
-      await this.#connection!.sendUntouched(item.firstWindow, item.count);
-      return { cursor, sent: true, touched: null };
+      const { firstWindow, count } = item;
+      const sent = (): Promise<number> => this.#connection!.sendUntouched(firstWindow, count);
+      this.#clock.acknowledged(await this.#clock.spend('away', sent));
+      return { sent: true, touched: null };
     }
-    if (this.#isDurable(item.window)) return { cursor, sent: false, touched: null };
+    if (this.#isDurable(item.window)) return { sent: false, touched: null };
     await this.#send(item.window);
-    return { cursor, sent: true, touched: null };
+    return { sent: true, touched: null };
+  }
+
+  /** Since the last call; whole milliseconds, what is left of them counts the next time. */
+  #stages(): StageTimes {
+    const now = this.#clock.times;
+    const since = { ...now };
+    for (const stage of stages) {
+      now[stage] = Math.round(now[stage]);
+      since[stage] = now[stage] - this.#told[stage];
+    }
+    this.#told = now;
+    return since;
   }
 
   async #send(window: number): Promise<void> {
@@ -123,21 +165,15 @@ class LaneTransfer {
     const { signal } = this.#abort;
     const connection = this.#connection!;
     try {
-      const reader = await this.#openReader();
-      const onProgress = (p: Omit<LaneProgress, 'transferId'>): void => this.#report.progress({ transferId, ...p });
+      const reader = await this.#clock.spend('source', () => this.#openReader());
+      const onProgress: WindowWork['onProgress'] = (p) =>
+        this.#report.progress({ transferId, ...p, stages: this.#stages() });
       const send = this.#isLikelySame(window) ? compareWindow : sendWindow;
-      const work = {
-        reader,
-        connection,
-        assignment,
-        window,
-        buffers: this.#buffers,
-        levels: this.#levels,
-        signal,
-        onProgress,
-      };
+      const { buffers, encode } = this.#tools;
+      const own = { buffers, encode, levels: this.#levels, clock: this.#clock };
       const { length } = windowExtent(window, assignment.sizeBytes);
-      this.#isMostlySame = (await send(work)) <= length * MOST_DIFFERING;
+      const wantedBytes = await send({ reader, connection, assignment, window, signal, onProgress, ...own });
+      this.#isMostlySame = wantedBytes <= length * MOST_DIFFERING;
     } catch (error) {
       // The window is open at the target: only a new connection makes it forgotten.
       connection.destroy(error as Error);
@@ -161,7 +197,7 @@ class LaneTransfer {
     if (this.#connection?.alive) return false;
     const { assignment, silenceMs } = this.#spec;
     const { signal } = this.#abort;
-    this.#connection = await SourceConnection.open(assignment, { silenceMs, signal, secure: this.#secure });
+    this.#connection = await SourceConnection.open(assignment, { silenceMs, signal, secure: this.#tools.secure });
     this.#cursor = this.#connection.cursor;
     if (signal.aborted) this.#connection.destroy(signal.reason as Error);
     if (this.#connection.auditDue) await this.#audit(this.#connection);
@@ -174,7 +210,7 @@ class LaneTransfer {
     const onStep = (p: Omit<LaneAudit, 'transferId'>): void => this.#report.audit({ transferId, ...p });
     try {
       const reader = await this.#openReader();
-      await auditTracking({ reader, connection, assignment, buffers: this.#buffers, signal, onStep });
+      await auditTracking({ reader, connection, assignment, buffers: this.#tools.buffers, signal, onStep });
     } catch (error) {
       connection.destroy(error as Error);
       throw error;
@@ -183,7 +219,7 @@ class LaneTransfer {
 
   /** A reader that could not be opened is tried again by the next window. */
   #openReader(): Promise<DiskReader> {
-    this.#reader ??= this.#open().catch((error: unknown) => {
+    this.#reader ??= this.#open(this.#clock).catch((error: unknown) => {
       this.#reader = null;
       throw error;
     });
@@ -192,7 +228,8 @@ class LaneTransfer {
 
   async #touched(): Promise<Uint8Array | null> {
     const { assignment } = this.#spec;
-    return assignment.mode === 'cbt' ? touchedWindows(await this.#openReader(), assignment) : null;
+    if (assignment.mode !== 'cbt') return null;
+    return await this.#clock.spend('source', async () => touchedWindows(await this.#openReader(), assignment));
   }
 
   async end(aborted: boolean): Promise<void> {

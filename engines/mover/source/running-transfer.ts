@@ -1,7 +1,8 @@
 /** One disk on its way, as the pool's main thread sees it: its queue, its figures, its patience. */
 import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferSummary } from '../../../schema/domain/restore-point.ts';
-import type { Clock } from '../../../schema/domain/seams.ts';
+import type { Seams } from '../../../schema/domain/seams.ts';
+import { addStageTimes, noStageTimes, stages, type StageTimes } from '../../../schema/domain/stages.ts';
 import { windowCountOf } from '../../../schema/domain/extents.ts';
 import { Patience, PATIENCE_MS, silenceMsOf } from '../patience.ts';
 import { deferred } from '../waiting.ts';
@@ -10,10 +11,13 @@ import type { ItemDone, LaneAudit, LaneItem, LaneProgress, TransferSpec } from '
 import type { TransferOrder, TransferProgress } from './transfer-order.ts';
 import { WindowQueue } from '../window-queue.ts';
 
+/** Reads begin and end many times a second. */
+const BRAKE_SAID_MS = 2000;
+
 export class RunningTransfer {
   readonly id: number;
   readonly #order: TransferOrder;
-  readonly #clock: Clock;
+  readonly #seams: Pick<Seams, 'clock' | 'meter'>;
   readonly #startedMs: number;
   readonly #patience: Patience;
   readonly #result = deferred<TransferSummary>();
@@ -27,15 +31,17 @@ export class RunningTransfer {
   #sentBytes = 0;
   #windowsSent = 0;
   #reconnects = 0;
+  #stages: Readonly<StageTimes> = noStageTimes;
   #waitsFor: string | null = null;
+  #brake: { reason: string; atMs: number } | null = null;
   #audit: TransferProgress['audit'] = null;
 
-  constructor(id: number, order: TransferOrder, clock: Clock) {
+  constructor(id: number, order: TransferOrder, seams: Pick<Seams, 'clock' | 'meter'>) {
     this.id = id;
     this.#order = order;
-    this.#clock = clock;
-    this.#startedMs = clock.monotonic();
-    this.#patience = new Patience(clock, this.#patienceMs);
+    this.#seams = seams;
+    this.#startedMs = seams.clock.monotonic();
+    this.#patience = new Patience(seams.clock, this.#patienceMs);
   }
 
   get finished(): Promise<TransferSummary> {
@@ -79,6 +85,7 @@ export class RunningTransfer {
     this.#sentBytes += p.sentBytes;
     this.#partBytes.set(lane, (this.#partBytes.get(lane) ?? 0) + p.doneBytes);
     this.#waitsFor = p.waitsFor;
+    this.#addStages(p.stages);
     this.#report();
   }
 
@@ -89,6 +96,7 @@ export class RunningTransfer {
 
   done(item: LaneItem, result: ItemDone, lane: number): void {
     this.#leaveWork(lane);
+    this.#addStages(result.stages);
     this.#patience.gotThrough();
     const { assignment } = this.#order;
     if (item.kind === 'open')
@@ -116,6 +124,12 @@ export class RunningTransfer {
     this.#report();
   }
 
+  /** A brake holds it back; said until it has not for a while. */
+  brake(reason: string): void {
+    this.#brake = { reason, atMs: this.#seams.clock.monotonic() };
+    this.#report();
+  }
+
   fail(error: unknown): void {
     this.#failed = true;
     this.#result.reject(error);
@@ -126,6 +140,17 @@ export class RunningTransfer {
     const seconds = Math.round(durationMs / 1000);
     const message = `disk ${diskKey}: no way to repository at ${describeEndpoint(endpoint)} for ${seconds} s: ${cause.message}`;
     return new TidemarkError('TRANSFER_FAILED', message, { diskKey }, cause);
+  }
+
+  get #brakeNow(): string | null {
+    if (this.#brake && this.#seams.clock.monotonic() - this.#brake.atMs > BRAKE_SAID_MS) this.#brake = null;
+    return this.#brake?.reason ?? null;
+  }
+
+  #addStages(since: StageTimes): void {
+    this.#stages = addStageTimes(this.#stages, since);
+    for (const stage of stages)
+      if (since[stage] !== 0) this.#seams.meter.add('transfer_stage_ms', since[stage], { stage });
   }
 
   #leaveWork(lane: number): void {
@@ -144,7 +169,8 @@ export class RunningTransfer {
       windowsAcked: this.#queue?.doneCount ?? 0,
       windowCount: windowCountOf(sizeBytes),
       windowOpen: this.#queue !== null && this.#inWork > 0,
-      waitsFor: this.#waitsFor,
+      waitsFor: this.#brakeNow ?? this.#waitsFor,
+      stages: { ...this.#stages },
       audit: this.#audit,
     });
   }
@@ -158,7 +184,8 @@ export class RunningTransfer {
       readBytes: this.#readBytes,
       sentBytes: this.#sentBytes,
       reconnects: this.#reconnects,
-      durationMs: Math.round(this.#clock.monotonic() - this.#startedMs),
+      stages: { ...this.#stages },
+      durationMs: Math.round(this.#seams.clock.monotonic() - this.#startedMs),
     };
   }
 }

@@ -8,14 +8,15 @@ import { releaseMemory } from '../../../schema/domain/memory.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { DiskReader, SourceClass } from '../../../schema/domain/seams.ts';
 import type { WindowEnd } from '../../../schema/wire/messages.ts';
-import { digestOf, encodeBlock, isZeroBlock } from '../block-codec.ts';
+import { digestOf, type encodeBlock, isZeroBlock } from '../block-codec.ts';
+import type { LaneClock } from '../stage-clock.ts';
 import { runSideBySide } from '../waiting.ts';
 import { type LevelChoice, WindowClock } from './level-choice.ts';
 import type { SourceConnection, WantedBlock } from './source-connection.ts';
 import { blockExtent, planWindow, type Segment, SEGMENT_BYTES, segmentsOf } from './window-plan.ts';
 
 export const SEGMENTS_IN_WORK = 4;
-export type WaitsFor = 'source' | 'target';
+export type WaitsFor = 'source' | 'target' | `throttling (${string})`;
 
 /** Buffers of a lane, shared by all its transfers: a lane works on one window at a time. */
 export class SegmentBuffers {
@@ -32,6 +33,8 @@ export type WindowWork = {
   buffers: SegmentBuffers;
   levels: LevelChoice;
   signal: AbortSignal;
+  clock: LaneClock;
+  encode: typeof encodeBlock;
   /** Bytes since the last call. */
   onProgress(p: { readBytes: number; sentBytes: number; doneBytes: number; waitsFor: WaitsFor }): void;
 };
@@ -43,8 +46,8 @@ const sumNames = {
   data: 'dataBytes',
 } as const satisfies Record<SourceClass, keyof WindowEnd['sums']>;
 
-export type Work = WindowWork & { clock: WindowClock };
-export const timed = (of: WindowWork): Work => ({ ...of, clock: new WindowClock(() => performance.now()) });
+export type Work = WindowWork & { times: WindowClock };
+export const timed = (of: WindowWork): Work => ({ ...of, times: new WindowClock(() => performance.now()) });
 
 /** `digests`: of blocks of class data, by their index in the window. `wantedBytes`: of blocks that the target asked for. */
 type Account = { sums: WindowEnd['sums']; digests: Map<number, Buffer>; wantedBytes: number };
@@ -60,9 +63,10 @@ export async function sendWindow(of: WindowWork): Promise<number> {
   const extent = windowExtent(work.window, work.assignment.sizeBytes);
   const account = newAccount();
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'source' });
-  const plans = await planWindow(work.reader, work.assignment, extent);
+  const plans = await work.clock.spend('source', () => planWindow(work.reader, work.assignment, extent));
   const resending = resender(work, extent, account.digests);
   work.connection.onWant = resending.want;
+  work.connection.onLimit = () => tellLimit(work);
   await runSideBySide(segmentsOf(plans, work.assignment.blockSize), SEGMENTS_IN_WORK, async (segment) => {
     const buffer = work.buffers.take();
     try {
@@ -71,9 +75,11 @@ export async function sendWindow(of: WindowWork): Promise<number> {
       work.buffers.give(buffer);
     }
   });
-  work.levels.afterWindow(work.clock.times);
+  work.levels.afterWindow(work.times.times);
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
-  await Promise.race([work.connection.endWindow(work.window, account.sums), resending.failed]);
+  const ended = (): Promise<number> =>
+    Promise.race([work.connection.endWindow(work.window, account.sums), resending.failed]);
+  work.clock.acknowledged(await work.clock.spend('away', ended));
   work.connection.onWant = null;
   return account.wantedBytes;
 }
@@ -88,7 +94,8 @@ async function sendSegment(
   const { blocks, classes, digests, lengthBytes } = await hashSegment(work, window, segment, buffer, account);
   const { firstBlock } = segment;
   const offer = { window: work.window, firstBlock, classes, digests: Buffer.concat(digests) };
-  for (const [index, answer] of (await work.connection.offer(offer)).entries()) {
+  const answers = await work.clock.spend('away', () => work.connection.offer(offer));
+  for (const [index, answer] of answers.entries()) {
     if (answer !== 'want') continue;
     const bytes = blocks.get(index);
     account.wantedBytes += bytes?.length ?? 0;
@@ -97,7 +104,8 @@ async function sendSegment(
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: lengthBytes, waitsFor: 'source' });
 }
 
-type Hashed = { blocks: Map<number, Buffer>; classes: SourceClass[]; digests: Buffer[]; lengthBytes: number };
+type Classified = { classes: SourceClass[]; digests: Buffer[]; lengthBytes: number };
+type Hashed = Classified & { blocks: Map<number, Buffer> };
 
 /** Reads a segment and says of each of its blocks what it is; sums and digests go into the account, too. */
 export async function hashSegment(
@@ -107,7 +115,18 @@ export async function hashSegment(
   buffer: Buffer,
   account: Account,
 ): Promise<Hashed> {
-  const blocks = await readSegment(work, window, segment, buffer);
+  const blocks = await work.clock.spend('source', () => readSegment(work, window, segment, buffer));
+  return { blocks, ...work.clock.compute(() => classify(work, window, segment, blocks, account)) };
+}
+
+/** Zero or data, and the digests of what is data. */
+function classify(
+  { assignment }: WindowWork,
+  window: Extent,
+  segment: Segment,
+  blocks: ReadonlyMap<number, Buffer>,
+  account: Account,
+): Classified {
   const classes: SourceClass[] = [];
   const digests: Buffer[] = [];
   let lengthBytes = 0;
@@ -115,7 +134,7 @@ export async function hashSegment(
     const bytes = blocks.get(index);
     const kind = plan !== 'read' ? plan : isZeroBlock(bytes!) ? 'zero' : 'data';
     classes.push(kind);
-    const { length } = blockExtent(window, segment.firstBlock + index, work.assignment);
+    const { length } = blockExtent(window, segment.firstBlock + index, assignment);
     account.sums[sumNames[kind]] += length;
     lengthBytes += length;
     if (kind !== 'data') continue;
@@ -123,7 +142,7 @@ export async function hashSegment(
     digests.push(digest);
     account.digests.set(segment.firstBlock + index, digest);
   }
-  return { blocks, classes, digests, lengthBytes };
+  return { classes, digests, lengthBytes };
 }
 
 /** Reads runs of neighbouring blocks at once. Block index within the segment to its bytes in `buffer`. */
@@ -152,6 +171,14 @@ async function readSegment(
   return blocks;
 }
 
+const waitsForOf = ({ limit }: SourceConnection): WaitsFor => (limit === null ? 'target' : `throttling (${limit})`);
+
+/** Before anything that may wait for it, and whenever it changes: a rate may be low. */
+function tellLimit(work: WindowWork): void {
+  if (work.connection.limit === null) return;
+  work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: waitsForOf(work.connection) });
+}
+
 async function sendBlock(work: Work, block: number, bytes: Buffer | undefined): Promise<void> {
   if (!bytes)
     throw new TidemarkError(
@@ -159,12 +186,15 @@ async function sendBlock(work: Work, block: number, bytes: Buffer | undefined): 
       `target wants block ${block} of window ${work.window}, which has no data`,
       { field: 'ANSWER answer' },
     );
-  const { clock, levels, window } = work;
-  const { codec, payload } = clock.encode(() => encodeBlock(levels.level, bytes));
+  const { clock, times, levels, connection, window, encode } = work;
+  const { codec, payload } = clock.compute(() => times.encode(() => encode(levels.level, bytes)));
+  const head = { window, block, codec, rawLength: bytes.length };
   const sentBytes = payload.length;
-  await clock.leave(work.connection.sendData({ window, block, codec, rawLength: bytes.length }, payload));
+  tellLimit(work);
+  const send = (): Promise<void> => connection.sendData(head, payload, (waiting) => clock.holdBack('away', waiting));
+  await times.leave(clock.spend('away', send));
   if (payload !== bytes) releaseMemory(payload);
-  work.onProgress({ readBytes: 0, sentBytes, doneBytes: 0, waitsFor: 'target' });
+  work.onProgress({ readBytes: 0, sentBytes, doneBytes: 0, waitsFor: waitsForOf(connection) });
 }
 
 /** Reads a block once more and sends it. CHECKPOINT_LOST: it is not what was offered. */
@@ -177,7 +207,7 @@ export async function sendAgain(
   if (!digests.has(block)) return sendBlock(work, block, undefined);
   const of = blockExtent(window, block, work.assignment);
   const bytes = Buffer.allocUnsafeSlow(of.length);
-  await work.reader.read(of, bytes, work.signal);
+  await work.clock.spend('source', () => work.reader.read(of, bytes, work.signal));
   work.onProgress({ readBytes: of.length, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
   if (digestOf(bytes).equals(digests.get(block)!)) return sendBlock(work, block, bytes);
   throw new TidemarkError(

@@ -13,12 +13,16 @@ import {
   type WindowEnd,
   type WireAnswer,
 } from '../../../schema/wire/messages.ts';
+import type { HoldBack } from '../stage-clock.ts';
+import { TokenBucket } from '../throttle/token-bucket.ts';
 import { ByteBudget, deferred, type Deferred } from '../waiting.ts';
 import { openWire, versions } from '../wire-session/open-wire.ts';
 import type { ClientEnd } from '../wire-session/secure-ends.ts';
 import type { Wire } from '../wire-session/wire.ts';
 
 export type WantedBlock = { window: number; block: number };
+/** `busyMs`: that the target was at work on it. */
+type Acknowledged = { isSame: boolean; busyMs: number };
 type Offered = Deferred<WireAnswer[]> & { window: number; count: number };
 
 export class SourceConnection {
@@ -26,11 +30,14 @@ export class SourceConnection {
   #welcome: Welcome | null = null;
   #failure: Error | null = null;
   #credit = new ByteBudget(0);
+  readonly #bucket = new TokenBucket();
+  #limit = '';
   readonly #answers = new Map<number, Offered>();
-  /** Resolved with false when a compared window differs. */
-  #acknowledged: (Deferred<boolean> & { firstWindow: number; count: number; isCompared: boolean }) | null = null;
+  /** A compared window may differ. */
+  #acknowledged: (Deferred<Acknowledged> & { firstWindow: number; count: number; isCompared: boolean }) | null = null;
   #auditStep: Deferred<AuditStep> | null = null;
   #onWant: ((wanted: WantedBlock) => void) | null = null;
+  #onLimit: (() => void) | null = null;
 
   /**
    * UNREACHABLE with details.lost: try again later; other codes are the target's refusal. `silenceMs`: a target that owes
@@ -97,36 +104,53 @@ export class SourceConnection {
     return await this.#wire!.owed(answers.promise);
   }
 
-  /** Resolves when the payload has left. */
-  async sendData(head: BlockHead, payload: Buffer): Promise<void> {
+  /** What holds it back, in words; null: nothing. */
+  get limit(): string | null {
+    return this.#bucket.isLimited ? this.#limit : null;
+  }
+
+  /** Resolves when the payload has left. `holdBack` goes around what is waited for because of the rate. */
+  async sendData(head: BlockHead, payload: Buffer, holdBack: HoldBack): Promise<void> {
     const wire = this.#wire!;
+    const message = { type: 'data' as const, ...head };
     await wire.owed(this.#credit.take(payload.length));
     try {
-      await wire.owed(wire.sendBlock({ type: 'data', ...head }, payload));
+      const pace = { bucket: this.#bucket, waiting: holdBack };
+      await wire.owed(
+        this.#bucket.isLimited ? wire.sendPaced(message, payload, pace) : wire.sendBlock(message, payload),
+      );
     } catch (error) {
       // What the target said when it ended the connection tells more than a write that came too late.
       throw this.#failure ?? error;
     }
   }
 
-  /** Resolves when the window is durable. `onWant`: blocks to send again, or after all, until then. */
-  async endWindow(window: number, sums: WindowEnd['sums']): Promise<void> {
-    await this.#expectAck(window, 1, () => this.#wire!.send({ type: 'windowEnd', window, sums }));
+  /** Resolves when the window is durable, with the ms the target was at work on it. */
+  async endWindow(window: number, sums: WindowEnd['sums']): Promise<number> {
+    const send = (): void => this.#wire!.send({ type: 'windowEnd', window, sums });
+    return (await this.#expectAck(window, 1, send)).busyMs;
   }
 
-  /** `digest`: over the entries of all blocks of the window. True: it is as in the base, and durable. */
-  async compareWindow(window: number, digest: Buffer, sums: WindowEnd['sums']): Promise<boolean> {
+  /** `digest`: over the entries of all blocks of the window. `isSame`: it is as in the base, and durable. */
+  async compareWindow(window: number, digest: Buffer, sums: WindowEnd['sums']): Promise<Acknowledged> {
     const message = { type: 'windowDigest', window, digest, sums } as const;
     return await this.#expectAck(window, 1, () => this.#wire!.send(message), true);
   }
 
-  async sendUntouched(firstWindow: number, count: number): Promise<void> {
-    await this.#expectAck(firstWindow, count, () => this.#wire!.send({ type: 'untouched', firstWindow, count }));
+  /** As `endWindow`. */
+  async sendUntouched(firstWindow: number, count: number): Promise<number> {
+    const send = (): void => this.#wire!.send({ type: 'untouched', firstWindow, count });
+    return (await this.#expectAck(firstWindow, count, send)).busyMs;
   }
 
   /** Who sends blocks the target wants once more. */
   set onWant(handler: ((wanted: WantedBlock) => void) | null) {
     this.#onWant = handler;
+  }
+
+  /** Who hears of another `limit`. */
+  set onLimit(handler: (() => void) | null) {
+    this.#onLimit = handler;
   }
 
   close(): void {
@@ -145,9 +169,9 @@ export class SourceConnection {
     return await this.#wire!.owed(step.promise);
   }
 
-  async #expectAck(firstWindow: number, count: number, send: () => void, isCompared = false): Promise<boolean> {
+  async #expectAck(firstWindow: number, count: number, send: () => void, isCompared = false): Promise<Acknowledged> {
     if (this.#failure) throw this.#failure;
-    const acknowledged = { ...deferred<boolean>(), firstWindow, count, isCompared };
+    const acknowledged = { ...deferred<Acknowledged>(), firstWindow, count, isCompared };
     this.#acknowledged = acknowledged;
     send();
     return await this.#wire!.owed(acknowledged.promise);
@@ -165,6 +189,10 @@ export class SourceConnection {
       }
       case 'credit':
         return this.#credit.give(message.bytes);
+      case 'rate':
+        this.#limit = message.limit;
+        this.#bucket.rate = message.bytesPerSecond;
+        return this.#onLimit?.();
       case 'want':
         if (!this.#onWant) throw unexpected('WANT', message.block);
         return this.#onWant(message);
@@ -173,14 +201,14 @@ export class SourceConnection {
         if (waiter?.firstWindow !== message.firstWindow || waiter.count !== message.count)
           throw unexpected('ACK', message.firstWindow);
         this.#acknowledged = null;
-        return waiter.resolve(true);
+        return waiter.resolve({ isSame: true, busyMs: message.busyMs });
       }
       case 'windowDiffers': {
         const waiter = this.#acknowledged;
         if (!waiter?.isCompared || waiter.firstWindow !== message.window)
           throw unexpected('WINDOW_DIFFERS', message.window);
         this.#acknowledged = null;
-        return waiter.resolve(false);
+        return waiter.resolve({ isSame: false, busyMs: 0 });
       }
       case 'auditSample': {
         const waiter = this.#auditStep;

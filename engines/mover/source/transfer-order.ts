@@ -1,6 +1,7 @@
 /** What the pool is asked to send, and what it tells on the way. */
 import type { DiskAccess } from '../../../schema/domain/hypervisor.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
+import type { StageTimes } from '../../../schema/domain/stages.ts';
 
 /**
  * `audit`: blocks that change tracking calls unchanged, of which so many were looked at; null: there was no audit.
@@ -15,6 +16,7 @@ export type TransferProgress = {
   windowCount: number;
   windowOpen: boolean;
   waitsFor: string | null;
+  stages: StageTimes;
   audit: { audited: number; wanted: number } | null;
 };
 

@@ -13,9 +13,11 @@ import type {
 import { refuse } from '../../../schema/wire/frame.ts';
 import type { BlockHead, Message, Offer, WindowDigest, WindowEnd } from '../../../schema/wire/messages.ts';
 import { decodeBlock, digestOf } from '../block-codec.ts';
+import type { Grant } from '../throttle/grants.ts';
 import { deferred, type Deferred } from '../waiting.ts';
 import type { Wire } from '../wire-session/wire.ts';
 import { BackupWindow } from './backup-window.ts';
+import { type LaneWork, WorkClock } from './work-clock.ts';
 
 const MAX_DAMAGED = 3;
 /** How long a block that another transfer is sending is waited for before it is wanted after all. */
@@ -30,12 +32,15 @@ export type BackupSessionOptions = {
   wire: Wire;
   registrar: TransferRegistrar;
   sink: RecordSink;
+  work: LaneWork;
   seams: Seams;
 };
 
 export class BackupSession {
   readonly #options: BackupSessionOptions;
   readonly #windowCount: number;
+  /** Since the first offer of the window. */
+  readonly #clock: WorkClock;
   #window: BackupWindow | null = null;
   #ending = false;
   /** Windows are in work that came as a whole, without offers. */
@@ -48,6 +53,7 @@ export class BackupSession {
 
   constructor(options: BackupSessionOptions) {
     this.#options = options;
+    this.#clock = new WorkClock(options.work);
     this.#windowCount = windowCountOf(options.hello.sizeBytes);
     this.#auditDue = options.auditDue;
   }
@@ -78,6 +84,15 @@ export class BackupSession {
     }
   }
 
+  /** Its client is to send so fast from now on. */
+  setGrant({ rateBytesPerSecond, limit }: Grant): void {
+    this.#options.wire.send({ type: 'rate', bytesPerSecond: rateBytesPerSecond, limit });
+  }
+
+  get usedBytes(): number {
+    return this.#options.wire.traffic.readBytes;
+  }
+
   stop(error: Error): void {
     this.#stopped = error;
     this.#allArrived?.reject(error);
@@ -97,7 +112,10 @@ export class BackupSession {
     if (this.#ending || this.#isWhole) throw refuse('type', 'OFFER', 'DATA until the window is acknowledged');
     this.#checkWindow('OFFER window', offer.window, 1);
     const { sizeBytes, blockSize } = this.#options.hello;
-    this.#window ??= new BackupWindow(offer.window, sizeBytes, blockSize);
+    if (!this.#window) {
+      this.#clock.begin();
+      this.#window = new BackupWindow(offer.window, sizeBytes, blockSize);
+    }
     const window = this.#window;
     if (window.index !== offer.window) throw refuse('OFFER window', offer.window, `${window.index}, which is open`);
     const runs = window.take(offer);
@@ -112,11 +130,8 @@ export class BackupSession {
     const { registrar, connection, wire } = this.#options;
     const answers = new Map<number, OfferAnswer>();
     for (const run of runs) {
-      const given = await registrar.offer(
-        connection,
-        window.firstDiskBlock + run.firstBlock,
-        Uint8Array.from(run.digests),
-      );
+      const at = window.firstDiskBlock + run.firstBlock;
+      const given = await this.#clock.wait(() => registrar.offer(connection, at, Uint8Array.from(run.digests)));
       given.forEach((answer, i) => answers.set(run.firstBlock + i, answer));
     }
     const { firstBlock } = offer;
@@ -168,17 +183,17 @@ export class BackupSession {
       throw refuse('WINDOW_END window', message.window, 'the open window');
     this.#ending = true;
     this.#then(async () => {
-      await this.#resolvePending(window);
+      await this.#clock.wait(() => this.#resolvePending(window));
       await this.#everythingArrived(window);
       const finished = window.finished(message.sums);
       const { sink, registrar, connection, wire } = this.#options;
       // Blocks first, then the ledger, then the acknowledgement: an acknowledged window survives a power loss.
-      await sink.sync();
+      await this.#clock.wait(() => sink.sync());
       this.#throwIfStopped();
-      await registrar.commit(connection, finished);
+      await this.#clock.wait(() => registrar.commit(connection, finished));
       this.#window = null;
       this.#ending = false;
-      wire.send({ type: 'ack', firstWindow: window.index, count: 1 });
+      wire.send({ type: 'ack', firstWindow: window.index, count: 1, busyMs: this.#clock.busyMs });
     });
   }
 
@@ -214,9 +229,9 @@ export class BackupSession {
     this.#beginWhole('UNTOUCHED', firstWindow, count);
     this.#then(async () => {
       const { registrar, connection, wire } = this.#options;
-      await registrar.commitUntouched(connection, firstWindow, count);
+      await this.#clock.wait(() => registrar.commitUntouched(connection, firstWindow, count));
       this.#isWhole = false;
-      wire.send({ type: 'ack', firstWindow, count });
+      wire.send({ type: 'ack', firstWindow, count, busyMs: this.#clock.busyMs });
     });
   }
 
@@ -228,9 +243,11 @@ export class BackupSession {
     this.#beginWhole('WINDOW_DIGEST', window, 1);
     this.#then(async () => {
       const { registrar, connection, wire } = this.#options;
-      const isSame = await registrar.commitSame(connection, window, Uint8Array.from(digest), sums);
+      const commit = (): Promise<boolean> => registrar.commitSame(connection, window, Uint8Array.from(digest), sums);
+      const isSame = await this.#clock.wait(commit);
       this.#isWhole = false;
-      wire.send(isSame ? { type: 'ack', firstWindow: window, count: 1 } : { type: 'windowDiffers', window });
+      const { busyMs } = this.#clock;
+      wire.send(isSame ? { type: 'ack', firstWindow: window, count: 1, busyMs } : { type: 'windowDiffers', window });
     });
   }
 

@@ -16,10 +16,12 @@ import type {
 import { refuse } from '../../../schema/wire/frame.ts';
 import { type Hello, type Message, PROTOCOL_VERSION, type Welcome } from '../../../schema/wire/messages.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
+import type { Grant } from '../throttle/grants.ts';
 import type { ServerEnd } from '../wire-session/secure-ends.ts';
 import { FRAME_TIMEOUT_MS, Wire } from '../wire-session/wire.ts';
 import { BackupSession } from './backup-session.ts';
 import { RestoreSession } from './restore-session.ts';
+import { LaneWork } from './work-clock.ts';
 
 const HELLO_TIMEOUT_MS = 10_000;
 /** Payload bytes a connection may have on their way. */
@@ -38,7 +40,16 @@ export type TargetLaneOptions = {
   /** For clients on other machines; without it nothing listens to them. */
   secure?: ServerEnd | undefined;
 };
-type Session = { receive(message: Message, payload: Buffer): void; stop(error: Error): void };
+type Session = {
+  receive(message: Message, payload: Buffer): void;
+  stop(error: Error): void;
+  setGrant(grant: Grant): void;
+  readonly usedBytes: number;
+};
+type Opened = { session: Session | null; welcome: Welcome; grant: Grant };
+type Begun<T> = { begun: T; grant: Grant };
+type RestoredDisk = Awaited<ReturnType<RestoreSource['begin']>>;
+export type GrantNotice = Grant & { connection: string };
 
 /** A client that says nothing is told to come again: it may have been stopped, or we. */
 export function armHello(wire: Wire, timeouts: WireTimeouts | undefined): NodeJS.Timeout {
@@ -56,6 +67,8 @@ class TargetLane {
   readonly #options: TargetLaneOptions;
   /** With who is at the other end; null: somebody on this machine who may use the socket. */
   readonly #wires = new Map<Wire, Peer | null>();
+  readonly #work = new LaneWork();
+  readonly #sessions = new Map<string, Session>();
   #calls!: PortCalls;
   readonly #servers: Server[] = [];
   #count = 0;
@@ -68,11 +81,17 @@ class TargetLane {
   }
 
   serve(): void {
-    this.#calls = openPortCalls(this.#options.port, {
+    const usage = () => Object.fromEntries([...this.#sessions].map(([name, { usedBytes }]) => [name, usedBytes]));
+    const handlers = {
+      usage,
       listen: (at: Endpoint) => this.#listen(at, createServer(this.#accept.bind(this, null))),
       listenSecurely: (at: Endpoint) => this.#listen(at, this.#createSecureServer()),
       closePack: () => this.#closePack(),
       close: () => this.#close(),
+    };
+    this.#calls = openPortCalls(this.#options.port, handlers, (name, value) => {
+      const { connection, ...grant } = value as GrantNotice;
+      if (name === 'grant') this.#sessions.get(connection)?.setGrant(grant);
     });
   }
 
@@ -142,7 +161,8 @@ class TargetLane {
       onMessage: (message, payload) => {
         if (message.type === 'bye') return wire.close();
         if (message.type === 'error') return wire.destroy(new TidemarkError(message.code, message.message));
-        if (session) return session.receive(message, payload);
+        const own = session;
+        if (own) return this.#work.compute(() => own.receive(message, payload));
         if (greeted) throw refuse('type', message.type, 'nothing before WELCOME');
         greeted = true;
         clearTimeout(timer);
@@ -153,6 +173,7 @@ class TargetLane {
       onEnd: (error) => {
         clearTimeout(timer);
         this.#wires.delete(wire);
+        this.#sessions.delete(connection);
         session?.stop(error ?? new TidemarkError('UNREACHABLE', 'the client left'));
         if (greeted) void this.#calls.call('end', connection).catch(() => undefined);
         // What a machine was refused is for the operator to know.
@@ -171,9 +192,11 @@ class TargetLane {
       if (message.lowestVersion > PROTOCOL_VERSION)
         throw refuse('HELLO lowest version', message.lowestVersion, `${PROTOCOL_VERSION} or lower`);
       if (peer !== null) this.#options.secure!.authorize(peer, message);
-      const { session, welcome } = await this.#open(connection, wire, message);
+      const { session, welcome, grant } = await this.#open(connection, wire, message);
       // Nothing the client sends now can arrive before the session is set: both happen in this turn.
       wire.send(welcome);
+      if (session && !wire.ended) this.#sessions.set(connection, session);
+      if (grant.rateBytesPerSecond > 0) session?.setGrant(grant);
       return session;
     } catch (error) {
       wire.fail(error);
@@ -181,33 +204,38 @@ class TargetLane {
     }
   }
 
-  async #open(connection: string, wire: Wire, hello: Hello): Promise<{ session: Session | null; welcome: Welcome }> {
+  async #open(connection: string, wire: Wire, hello: Hello): Promise<Opened> {
     if (hello.purpose === 'backup') return this.#openBackup(connection, wire, hello);
     if (hello.purpose === 'restore') return this.#openRestore(connection, wire, hello);
     await this.#calls.call('rehearse', hello.restorePointId, hello.run);
-    return { session: null, welcome: this.#welcome({}) };
+    return { session: null, welcome: this.#welcome({}), grant: { rateBytesPerSecond: 0, limit: '' } };
   }
 
-  async #openBackup(connection: string, wire: Wire, hello: Hello) {
+  async #openBackup(connection: string, wire: Wire, hello: Hello): Promise<Opened> {
     const { restorePointId, run, diskKey, fence, sizeBytes, blockSize } = hello;
     const transfer = { purpose: 'backup' as const, restorePointId, run, diskKey, fence, sizeBytes, blockSize };
-    const begun = await this.#calls.call<BegunTransfer>('begin', connection, transfer);
+    const { begun, grant } = await this.#calls.call<Begun<BegunTransfer>>('begin', connection, transfer, wire.ends);
     const { seams } = this.#options;
-    const registrar = this.#registrar();
     const { auditDue } = begun;
-    const sink = this.#sink(wire);
-    const session = new BackupSession({ connection, hello: transfer, auditDue, wire, registrar, sink, seams });
+    const own = { registrar: this.#registrar(), sink: this.#sink(wire), work: this.#work };
+    const session = new BackupSession({ connection, hello: transfer, auditDue, wire, seams, ...own });
     const welcome = this.#welcome({ creditBytes: CREDIT_BYTES, sizeBytes, blockSize, ...begun });
-    return { session, welcome };
+    return { session, welcome, grant };
   }
 
-  async #openRestore(connection: string, wire: Wire, hello: Hello) {
+  async #openRestore(connection: string, wire: Wire, hello: Hello): Promise<Opened> {
     const { restorePointId, diskKey, creditBytes } = hello;
     const source = this.#restoreSource();
-    const disk = await source.begin(connection, { purpose: 'restore', restorePointId, diskKey });
+    const begin = { purpose: 'restore' as const, restorePointId, diskKey };
+    const { begun: disk, grant } = await this.#calls.call<Begun<RestoredDisk>>(
+      'beginRestore',
+      connection,
+      begin,
+      wire.ends,
+    );
     const { records } = this.#options;
     const session = new RestoreSession({ connection, wire, source, records, disk, creditBytes });
-    return { session, welcome: this.#welcome({ ...disk, windowCount: windowCountOf(disk.sizeBytes) }) };
+    return { session, welcome: this.#welcome({ ...disk, windowCount: windowCountOf(disk.sizeBytes) }), grant };
   }
 
   #welcome(of: Partial<Welcome>): Welcome {

@@ -10,6 +10,7 @@ import { chmodSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
+import type { ConnectionEnds } from '../../../schema/domain/networks.ts';
 import type { RestorePointId, RunKey } from '../../../schema/domain/ids.ts';
 import type {
   AuditAnswers,
@@ -23,8 +24,9 @@ import type {
 import { type LaneThread, startLaneThread } from '../lane-thread.ts';
 import { type Handlers } from '../port-calls.ts';
 import { type Door, openDoor } from './door.ts';
+import type { Grant, LaneUsage, TargetThrottle, ThrottledConnection } from '../throttle/throttle.ts';
 import type { Address } from '../wire-session/secure-ends.ts';
-import type { TargetLaneData, WireTimeouts } from './lane.ts';
+import type { GrantNotice, TargetLaneData, WireTimeouts } from './lane.ts';
 
 export type MoverTargetOptions = {
   /** A Unix socket (its folder becomes 0700, the sockets 0600), or host and port; port 0: the system chooses. */
@@ -40,6 +42,8 @@ export type MoverTargetOptions = {
   restoreSource: RestoreSource;
   /** Throws when no open restore point of this run is known; default: every rehearsal is welcome. */
   rehearse?: (restorePointId: RestorePointId, run: RunKey) => Promise<void> | void;
+  /** Who says how fast transfers may be; default: nobody. */
+  throttle?: TargetThrottle;
   timeouts?: WireTimeouts;
   seams: Seams;
 };
@@ -58,6 +62,14 @@ export type MoverTarget = {
 /** A connection as the repository knows it: `begun` settles when it has begun or was refused. */
 type Connection = { begun: Promise<unknown>; end(): Promise<void> };
 type Lane = { thread: LaneThread; at: Endpoint; connections: Map<string, Connection>; given: number; alive: boolean };
+
+type ThrottledLane = LaneUsage & { tell(notice: GrantNotice): void };
+type Share = Pick<ThrottledConnection, 'purpose' | 'transfer' | 'ends'>;
+const shareOf = (hello: TransferHello | RestoreHello, ends: ConnectionEnds): Share => ({
+  purpose: hello.purpose,
+  transfer: `${hello.restorePointId} ${hello.diskKey}`,
+  ends,
+});
 
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 5000;
@@ -138,7 +150,9 @@ class Target implements MoverTarget {
     const connections = new Map<string, Connection>();
     const data: TargetLaneData = { laneIndex, laneCount, laneData, ...(timeouts ? { timeouts } : {}) };
     const onExit = (error: Error): void => this.#onLaneExit(lane, laneIndex, error);
-    const thread = startLaneThread(laneEntry, data, { handlers: this.#handlers(connections), onExit });
+    const usage = (): Promise<Record<string, number>> => lane.thread.calls.call('usage');
+    const tell = (notice: GrantNotice): void => lane.thread.calls.notify('grant', notice);
+    const thread = startLaneThread(laneEntry, data, { handlers: this.#handlers(connections, { usage, tell }), onExit });
     const endpoint = this.#endpoint;
     const at = 'unix' in endpoint ? { unix: `${endpoint.unix}.${laneIndex}` } : endpoint;
     const lane: Lane = { thread, at, connections, given: 0, alive: false };
@@ -160,14 +174,23 @@ class Target implements MoverTarget {
     return lane;
   }
 
-  #handlers(connections: Map<string, Connection>): Handlers {
-    const { registrar, restoreSource, rehearse } = this.#options;
+  #handlers(connections: Map<string, Connection>, lane: ThrottledLane): Handlers {
+    const { registrar, restoreSource, rehearse, throttle } = this.#options;
+    /** Shares begin and end with what was begun. */
+    const begin = async <T>(name: string, begun: Promise<T>, end: () => Promise<void>, of: Share) => {
+      const endBoth = (): Promise<void> => {
+        throttle?.end(name);
+        return end();
+      };
+      connections.set(name, { begun, end: endBoth });
+      const answer = await begun;
+      const told = (grant: Grant): void => lane.tell({ connection: name, ...grant });
+      const grant = throttle?.begin({ name, ...of, lane, tell: told }) ?? { rateBytesPerSecond: 0, limit: '' };
+      return { begun: answer, grant };
+    };
     return {
-      begin: (name: string, hello: TransferHello) => {
-        const begun = registrar.begin(name, hello);
-        connections.set(name, { begun, end: () => registrar.end(name) });
-        return begun;
-      },
+      begin: (name: string, hello: TransferHello, ends: ConnectionEnds) =>
+        begin(name, registrar.begin(name, hello), () => registrar.end(name), shareOf(hello, ends)),
       offer: (name: string, firstBlock: number, digests: Uint8Array) => registrar.offer(name, firstBlock, digests),
       beginAudit: (name: string, changedBytes: number) => registrar.beginAudit(name, changedBytes),
       goOnAudit: (name: string, answers: AuditAnswers) => registrar.goOnAudit(name, answers),
@@ -175,11 +198,8 @@ class Target implements MoverTarget {
       commitSame: (name: string, window: number, digest: Uint8Array, sums: FinishedWindow['declared']) =>
         registrar.commitSame(name, window, digest, sums),
       commitUntouched: registrar.commitUntouched.bind(registrar),
-      beginRestore: (name: string, hello: RestoreHello) => {
-        const begun = restoreSource.begin(name, hello);
-        connections.set(name, { begun, end: () => restoreSource.end(name) });
-        return begun;
-      },
+      beginRestore: (name: string, hello: RestoreHello, ends: ConnectionEnds) =>
+        begin(name, restoreSource.begin(name, hello), () => restoreSource.end(name), shareOf(hello, ends)),
       resolve: restoreSource.resolve.bind(restoreSource),
       damaged: restoreSource.damaged.bind(restoreSource),
       end: (name: string) => endConnection(connections, name),

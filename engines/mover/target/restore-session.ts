@@ -6,6 +6,8 @@ import type { RecordPlace, RecordSource, RestoreSource } from '../../../schema/d
 import { refuse } from '../../../schema/wire/frame.ts';
 import type { Message } from '../../../schema/wire/messages.ts';
 import { DIGEST_BYTES } from '../block-codec.ts';
+import type { Grant } from '../throttle/grants.ts';
+import { TokenBucket } from '../throttle/token-bucket.ts';
 import { ByteBudget } from '../waiting.ts';
 import type { Wire } from '../wire-session/wire.ts';
 
@@ -31,6 +33,7 @@ type Resolved = { window: number; digests: Uint8Array; places: (RecordPlace | nu
 export class RestoreSession {
   readonly #options: RestoreSessionOptions;
   readonly #credit: ByteBudget;
+  readonly #bucket = new TokenBucket();
   #resolved: Resolved | null = null;
   #busy = false;
 
@@ -51,6 +54,15 @@ export class RestoreSession {
       default:
         throw refuse('type', message.type, 'GET, WANT, CREDIT or BYE');
     }
+  }
+
+  /** It is to send so fast from now on. */
+  setGrant({ rateBytesPerSecond }: Grant): void {
+    this.#bucket.rate = rateBytesPerSecond;
+  }
+
+  get usedBytes(): number {
+    return this.#options.wire.traffic.writtenBytes;
   }
 
   stop(error: Error): void {
@@ -121,7 +133,11 @@ export class RestoreSession {
     const { codec, rawLength } = resolved.places[block]!;
     await this.#credit.take(payload.length);
     const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.length);
-    await this.#options.wire.sendBlock({ type: 'block', window: resolved.window, block, codec, rawLength }, bytes);
+    const message = { type: 'block' as const, window: resolved.window, block, codec, rawLength };
+    const { wire } = this.#options;
+    if (this.#bucket.isLimited)
+      await wire.sendPaced(message, bytes, { bucket: this.#bucket, waiting: (work) => work() });
+    else await wire.sendBlock(message, bytes);
     releaseMemory(payload);
   }
 

@@ -1,10 +1,13 @@
 /** One end of a wire connection: frames in, frames out, one reason why it ended. For source, target and restore alike. */
 import type { Socket } from 'node:net';
 import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import type { ConnectionEnds } from '../../../schema/domain/networks.ts';
 import { FrameDecoder } from '../../../schema/wire/frame.ts';
 import { decodeMessage, encodeMessage, type Message } from '../../../schema/wire/messages.ts';
+import type { TokenBucket } from '../throttle/token-bucket.ts';
+import { deferred } from '../waiting.ts';
 
-/** How long the rest of a begun frame may take. */
+/** How long nothing may come of the rest of a begun frame. */
 export const FRAME_TIMEOUT_MS = 60_000;
 
 export type WireOptions = {
@@ -34,6 +37,14 @@ export const readInto = (take: (bytes: Buffer) => void): { buffer: Buffer; callb
   return { buffer, callback };
 };
 
+/** Paces a payload, which leaves in pieces. `waiting` goes around whatever is waited for because of that. */
+export type Pace = {
+  bucket: Pick<TokenBucket, 'take' | 'pieceBytes'>;
+  waiting<T>(work: () => Promise<T>): Promise<T>;
+};
+
+type BlockMessage = Extract<Message, { type: 'data' | 'block' }>;
+
 export class Wire {
   readonly #options: WireOptions;
   readonly #decoder: FrameDecoder;
@@ -42,6 +53,9 @@ export class Wire {
   #stall: NodeJS.Timeout | null = null;
   #leavingCount = 0;
   #owedCount = 0;
+  /** While a paced payload is on its way, what must not come between waits here. */
+  #pacing: Promise<void> | null = null;
+  #held: Buffer[] = [];
   #ended = false;
   #leaving = false;
 
@@ -72,7 +86,21 @@ export class Wire {
 
   send(message: Message): void {
     this.#silence?.refresh();
-    if (!this.#ended) this.#options.socket.write(encodeMessage(message));
+    if (this.#ended) return;
+    if (this.#pacing) this.#held.push(encodeMessage(message));
+    else this.#options.socket.write(encodeMessage(message));
+  }
+
+  /** Null: it stays on this machine. */
+  get ends(): ConnectionEnds {
+    const { localAddress: local, remoteAddress: remote } = this.#options.socket;
+    return local === undefined || remote === undefined ? null : { local, remote };
+  }
+
+  /** In all, of frames and payloads. */
+  get traffic(): { readBytes: number; writtenBytes: number } {
+    const { bytesRead, bytesWritten } = this.#options.socket;
+    return { readBytes: bytesRead, writtenBytes: bytesWritten };
   }
 
   /** What the peer owes: a process that is stopped or a network that swallows everything closes no connection. */
@@ -89,15 +117,46 @@ export class Wire {
   }
 
   /** Resolves when the payload has left: then its memory may be used again. Rejects when the connection is lost first. */
-  sendBlock(message: Extract<Message, { type: 'data' | 'block' }>, payload: Buffer): Promise<void> {
+  async sendBlock(message: BlockMessage, payload: Buffer): Promise<void> {
+    while (this.#pacing) await this.#pacing;
+    await this.#write([encodeMessage(message, payload.length), payload]);
+  }
+
+  /**
+   * As `sendBlock`, in pieces, each when the pace lets it leave. Other frames wait meanwhile. A connection that fails
+   * within is lost for the peer, who gets no reason: it would stand within the payload.
+   */
+  async sendPaced(message: BlockMessage, payload: Buffer, pace: Pace): Promise<void> {
+    while (this.#pacing) await pace.waiting(() => this.#pacing ?? Promise.resolve());
+    const over = deferred<void>();
+    this.#pacing = over.promise;
+    const left: Promise<void>[] = [];
+    try {
+      for (let at = 0; at < payload.length;) {
+        const piece = payload.subarray(at, at + pace.bucket.pieceBytes);
+        await pace.waiting(() => pace.bucket.take(piece.length));
+        const leaving = this.#write(at === 0 ? [encodeMessage(message, payload.length), piece] : [piece]);
+        leaving.catch(() => undefined);
+        left.push(leaving);
+        at += piece.length;
+      }
+      await Promise.all(left);
+    } finally {
+      this.#pacing = null;
+      for (const frame of this.#held.splice(0)) if (!this.#ended) this.#options.socket.write(frame);
+      over.resolve();
+    }
+  }
+
+  #write(parts: readonly Buffer[]): Promise<void> {
     return new Promise((resolve, reject) => {
       if (this.#ended) return reject(this.#unreachable(new Error('the connection has ended')));
       const { socket } = this.#options;
       this.#silence?.refresh();
       socket.cork();
-      socket.write(encodeMessage(message, payload.length));
+      for (const part of parts.slice(0, -1)) socket.write(part);
       this.#leaves();
-      socket.write(payload, (error) => {
+      socket.write(parts.at(-1)!, (error) => {
         this.#hasLeft();
         if (error) reject(this.#unreachable(error));
         else resolve();
@@ -110,7 +169,8 @@ export class Wire {
   fail(error: unknown): void {
     if (this.#ended) return;
     const known = error instanceof TidemarkError ? error : new TidemarkError('BUG', messageOf(error), {}, error);
-    this.#options.socket.write(encodeMessage({ type: 'error', code: known.code, message: known.message }));
+    if (!this.#pacing)
+      this.#options.socket.write(encodeMessage({ type: 'error', code: known.code, message: known.message }));
     this.#finish(known);
   }
 
@@ -135,6 +195,7 @@ export class Wire {
     } catch (error) {
       return this.fail(error);
     }
+    this.#timer?.refresh();
     if (this.#decoder.inFrame && !this.#ended) this.#arm();
     else this.#disarm();
   }

@@ -23,6 +23,8 @@ import { migration as m0022 } from './0022-create-run-owners.ts';
 import { migration as m0023 } from './0023-create-absent-vms.ts';
 import { migration as m0024 } from './0024-add-restore-point-said.ts';
 import { migration as m0025 } from './0025-add-disk-audit.ts';
+import { migration as m0026 } from './0026-add-disk-stages.ts';
+import { migration as m0027 } from './0027-add-machine-config.ts';
 import type { Migration } from './migration.ts';
 
 /** Every migration in order. Append only: one that was released never changes. */
@@ -52,4 +54,6 @@ export const migrations: readonly Migration[] = [
   m0023,
   m0024,
   m0025,
+  m0026,
+  m0027,
 ];

@@ -1,0 +1,174 @@
+/**
+ * Brakes for the storage that production lives on: how fast a proxy reads from a host or a datastore, and how many reads it
+ * has under way there, less of them as soon as they take longer than is bearable. In the main thread, for all lanes.
+ */
+import type { BrakeConfig } from '../../../schema/domain/configuration.ts';
+import { formatBytes } from '../../../schema/domain/figures.ts';
+import type { Clock } from '../../../schema/domain/seams.ts';
+import { TokenBucket } from '../throttle/token-bucket.ts';
+import { ByteBudget } from '../waiting.ts';
+
+const MOST_READS = 256;
+/** How much the newest latency counts. */
+const NEWEST = 0.3;
+/** Below this part of the bound the brake is let go, above it the number of reads stays. */
+const CALM = 0.8;
+/** Between two steps down, so that the reads begun since can show what the last one did. */
+const STEP_DOWN_MS = 200;
+const STEP_UP_MS = 500;
+const FIRST_PAUSE_MS = 25;
+const LONGEST_PAUSE_MS = 2000;
+
+/** One host or datastore. */
+export class Brake {
+  readonly #clock: Clock;
+  readonly #bucket: TokenBucket;
+  readonly #places: ByteBudget;
+  #config: BrakeConfig;
+  /** Reads that may be under way; places above it are kept back. */
+  #allowed = MOST_READS;
+  #inFlight = 0;
+  /** Before each read, once fewer than one under way would be needed. */
+  #pauseMs = 0;
+  #latencyMs = 0;
+  #steppedAtMs = -Infinity;
+
+  constructor(config: BrakeConfig, clock: Clock) {
+    this.#config = config;
+    this.#clock = clock;
+    this.#bucket = new TokenBucket(() => clock.monotonic());
+    this.#places = new ByteBudget(MOST_READS);
+    this.configure(config);
+  }
+
+  configure(config: BrakeConfig): void {
+    this.#config = config;
+    this.#bucket.rate = config.readBytesPerSecond ?? 0;
+    if (config.latencyMs === null) this.#release();
+  }
+
+  /** Reads that may be under way now. */
+  get allowed(): number {
+    return this.#allowed;
+  }
+
+  /** Why a read has to wait, in words; null: it need not because of this. */
+  get reason(): string | null {
+    const { name, readBytesPerSecond } = this.#config;
+    if (this.#pauseMs > 0 || this.#inFlight >= this.#allowed)
+      return `brake: latency of ${name} is ${Math.round(this.#latencyMs)} ms`;
+    return readBytesPerSecond === null
+      ? null
+      : `brake: ${name} is read at ${formatBytes(readBytesPerSecond)}/s at most`;
+  }
+
+  /** Resolves when a read may begin. */
+  async begin(bytes: number): Promise<void> {
+    await this.#bucket.take(bytes);
+    await this.#places.take(1);
+    this.#inFlight += 1;
+    if (this.#pauseMs > 0) await this.#clock.sleep(this.#pauseMs);
+  }
+
+  /** `latencyMs` null: it did not come to an end. */
+  end(latencyMs: number | null): void {
+    const wasFull = this.#inFlight >= this.#allowed;
+    this.#inFlight -= 1;
+    this.#places.give(1);
+    const bound = this.#config.latencyMs;
+    if (latencyMs === null || bound === null) return;
+    this.#latencyMs = this.#latencyMs === 0 ? latencyMs : this.#latencyMs * (1 - NEWEST) + latencyMs * NEWEST;
+    const sinceMs = this.#clock.monotonic() - this.#steppedAtMs;
+    if (this.#latencyMs > bound && sinceMs >= Math.max(STEP_DOWN_MS, this.#latencyMs)) this.#stepDown();
+    else if (this.#latencyMs < bound * CALM && sinceMs >= STEP_UP_MS && (wasFull || this.#pauseMs > 0)) this.#stepUp();
+  }
+
+  /** Half as many; with one alone, longer pauses between them. */
+  #stepDown(): void {
+    this.#steppedAtMs = this.#clock.monotonic();
+    const running = Math.min(this.#allowed, this.#inFlight + 1);
+    if (running > 1) this.#allow(Math.floor(running / 2));
+    else {
+      this.#allow(1);
+      this.#pauseMs = Math.min(LONGEST_PAUSE_MS, Math.max(FIRST_PAUSE_MS, this.#pauseMs * 2));
+    }
+  }
+
+  /** Shorter pauses, then one more. */
+  #stepUp(): void {
+    this.#steppedAtMs = this.#clock.monotonic();
+    if (this.#pauseMs > 0) this.#pauseMs = this.#pauseMs > FIRST_PAUSE_MS ? this.#pauseMs / 2 : 0;
+    else if (this.#allowed < MOST_READS) this.#allow(this.#allowed + 1);
+  }
+
+  #release(): void {
+    this.#pauseMs = 0;
+    this.#latencyMs = 0;
+    this.#allow(MOST_READS);
+  }
+
+  /** What is under way already goes on: room may be negative for a while. */
+  #allow(reads: number): void {
+    this.#places.give(reads - this.#allowed);
+    this.#allowed = reads;
+  }
+}
+
+/** All brakes of a proxy's process, by their names. */
+export class Brakes {
+  readonly #clock: Clock;
+  readonly #brakes = new Map<string, Brake>();
+  /** Reads under way by lane: those of one that dies end with it. */
+  readonly #reads = new Map<number, Map<number, Brake[]>>();
+  #nextRead = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** What the newest transfer says of them holds. */
+  configure(configs: readonly BrakeConfig[]): void {
+    for (const config of configs) {
+      const known = this.#brakes.get(config.name);
+      if (known) known.configure(config);
+      else this.#brakes.set(config.name, new Brake(config, this.#clock));
+    }
+  }
+
+  /** Why a read would have to wait now; null: it would not. */
+  reasonOf(configs: readonly BrakeConfig[]): string | null {
+    for (const { name } of configs) {
+      const reason = this.#brakes.get(name)?.reason ?? null;
+      if (reason !== null) return reason;
+    }
+    return null;
+  }
+
+  /** Number of the read, once it may begin. */
+  async begin(lane: number, configs: readonly BrakeConfig[], bytes: number): Promise<number> {
+    const read = (this.#nextRead += 1);
+    const reads = this.#reads.get(lane) ?? new Map<number, Brake[]>();
+    this.#reads.set(lane, reads);
+    const held: Brake[] = [];
+    reads.set(read, held);
+    for (const { name } of configs) {
+      const brake = this.#brakes.get(name)!;
+      await brake.begin(bytes);
+      // The lane died meanwhile.
+      if (reads.has(read)) held.push(brake);
+      else brake.end(null);
+    }
+    return read;
+  }
+
+  end(lane: number, read: number, latencyMs: number | null): void {
+    const reads = this.#reads.get(lane);
+    for (const brake of reads?.get(read) ?? []) brake.end(latencyMs);
+    reads?.delete(read);
+  }
+
+  endLane(lane: number): void {
+    for (const read of this.#reads.get(lane)?.keys() ?? []) this.end(lane, read, null);
+    this.#reads.delete(lane);
+  }
+}

@@ -1,0 +1,136 @@
+/**
+ * The clock of a lane: at which stage its pieces of work spend their time (`schema/domain/stages.ts` says how it is shared
+ * out). A thread that computes hears late of what has ended meanwhile: what an operation waited for the thread alone is
+ * the proxy's time. An operation heard of after a stretch of computing ended, as far as can be known, when that began.
+ */
+import { type StageTimes, noStageTimes } from '../../schema/domain/stages.ts';
+
+/** `away`: with network or target, which only the target can tell apart. */
+export type Place = 'source' | 'throttling' | 'away';
+/** Goes around what is waited for because of a rule. */
+export type HoldBack = <T>(work: () => Promise<T>) => Promise<T>;
+
+type Moment = { shareMs: number; atMs: number };
+
+export class LaneClock {
+  readonly #now: () => number;
+  readonly #times = { source: 0, proxy: 0, throttling: 0, away: 0 };
+  /** Pieces in work, and since when so many. */
+  #count = 0;
+  #atMs: number;
+  /** What one piece has got, had it been there since the beginning. */
+  #shareMs = 0;
+  /** Time with something away, whatever else went on. */
+  #awayCount = 0;
+  #awayMs = 0;
+  /** When the thread first computed since the loop polled last, and in the turn before. */
+  #computedAt: Moment | null = null;
+  #computedBefore: Moment | null = null;
+  #isTicking = false;
+  /** Of `away`: what windows before the last acknowledgement came to, in all and the target's part. */
+  #told = { awayMs: 0, away: 0, target: 0 };
+
+  constructor(now: () => number = () => performance.now()) {
+    this.#now = now;
+    this.#atMs = now();
+  }
+
+  /** A piece is at `place` until `work` ends. */
+  async spend<T>(place: Place, work: () => Promise<T>): Promise<T> {
+    this.#enter(place === 'away');
+    const from = this.#shareMs;
+    try {
+      return await work();
+    } finally {
+      this.#leave(place === 'away');
+      const ended = this.#computedBefore?.shareMs ?? this.#computedAt?.shareMs ?? this.#shareMs;
+      const heardLate = this.#shareMs - Math.max(ended, from);
+      this.#times.proxy += heardLate;
+      this.#times[place] += this.#shareMs - from - heardLate;
+    }
+  }
+
+  /** Of a piece that is at `place` already: held back meanwhile, so that place has it not. */
+  async holdBack<T>(place: Place, work: () => Promise<T>): Promise<T> {
+    this.#settle();
+    if (place === 'away') this.#awayCount -= 1;
+    const from = this.#shareMs;
+    try {
+      return await work();
+    } finally {
+      this.#settle();
+      if (place === 'away') this.#awayCount += 1;
+      this.#times.throttling += this.#shareMs - from;
+      this.#times[place] -= this.#shareMs - from;
+    }
+  }
+
+  /** When what is heard of now ended, as far as it is known. */
+  get heardMs(): number {
+    return this.#computedBefore?.atMs ?? this.#computedAt?.atMs ?? this.#now();
+  }
+
+  /** The thread computes. */
+  compute<T>(work: () => T): T {
+    this.#enter(false);
+    const from = this.#shareMs;
+    this.#computedAt ??= { shareMs: from, atMs: this.#atMs };
+    this.#tick();
+    try {
+      return work();
+    } finally {
+      this.#leave(false);
+      this.#times.proxy += this.#shareMs - from;
+    }
+  }
+
+  /** The target was at work for `busyMs` since it last told: so much of the time away was its own. */
+  acknowledged(busyMs: number): void {
+    this.#settle();
+    const awayMs = this.#awayMs - this.#told.awayMs;
+    const away = this.#times.away - this.#told.away;
+    const part = awayMs > 0 ? Math.min(1, busyMs / awayMs) : 0;
+    this.#told = { awayMs: this.#awayMs, away: this.#times.away, target: this.#told.target + away * part };
+  }
+
+  /** Milliseconds since the clock was made. What is away and not told of yet counts as the network's. */
+  get times(): StageTimes {
+    const { source, proxy, throttling, away } = this.#times;
+    const { target } = this.#told;
+    return { ...noStageTimes, source, proxy, throttling, network: away - target, target };
+  }
+
+  #settle(): void {
+    const now = this.#now();
+    if (this.#count > 0) this.#shareMs += (now - this.#atMs) / this.#count;
+    if (this.#awayCount > 0) this.#awayMs += now - this.#atMs;
+    this.#atMs = now;
+  }
+
+  #enter(isAway: boolean): void {
+    this.#settle();
+    this.#count += 1;
+    if (isAway) this.#awayCount += 1;
+  }
+
+  #leave(isAway: boolean): void {
+    this.#settle();
+    this.#count -= 1;
+    if (isAway) this.#awayCount -= 1;
+  }
+
+  /**
+   * An immediate runs after each poll. What ended while the thread computed is heard of after the next poll, what is heard
+   * of later ended later.
+   */
+  #tick(): void {
+    if (this.#isTicking) return;
+    this.#isTicking = true;
+    setImmediate(() => {
+      this.#isTicking = false;
+      this.#computedBefore = this.#computedAt;
+      this.#computedAt = null;
+      if (this.#computedBefore !== null) this.#tick();
+    });
+  }
+}
