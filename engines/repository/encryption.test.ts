@@ -164,7 +164,7 @@ async function liveALittle(): Promise<void> {
       run,
       nominalTime: '2026-11-24T16:00:00.000Z',
       blockSize: MIB,
-      codec: number === 0 ? 'none' : 'zstd',
+      compression: number === 0 ? ('none' as const) : ('balanced' as const),
       ...NAMES,
     } as RestorePointSpec);
     const point = { restorePointId: id, run };
