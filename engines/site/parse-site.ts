@@ -154,7 +154,7 @@ function machinesOf(site: SiteText, machineName: string): MachineConfig[] {
       ...(security === undefined ? {} : { security: ownPkiOf(security) }),
       ...(temporal === undefined || name === own ? {} : { temporal: defined(temporal) }),
       ...(site.networks === undefined ? {} : { networks: networksOf(site.networks, site.timeZone) }),
-      ...(site.workers === undefined ? {} : { workers: workersOf(site.workers) }),
+      ...(site.workers === undefined || name !== own ? {} : { workers: workersOf(site.workers) }),
       ...(enrolment === undefined || name !== own ? {} : { enrolment: enrolment.listen }),
     };
   });
