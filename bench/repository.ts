@@ -6,15 +6,8 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { type Image, makeImage } from './repository/image.ts';
-import {
-  bytesOf,
-  checkSums,
-  proveRestores,
-  restoreToDisk,
-  restoreToMemory,
-  verifyAll,
-  type World,
-} from './repository/parts.ts';
+import { checkSums, proveRestores, restoreToDisk, restoreToMemory, verifyAll, type World } from './repository/parts.ts';
+import { bytesOf } from './repository/measure.ts';
 import { type Peer, startBorg, startRestic } from './repository/peers.ts';
 import { type Bar, judge, MIB, showStored } from './repository/report.ts';
 import { startTidemark, type Tidemark } from './repository/tidemark.ts';

@@ -1,7 +1,7 @@
 /** What is measured, part by part, and how high the bars are. */
-import { mkdir, rm, unlink } from 'node:fs/promises';
+import { rm, unlink } from 'node:fs/promises';
 import path from 'node:path';
-import { type Contender, shell, takeInTurn } from '../repository/measure.ts';
+import { bytesOf, cleared, type Contender, shell, takeInTurn } from '../repository/measure.ts';
 import { type Bar, showStored, showTaken, timesAsFast } from '../repository/report.ts';
 import { type ChangingImage, CHANGED_BYTES } from './changing-image.ts';
 import type { Limits } from './limits.ts';
@@ -12,9 +12,6 @@ import type { Part } from './report.ts';
 export type Contest = { root: string; image: ChangingImage; peers: Peer[]; product: Product; rounds: number };
 const OURS = 'tidemark';
 const IDLE = 'tidemark, nothing changed';
-
-const bytesOf = async (folder: string): Promise<number> =>
-  Number((await shell('du -sb "$1"', [folder])).split('\t')[0]);
 
 /** How many times as fast as each peer that there is; peers by name. */
 function barsOf(part: Part, title: string, must: Record<string, number>): Bar[] {
@@ -101,15 +98,11 @@ export async function proveRestore({ image, product }: Contest): Promise<void> {
 /** To the disk, synced at the end. */
 export async function restoreAll({ root, image, peers, product, rounds }: Contest): Promise<Part> {
   const into = path.join(root, 'restored');
-  const cleared = async (): Promise<void> => {
-    await rm(into, { recursive: true, force: true });
-    await mkdir(into);
-    await shell('sync', []);
-  };
+  const before = cleared(into);
   let restored = '';
   const ours: Contender = {
     name: OURS,
-    before: cleared,
+    before,
     run: async () => {
       const { file, taken } = await product.restore();
       restored = file;
@@ -118,17 +111,15 @@ export async function restoreAll({ root, image, peers, product, rounds }: Contes
     after: () => unlink(restored),
   };
   const theirs = peers.flatMap(({ name, restore }) =>
-    restore
-      ? [{ name, before: cleared, run: async () => [await restore(into), await shell('sync -f "$1"', [into])] }]
-      : [],
+    restore ? [{ name, before, run: async () => [await restore(into), await shell('sync -f "$1"', [into])] }] : [],
   );
   const copy: Contender = {
     name: 'dd',
-    before: cleared,
+    before,
     run: () => shell('dd if="$1" of="$2/copy" bs=1M conv=fsync status=none', [image.file, into]),
   };
   const taken = await takeInTurn([ours, ...theirs, copy], { rounds });
-  await cleared();
+  await before();
   const part: Part = { title: 'RESTORE', taken, bytes: image.first.sizeBytes, bars: [] };
   showTaken(part.title, taken, part.bytes);
   part.bars = barsOf(part, 'restore', { dd: 0.9, restic: 1.3 });

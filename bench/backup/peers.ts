@@ -1,7 +1,8 @@
 /** Other tools on the same disk, each as its users have it by default; see README.md for why that is fair. */
 import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
-import { outputOf, shell, versionOf } from '../repository/measure.ts';
+import { shell, versionOf } from '../repository/measure.ts';
+import { borgBeside, resticIn } from '../repository/peers.ts';
 
 export type Peer = {
   readonly name: string;
@@ -35,15 +36,10 @@ type Verbs = Pick<Peer, 'fresh' | 'backUp' | 'restore'>;
 
 /** Version 2 repository, compression auto (zstd), always encrypted; the file's time has changed, so that it is read. */
 function restic(folder: string, file: string): Verbs {
-  const environment = {
-    RESTIC_REPOSITORY: folder,
-    RESTIC_PASSWORD: 'of the bench',
-    RESTIC_CACHE_DIR: `${folder}-cache`,
-  };
-  const run = (...args: string[]): Promise<string> => outputOf('restic', args, environment);
+  const { cache, run } = resticIn(folder);
   return {
     fresh: async () => {
-      for (const old of [folder, environment.RESTIC_CACHE_DIR]) await rm(old, { recursive: true, force: true });
+      for (const old of [folder, cache]) await rm(old, { recursive: true, force: true });
       await run('init');
     },
     backUp: () => run('backup', file),
@@ -53,12 +49,11 @@ function restic(folder: string, file: string): Verbs {
 
 /** lz4, no encryption: the least it can do. */
 function borg(folder: string, file: string): Verbs {
-  const environment = { BORG_BASE_DIR: `${folder}-base`, BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK: 'yes' };
-  const run = (...args: string[]): Promise<string> => outputOf('borg', args, environment);
+  const { base, environment, run } = borgBeside(folder);
   let archive = 0;
   return {
     fresh: async () => {
-      for (const old of [folder, environment.BORG_BASE_DIR]) await rm(old, { recursive: true, force: true });
+      for (const old of [folder, base]) await rm(old, { recursive: true, force: true });
       await run('init', '--encryption', 'none', folder);
     },
     backUp: () => run('create', '--files-cache', 'disabled', `${folder}::a${(archive += 1)}`, file),

@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { mkdir, rm } from 'node:fs/promises';
 
 const ROUNDS = 3;
 /** Of /proc, on every Linux that Node runs on. */
@@ -83,3 +84,13 @@ export const versionOf = (command: string, args: readonly string[]): Promise<str
     (out) => out.split('\n')[0]!.trim(),
     () => null,
   );
+
+export const bytesOf = async (folder: string): Promise<number> =>
+  Number((await shell('du -sb "$1"', [folder])).split('\t')[0]);
+
+/** Nothing of the one before is left to be written. */
+export const cleared = (folder: string) => async (): Promise<void> => {
+  await rm(folder, { recursive: true, force: true });
+  await mkdir(folder);
+  await shell('sync', []);
+};

@@ -1,8 +1,7 @@
 /** What is measured, part by part: each shows its table and says how high its bars are reached. */
-import { mkdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { Image } from './image.ts';
-import { type Contender, shell, type Taken, takeInTurn } from './measure.ts';
+import { bytesOf, cleared, type Contender, shell, type Taken, takeInTurn } from './measure.ts';
 import type { Peer } from './peers.ts';
 import { type Bar, showTaken, timesAsFast } from './report.ts';
 import { RESTORED, type Tidemark } from './tidemark.ts';
@@ -24,16 +23,6 @@ const readAll = (folder: string): Promise<string> => shell(`${FILES} cat > /dev/
 /** Dropped from the page cache: the next read is the disk's. */
 const forget = (folder: string): Promise<string> =>
   shell(`sync; ${FILES} -I{} dd if={} iflag=nocache count=0 status=none`, [folder]);
-export const bytesOf = async (folder: string): Promise<number> =>
-  Number((await shell('du -sb "$1"', [folder])).split('\t')[0]);
-
-/** Nothing of the one before is left to be written. */
-const cleared = (folder: string) => async (): Promise<void> => {
-  await rm(folder, { recursive: true, force: true });
-  await mkdir(folder);
-  await shell('sync', []);
-};
-
 const startOf = (who: string): string => `(${who}, to start)`;
 
 /** Without what it takes to start, which is the same however much there is. */

@@ -15,17 +15,28 @@ export type Peer = {
   restoreStart(): Promise<unknown>;
 };
 
+type Tool = { environment: Record<string, string>; run: (...args: string[]) => Promise<string> };
+
+/** With a cache beside the repository. */
+export function resticIn(folder: string): Tool & { cache: string } {
+  const cache = `${folder}-cache`;
+  const environment = { RESTIC_REPOSITORY: folder, RESTIC_PASSWORD: 'of the bench', RESTIC_CACHE_DIR: cache };
+  return { cache, environment, run: (...args) => outputOf('restic', args, environment) };
+}
+
+/** With what it remembers of repositories beside this one. */
+export function borgBeside(folder: string): Tool & { base: string } {
+  const base = `${folder}-base`;
+  const environment = { BORG_BASE_DIR: base, BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK: 'yes' };
+  return { base, environment, run: (...args) => outputOf('borg', args, environment) };
+}
+
 /** Defaults: repository version 2, compression auto (zstd), always encrypted, two connections to a local repository. */
 export async function startRestic(root: string, { file }: Image): Promise<Peer | null> {
   const version = await versionOf('restic', ['version']);
   if (version === null) return null;
   const folder = path.join(root, 'restic');
-  const environment = {
-    RESTIC_REPOSITORY: folder,
-    RESTIC_PASSWORD: 'of the bench',
-    RESTIC_CACHE_DIR: path.join(root, 'restic-cache'),
-  };
-  const restic = (...args: string[]): Promise<string> => outputOf('restic', args, environment);
+  const { environment, run: restic } = resticIn(folder);
   await restic('init');
   await restic('backup', file);
   return {
@@ -48,11 +59,7 @@ export async function startBorg(root: string, { file }: Image): Promise<Peer | n
   const version = await versionOf('borg', ['--version']);
   if (version === null) return null;
   const folder = path.join(root, 'borg');
-  const environment = {
-    BORG_BASE_DIR: path.join(root, 'borg-base'),
-    BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK: 'yes',
-  };
-  const borg = (...args: string[]): Promise<string> => outputOf('borg', args, environment);
+  const { environment, run: borg } = borgBeside(folder);
   await borg('init', '--encryption', 'none', folder);
   await borg('create', `${folder}::image`, file);
   return {
