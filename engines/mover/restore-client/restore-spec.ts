@@ -3,35 +3,27 @@ import type { TargetEndpoint } from '../../../schema/domain/hypervisor.ts';
 import type { DiskKey, RestorePointId, RunKey } from '../../../schema/domain/ids.ts';
 import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 
-/** `silenceMs`: a target that owes blocks and says nothing for so long counts as lost. */
-export type RestoreSpec = {
-  restoreId: number;
+/** Which disk from where to where. `grant`: what the repository lets this machine do; hex. */
+export type DiskToRestore = {
   run: RunKey;
   restorePointId: RestorePointId;
   diskKey: DiskKey;
   endpoint: TargetEndpoint;
-  /** What the repository lets this machine do; hex. */
   grant?: string;
   target: TargetAccess;
-  silenceMs: number;
 };
+/** `silenceMs`: a target that owes blocks and says nothing for so long counts as lost. */
+export type RestoreSpec = DiskToRestore & { restoreId: number; silenceMs: number };
 export type RestoreItem = { kind: 'window'; window: number };
 /** The window is written, and durable once the lane says so (`LaneDurable`) or has ended the restore. */
 export type WindowWritten = { receivedBytes: number; writtenBytes: number };
 /** A notice, `durable`. */
 export type LaneDurable = { restoreId: number; windows: number[] };
 
-export type RestoreOrder = {
-  run: RunKey;
-  restorePointId: RestorePointId;
-  diskKey: DiskKey;
-  endpoint: TargetEndpoint;
-  /** What the repository lets this machine do; hex. */
-  grant?: string;
-  target: TargetAccess;
+export type RestoreOrder = DiskToRestore & {
   signal: AbortSignal;
   onProgress?: (progress: RestoreProgress) => void;
-  /** How long the repository may stay silent before TRANSFER_FAILED; default 10 min. */
+  /** How long the repository may stay silent before TRANSFER_FAILED; default 30 min. */
   patienceMs?: number;
 };
 export type RestoreProgress = {

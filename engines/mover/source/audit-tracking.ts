@@ -2,7 +2,7 @@
  * The source's part of an audit of change tracking: the target names blocks, and of those that tracking calls unchanged it
  * is told what they hold. Nothing of it is a transfer: what is read here is in no window's sums.
  */
-import { blockCountOf, type Extent, intersect } from '../../../schema/domain/extents.ts';
+import { blockCountOf } from '../../../schema/domain/extents.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { AuditAnswers, AuditClass, AuditStep, DiskReader } from '../../../schema/domain/seams.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
@@ -10,6 +10,7 @@ import { digestOf, isZeroBlock } from '../block-codec.ts';
 import { runSideBySide } from '../waiting.ts';
 import { type SegmentBuffers, SEGMENTS_IN_WORK } from './send-window.ts';
 import type { SourceConnection } from './source-connection.ts';
+import { blockExtent, readSetOf } from './window-plan.ts';
 
 /** An audit of fewer blocks never reads so much that what changed could bound it. */
 const SIZE_OF_BOUNDED_AUDITS_BYTES = 1024 ** 4;
@@ -17,7 +18,7 @@ const SIZE_OF_BOUNDED_AUDITS_BYTES = 1024 ** 4;
 export type AuditWork = {
   reader: DiskReader;
   connection: Pick<SourceConnection, 'beginAudit' | 'goOnAudit'>;
-  assignment: Pick<TransferAssignment, 'sizeBytes' | 'blockSize' | 'alsoRead'>;
+  assignment: TransferAssignment;
   buffers: SegmentBuffers;
   signal: AbortSignal;
   onStep(step: Omit<AuditStep, 'blocks'>): void;
@@ -62,9 +63,8 @@ async function answerTo(work: AuditWork, block: number): Promise<Answer> {
   const { sizeBytes, blockSize } = assignment;
   const count = blockCountOf(sizeBytes, blockSize);
   if (block >= count) throw refuse('AUDIT_SAMPLE block', block, `below ${count}`);
-  const offset = block * blockSize;
-  const of = { offset, length: Math.min(blockSize, sizeBytes - offset) };
-  if (await isInReadSet(work, of)) return { kind: 'changed', digest: null };
+  const of = blockExtent({ offset: 0, length: sizeBytes }, block, assignment);
+  if ((await readSetOf(reader, assignment, of)).length > 0) return { kind: 'changed', digest: null };
   const buffer = buffers.take();
   try {
     const bytes = buffer.subarray(0, of.length);
@@ -73,10 +73,4 @@ async function answerTo(work: AuditWork, block: number): Promise<Answer> {
   } finally {
     buffers.give(buffer);
   }
-}
-
-async function isInReadSet({ reader, assignment }: AuditWork, of: Extent): Promise<boolean> {
-  if (assignment.alsoRead.some((extent) => intersect(extent, of) !== null)) return true;
-  for await (const extent of reader.changedExtents(of)) if (intersect(extent, of)) return true;
-  return false;
 }

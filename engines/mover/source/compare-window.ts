@@ -8,6 +8,8 @@ import type { SourceClass } from '../../../schema/domain/seams.ts';
 import { DIGEST_BYTES, digestOf } from '../block-codec.ts';
 import { runSideBySide } from '../waiting.ts';
 import {
+  endWindow,
+  forEachSegment,
   hashSegment,
   newAccount,
   resender,
@@ -16,7 +18,7 @@ import {
   timed,
   type WindowWork,
 } from './send-window.ts';
-import { blockExtent, planWindow, segmentsOf } from './window-plan.ts';
+import { blockExtent, planWindow } from './window-plan.ts';
 
 /** Resolves when the target has acknowledged the window: with the bytes of it that were wanted. */
 export async function compareWindow(given: WindowWork): Promise<number> {
@@ -27,15 +29,10 @@ export async function compareWindow(given: WindowWork): Promise<number> {
   const classes: SourceClass[] = [];
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'source' });
   const plans = await work.clock.spend('source', () => planWindow(work.reader, assignment, extent));
-  await runSideBySide(segmentsOf(plans, assignment.blockSize), SEGMENTS_IN_WORK, async (segment) => {
-    const buffer = work.buffers.take();
-    try {
-      const hashed = await hashSegment(work, extent, segment, buffer, account);
-      for (const [at, kind] of hashed.classes.entries()) classes[segment.firstBlock + at] = kind;
-      work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: hashed.lengthBytes, waitsFor: 'source' });
-    } finally {
-      work.buffers.give(buffer);
-    }
+  await forEachSegment(work, plans, async (segment, buffer) => {
+    const hashed = await hashSegment(work, extent, segment, buffer, account);
+    for (const [at, kind] of hashed.classes.entries()) classes[segment.firstBlock + at] = kind;
+    work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: hashed.lengthBytes, waitsFor: 'source' });
   });
   const entries = Buffer.alloc(classes.length * DIGEST_BYTES);
   for (const [block, digest] of account.digests) entries.set(digest, block * DIGEST_BYTES);
@@ -52,9 +49,6 @@ export async function compareWindow(given: WindowWork): Promise<number> {
   const answers = await work.clock.spend('away', () => connection.offer(offer));
   const wanted = [...answers.keys()].filter((block) => answers[block] === 'want');
   await runSideBySide(wanted, SEGMENTS_IN_WORK, (block) => sendAgain(work, extent, account.digests, block));
-  work.levels.afterWindow(work.times.times);
-  const ended = (): Promise<number> => Promise.race([connection.endWindow(window, account.sums), resending.failed]);
-  work.clock.acknowledged(await work.clock.spend('away', ended));
-  connection.onWant = null;
+  await endWindow(work, account, resending);
   return wanted.reduce((sum, block) => sum + blockExtent(extent, block, assignment).length, 0);
 }

@@ -13,7 +13,7 @@ import type { LaneClock } from '../stage-clock.ts';
 import { runSideBySide } from '../waiting.ts';
 import { type LevelChoice, WindowClock } from './level-choice.ts';
 import type { SourceConnection, WantedBlock } from './source-connection.ts';
-import { blockExtent, planWindow, type Segment, SEGMENT_BYTES, segmentsOf } from './window-plan.ts';
+import { blockExtent, type BlockPlan, planWindow, type Segment, SEGMENT_BYTES, segmentsOf } from './window-plan.ts';
 
 export const SEGMENTS_IN_WORK = 4;
 export type WaitsFor = 'source' | 'target' | `throttling (${string})`;
@@ -67,21 +67,38 @@ export async function sendWindow(of: WindowWork): Promise<number> {
   const resending = resender(work, extent, account.digests);
   work.connection.onWant = resending.want;
   work.connection.onLimit = () => tellLimit(work);
-  await runSideBySide(segmentsOf(plans, work.assignment.blockSize), SEGMENTS_IN_WORK, async (segment) => {
-    const buffer = work.buffers.take();
+  await forEachSegment(work, plans, (segment, buffer) => sendSegment(work, extent, segment, buffer, account));
+  work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
+  await endWindow(work, account, resending);
+  return account.wantedBytes;
+}
+
+/** Some at a time, each with a buffer of the lane's. */
+export function forEachSegment(
+  { buffers, assignment }: WindowWork,
+  plans: readonly BlockPlan[],
+  use: (segment: Segment, buffer: Buffer) => Promise<void>,
+): Promise<void> {
+  return runSideBySide(segmentsOf(plans, assignment.blockSize), SEGMENTS_IN_WORK, async (segment) => {
+    const buffer = buffers.take();
     try {
-      await sendSegment(work, extent, segment, buffer, account);
+      await use(segment, buffer);
     } finally {
-      work.buffers.give(buffer);
+      buffers.give(buffer);
     }
   });
-  work.levels.afterWindow(work.times.times);
-  work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
-  const ended = (): Promise<number> =>
-    Promise.race([work.connection.endWindow(work.window, account.sums), resending.failed]);
-  work.clock.acknowledged(await work.clock.spend('away', ended));
-  work.connection.onWant = null;
-  return account.wantedBytes;
+}
+
+/** Resolves when the target has acknowledged the window: what it wants again until then is sent again. */
+export async function endWindow(
+  { clock, times, levels, connection, window }: Work,
+  { sums }: Account,
+  { failed }: Pick<ReturnType<typeof resender>, 'failed'>,
+): Promise<void> {
+  levels.afterWindow(times.times);
+  const ended = (): Promise<number> => Promise.race([connection.endWindow(window, sums), failed]);
+  clock.acknowledged(await clock.spend('away', ended));
+  connection.onWant = null;
 }
 
 async function sendSegment(

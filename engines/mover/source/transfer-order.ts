@@ -25,6 +25,6 @@ export type TransferOrder = {
   assignment: TransferAssignment;
   signal: AbortSignal;
   onProgress?(progress: TransferProgress): void;
-  /** How long a target may stay silent before TRANSFER_FAILED; default 10 min. */
+  /** How long a target may stay silent before TRANSFER_FAILED; default 30 min. */
   patienceMs?: number;
 };

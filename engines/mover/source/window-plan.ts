@@ -32,11 +32,11 @@ async function collect(extents: AsyncIterable<Extent>): Promise<Extent[]> {
 }
 
 /** Everything for full and comparison; for CBT the changes and `alsoRead`, widened to blocks. */
-async function readSetOf(reader: DiskReader, assignment: TransferAssignment, window: Extent): Promise<Extent[]> {
-  if (assignment.mode !== 'cbt') return [window];
-  const changed = await collect(reader.changedExtents(window));
-  const wanted = union([...changed, ...clip(assignment.alsoRead, window)]);
-  return clip(widenToBlocks(wanted, assignment.blockSize, assignment.sizeBytes), window);
+export async function readSetOf(reader: DiskReader, assignment: TransferAssignment, within: Extent): Promise<Extent[]> {
+  if (assignment.mode !== 'cbt') return [within];
+  const changed = await collect(reader.changedExtents(within));
+  const wanted = union([...changed, ...clip(assignment.alsoRead, within)]);
+  return clip(widenToBlocks(wanted, assignment.blockSize, assignment.sizeBytes), within);
 }
 
 export async function planWindow(
