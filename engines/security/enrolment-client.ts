@@ -9,7 +9,7 @@ import { ENROL_PATH, type ErrorAnswer, type MachineState, RENEW_PATH, STATE_PATH
 import type { SecurityLayout } from './security-layout.ts';
 import { makePrivateFolder, readIfThere, writePrivate } from './private-files.ts';
 import { fingerprintIn } from './tokens.ts';
-import { fingerprintOf, makeRequest, readCertificate } from './x509.ts';
+import { fingerprintOf, makeRequest, pem, readCertificate } from './x509.ts';
 
 const ANSWER_MS = 15_000;
 const MOST_ANSWER_BYTES = 64 * 1024 * 1024;
@@ -90,7 +90,7 @@ function authorityAt(url: URL, fingerprint: string): Promise<string> {
     socket.once('secureConnect', () => {
       const found = chainOf(socket.getPeerCertificate(true)).find(({ raw }) => fingerprintOf(raw) === fingerprint);
       socket.end();
-      if (found) return resolve(pemOf(found.raw));
+      if (found) return resolve(pem('CERTIFICATE', found.raw));
       reject(
         refusedBecause(
           `${url.origin} is not of the site that made the token: its authority has another fingerprint than ${fingerprint}`,
@@ -107,8 +107,6 @@ function chainOf(first: Detailed): Detailed[] {
   return chain;
 }
 
-const pemOf = (der: Buffer): string =>
-  `-----BEGIN CERTIFICATE-----\n${der.toString('base64').replaceAll(/.{64}/g, '$&\n').trimEnd()}\n-----END CERTIFICATE-----\n`;
 const hostOf = (url: URL): string => url.hostname.replaceAll(/[[\]]/g, '');
 const portOf = (url: URL): number => Number(url.port === '' ? 443 : url.port);
 

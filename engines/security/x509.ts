@@ -29,8 +29,8 @@ export type RevocationFacts = { number: number; issuedAt: number; serials: strin
 
 const makeKeys = () => webcrypto.subtle.generateKey(keyAlgorithm, true, ['sign', 'verify']);
 
-function pem(label: string, bytes: ArrayBuffer): string {
-  const lines = Buffer.from(bytes)
+export function pem(label: string, bytes: ArrayBuffer | Uint8Array): string {
+  const lines = Buffer.from(new Uint8Array(bytes))
     .toString('base64')
     .match(/.{1,64}/g)!;
   return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`;

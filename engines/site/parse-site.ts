@@ -142,7 +142,7 @@ function machinesOf(site: SiteText, machineName: string): MachineConfig[] {
   const own = site.machine ?? machineName;
   const things = [...site.hosts, ...site.proxies, ...site.repositories];
   const names = [...new Set([own, ...things.map(({ machine }) => machine ?? own)])];
-  const { security, temporal, enrolment } = site;
+  const { security, temporal, networks, workers, enrolment } = site;
   return names.map((name) => {
     const isHere = ({ machine }: { machine?: string | undefined }): boolean => (machine ?? own) === name;
     return {
@@ -151,11 +151,13 @@ function machinesOf(site: SiteText, machineName: string): MachineConfig[] {
       hosts: site.hosts.filter(isHere).map(hostOf),
       proxies: site.proxies.filter(isHere).map(proxyOf),
       repositories: site.repositories.filter(isHere).map((each) => repositoryOf(each, site.timeZone)),
-      ...(security === undefined ? {} : { security: ownPkiOf(security) }),
-      ...(temporal === undefined || name === own ? {} : { temporal: defined(temporal) }),
-      ...(site.networks === undefined ? {} : { networks: networksOf(site.networks, site.timeZone) }),
-      ...(site.workers === undefined || name !== own ? {} : { workers: workersOf(site.workers) }),
-      ...(enrolment === undefined || name !== own ? {} : { enrolment: enrolment.listen }),
+      ...defined({
+        security: security && ownPkiOf(security),
+        temporal: temporal && name !== own ? defined(temporal) : undefined,
+        networks: networks && networksOf(networks, site.timeZone),
+        workers: workers && name === own ? workersOf(workers) : undefined,
+        enrolment: name === own ? enrolment?.listen : undefined,
+      }),
     };
   });
 }
