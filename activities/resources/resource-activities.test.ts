@@ -112,8 +112,9 @@ it('waits with its reason in the heartbeat, and goes on when another gives back'
 });
 
 it('fails benign after its hold; the next attempt finds what was granted meanwhile', async () => {
-  const activities = control({ holdMs: 50 });
-  await fill(activities);
+  // Long enough for a pass on a busy machine, which says the reason.
+  const activities = control({ holdMs: 3000 });
+  await fill(control());
   await expect(attempt(activities, request('w3')).result).rejects.toMatchObject({
     type: 'NO_CAPACITY',
     message: 'position 1: proxy p1 has 2 of 2 tasks',
@@ -155,8 +156,8 @@ it.each([
 });
 
 it('notices on its next attempt that a site was applied without its host', async () => {
+  await fill(control());
   const activities = control({ holdMs: 50 });
-  await fill(activities);
   const of = request('w3');
   await expect(attempt(activities, of).result).rejects.toMatchObject({ type: 'NO_CAPACITY' });
   await applySite(db, siteWith(['p1'], 'h2'));
