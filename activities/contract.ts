@@ -4,7 +4,6 @@
  */
 import type { FinishedTarget, TargetRequest } from '../engines/restore/targets.ts';
 import type {
-  BaseVerdict,
   Checkpoint,
   CheckpointSpec,
   DiskAccess,
@@ -96,7 +95,7 @@ export type ControlActivities = {
   /**
    * Stores what the hosts answered, makes a row per VM. `silent`: hosts that did not answer; of their VMs the catalog's
    * inventory is used and its age becomes a warning. A VM on no inventory is planned with a warning; VM_NOT_FOUND when
-   * that is so for every one. BAD_REQUEST: a retry of a session in which no VM failed.
+   * that is so for every one. BAD_REQUEST: a retry of a session in which no VM failed. The session's row is in state Working then.
    */
   planSession(of: {
     sessionId: SessionId;
@@ -186,11 +185,10 @@ export type ControlActivities = {
 /** Queues `host.<id>.ctl` and, for the undo verbs, `host.<id>.undo`. */
 export type HostActivities = {
   listInventory(): Promise<VmSummary[]>;
-  /** Facts and one verdict per disk about `base`. */
-  inspectVm(of: { vm: VmRef; base: ReferencePoint | null }): Promise<{ facts: VmFacts; verdicts: BaseVerdict[] }>;
+  inspectVm(of: { vm: VmRef }): Promise<VmFacts>;
   createCheckpoint(spec: CheckpointSpec): Promise<Checkpoint>;
   openAccess(of: { run: RunKey; diskKey: DiskKey; reader: ProxyId }): Promise<DiskAccess>;
-  closeAccess(of: { run: RunKey }): Promise<void>;
+  /** Shuts all handles to its disks first. */
   releaseCheckpoint(of: { run: RunKey }): Promise<Released>;
   commitReferencePoint(of: { lineage: LineageId; keep: ReferencePoint }): Promise<void>;
   discardReferencePoint(of: { run: RunKey }): Promise<void>;

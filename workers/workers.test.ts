@@ -140,7 +140,7 @@ describe('with a server', () => {
       warnings: [{ code: 'GUEST_UNREACHABLE' }],
     });
     await speaker.tell(hostUndoQueue(imageHost), 'thawGuest', { vm: imageVm, run, script: null });
-    await expect(speaker.tell(ctl.simulated, 'inspectVm', { vm: imageVm, base: null })).rejects.toMatchObject({
+    await expect(speaker.tell(ctl.simulated, 'inspectVm', { vm: imageVm })).rejects.toMatchObject({
       type: 'VM_NOT_FOUND',
     });
     first.end('SIGKILL');

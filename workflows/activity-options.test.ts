@@ -21,6 +21,6 @@ describe('activity options', () => {
 
   it('waits for a machine as long as the job says', () => {
     expect(optionsOf('inspectVm', 1234).scheduleToStartTimeout).toBe(1234);
-    expect(optionsOf('closeAccess', 1234).scheduleToStartTimeout).toBeUndefined();
+    expect(optionsOf('releaseCheckpoint', 1234).scheduleToStartTimeout).toBeUndefined();
   });
 });

@@ -86,7 +86,6 @@ export const activityBounds = {
     never: ['GUEST_REQUIRED', 'SCRATCH_FULL', 'VM_NOT_FOUND', 'VM_OFF'],
   },
   openAccess: { ...onMachine, never: ['CHECKPOINT_LOST', 'NOT_FOUND'] },
-  closeAccess: undo,
   releaseCheckpoint: { ...undo, never: ['NOT_OURS', 'CHECKPOINT_LOST', 'SCRATCH_FULL'] },
   commitReferencePoint: undo,
   discardReferencePoint: undo,

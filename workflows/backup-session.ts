@@ -57,8 +57,7 @@ export async function backupSession(input: BackupSessionInput): Promise<SessionO
 
 async function work(run: SessionRun): Promise<void> {
   await plan(run);
-  // The catalog may hear of it while the VMs begin.
-  if (!run.isStopping) run.enterAtOnce('Working');
+  run.enterPlanned();
   await runVms(run, run.vms, 1);
   for (let round = 2; round <= MOST_ROUNDS + 1; round += 1) {
     const again = worthTrying(run);

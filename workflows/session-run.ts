@@ -53,6 +53,11 @@ export class SessionRun {
     this.enterAtOnce('Stopping');
   }
 
+  /** The catalog has heard of it by the plan, unless the session was being stopped. */
+  enterPlanned(): void {
+    if (this.#state === 'Starting') this.#enter('Working');
+  }
+
   /** States reach the catalog one after another, each before the next is entered. */
   async enter(state: SessionState): Promise<void> {
     this.enterAtOnce(state);
@@ -73,9 +78,7 @@ export class SessionRun {
   enterAtOnce(state: SessionState): void {
     // Nothing is left to stop by then.
     if (this.#state === 'Postprocessing' || this.#state === 'Stopped') return;
-    this.#state = state;
-    upsertSearchAttributes(stateAttributes(state));
-    this.show();
+    this.#enter(state);
     const { sessionId } = this.input;
     const store = (): Promise<void> =>
       CancellationScope.nonCancellable(() =>
@@ -83,6 +86,12 @@ export class SessionRun {
       );
     this.#stored = this.#stored.then(store, store);
     this.#stored.catch(() => undefined);
+  }
+
+  #enter(state: SessionState): void {
+    this.#state = state;
+    upsertSearchAttributes(stateAttributes(state));
+    this.show();
   }
 
   end(result: SessionResult, error: SessionErrorView | null): void {

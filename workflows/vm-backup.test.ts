@@ -21,16 +21,17 @@ type Step = keyof Activities;
 /** Steps that go side by side, in whatever order; all others come one after another. */
 const together: Step[][] = [
   ['startVm', 'acquireResources'],
-  ['connectMovers', 'inspectVm'],
-  ['assignTransfer', 'openAccess'],
-  ['releaseResources', 'completeGuest', 'recordRestorePoint'],
+  ['openRestorePoint', 'inspectVm'],
+  ['connectMovers', 'declareDisks'],
+  ['thawGuest', 'assignTransfer', 'openAccess', 'transferDisk'],
+  ['commitReferencePoint', 'completeGuest', 'recordRestorePoint', 'releaseResources', 'recordVm'],
 ];
 const beforeTheSeal = [
   'startVm',
   'acquireResources',
   'openRestorePoint',
-  'connectMovers',
   'inspectVm',
+  'connectMovers',
   'declareDisks',
   'prepareGuest',
   'createCheckpoint',
@@ -38,7 +39,6 @@ const beforeTheSeal = [
   'assignTransfer',
   'openAccess',
   'transferDisk',
-  'closeAccess',
   'releaseCheckpoint',
 ] as const satisfies Step[];
 const fromTheSeal = [
@@ -177,7 +177,7 @@ describe('vmBackup, step by step', () => {
   });
 
   it('interrupts what listens, and takes everything back', async () => {
-    const listening = ['acquireResources', 'prepareGuest', 'createCheckpoint', 'transferDisk', 'closeAccess'] as const;
+    const listening = ['acquireResources', 'prepareGuest', 'createCheckpoint', 'transferDisk'] as const;
     await forEachStep(listening, async (name) => {
       const during = { name, act: (of: { cancel(): Promise<unknown> }) => of.cancel() };
       // Both disks are in transfer.
@@ -218,7 +218,7 @@ describe.concurrent('vmBackup', () => {
   });
 
   it('hides neither the reason nor the other undos behind an undo that fails', async () => {
-    const undos = ['closeAccess', 'releaseCheckpoint', 'discardReferencePoint', 'releaseResources'] as const;
+    const undos = ['releaseCheckpoint', 'discardReferencePoint', 'releaseResources'] as const;
     await forEachStep(undos, async (name) => {
       const faults = {
         transferDisk: { at: 'before', code: 'BAD_DISK', times: 2 },
@@ -236,7 +236,7 @@ describe.concurrent('vmBackup', () => {
   it('thaws before it asks anybody else, when the thaw itself failed', async () => {
     const { state } = await play.backUp({ scene: withFault('thawGuest', { at: 'before', code: 'BAD_DISK' }) });
     expectNothingLeft(state, 'thaw');
-    const undone = state.calls.slice(state.calls.lastIndexOf('createCheckpoint') + 2);
+    const undone = state.calls.slice(state.calls.lastIndexOf('thawGuest'));
     expect(undone.slice(0, 4)).toEqual([
       'thawGuest',
       'releaseCheckpoint',

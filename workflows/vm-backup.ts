@@ -5,7 +5,7 @@
  * there it only goes forward.
  */
 import { CancellationScope, CancelledFailure, setHandler, upsertSearchAttributes } from '@temporalio/workflow';
-import type { Checkpoint, DiskFacts, ReferencePoint, Released } from '../schema/domain/hypervisor.ts';
+import type { Checkpoint, DiskFacts, Released } from '../schema/domain/hypervisor.ts';
 import { controlQueue, controlWaitQueue, machineOfQueue, proxyCtlQueue } from '../schema/domain/queues.ts';
 import type { OpenedRestorePoint } from '../schema/domain/restore-point.ts';
 import type { HeldLease, ResourceRequest } from '../schema/domain/scheduling.ts';
@@ -18,7 +18,7 @@ import { resultAttributes } from './search-attributes.ts';
 import { runAllOrCancel, sideBySide } from './side-by-side.ts';
 import { tellSuspects } from './suspect-points.ts';
 import { UndoList } from './undo-list.ts';
-import { finishVm, sealVm } from './vm-finish.ts';
+import { commitReferencePoint, finishVm, sealVm } from './vm-finish.ts';
 import { VmRollback } from './vm-rollback.ts';
 import { VmRun } from './vm-run.ts';
 import { type Leases, proxiesOf, transferDisks } from './vm-transfer.ts';
@@ -49,16 +49,22 @@ async function forward(run: VmRun, undo: UndoList): Promise<void> {
   const start = { sessionId, vm: vm.vm, attempt, run: run.run, workflowId, startedAt };
   const [leases] = await sideBySide([() => acquire(run, undo), () => say('startVm', { queue: controlQueue })(start)]);
   const rollback = new VmRollback(run);
-  const opened = await openRestorePoint(run, undo, rollback);
-  // Neither touches a guest.
-  const [disks] = await sideBySide([
-    () => run.during('inspecting', () => chooseDisks(run, opened.base?.referencePoint ?? null)),
+  // None of these four touches a guest.
+  const [opened, disks] = await sideBySide([
+    () => run.during('opening', () => openRestorePoint(run, undo, rollback)),
+    () => run.during('inspecting', () => chooseDisks(run)),
+  ]);
+  await sideBySide([
+    () => run.during('opening', () => declareDisks(run, opened, disks)),
     () => run.during('rehearsing', () => rehearse(run, opened, leases)),
   ]);
   const checkpoint = await takeCheckpoint(run, undo, rollback, opened, disks);
-  run.enter('transferring');
-  await transferDisks({ run, opened, checkpoint, leases });
-  const released = await release(run, undo);
+  // The guest is thawed already, within the checkpoint: what is left to do in it holds up no transfer.
+  await sideBySide([
+    () => run.during('checkpoint', () => thaw(run, undo)),
+    () => run.during('transferring', () => transferDisks({ run, opened, checkpoint, leases })),
+  ]);
+  const released = await release(run);
   // Up to here a stop takes everything back; from here it only goes forward.
   if (CancellationScope.current().consideredCancelled) throw new CancelledFailure('the session was stopped');
   await CancellationScope.nonCancellable(() => sealVm(run, undo, checkpoint, released));
@@ -106,7 +112,6 @@ async function acquire(run: VmRun, undo: UndoList): Promise<Leases> {
 
 async function openRestorePoint(run: VmRun, undo: UndoList, rollback: VmRollback): Promise<OpenedRestorePoint> {
   const { job, vm, sessionId, nominalTime } = run.input;
-  run.enter('opening');
   undo.push('the restore point', () => rollback.abort());
   const { jobId, blockSize, compression } = job;
   const opened = await run.machines.on(
@@ -127,6 +132,10 @@ async function openRestorePoint(run: VmRun, undo: UndoList, rollback: VmRollback
   return opened;
 }
 
+async function declareDisks(run: VmRun, { restorePointId }: OpenedRestorePoint, disks: DiskFacts[]): Promise<void> {
+  await run.machines.on(run.repository, 'declareDisks')({ restorePointId, run: run.run, disks });
+}
+
 async function rehearse(run: VmRun, { restorePointId, endpoint }: OpenedRestorePoint, leases: Leases): Promise<void> {
   const of = { restorePointId, run: run.run, endpoint };
   const queues = [...new Set(proxiesOf(leases.held()))].map(proxyCtlQueue);
@@ -141,15 +150,13 @@ async function takeCheckpoint(
   disks: DiskFacts[],
 ): Promise<Checkpoint> {
   const { job, vm } = run.input;
-  const { restorePointId } = opened;
   const base = opened.base?.referencePoint ?? null;
   const consistency = job.consistency;
-  await run.machines.on(run.repository, 'declareDisks')({ restorePointId, run: run.run, disks });
   // Guests first: of what follows, the thaw is undone before anything that may wait.
   undo.push('the checkpoint', () => rollback.checkpoint());
   undo.push('the thaw', () => rollback.thaw());
   run.enter('preparing-guest');
-  const { preFreeze, postThaw } = job.scripts;
+  const { preFreeze } = job.scripts;
   if (consistency !== 'none' || preFreeze !== null) {
     const prepare = { vm: vm.vm, run: run.run, consistency, script: preFreeze };
     run.note(...(await run.machines.on(run.guest, 'prepareGuest')(prepare)).warnings);
@@ -157,19 +164,24 @@ async function takeCheckpoint(
   run.enter('checkpoint');
   const spec = { run: run.run, vm: vm.vm, lineage: run.lineage, disks: disks.map((disk) => disk.diskKey), base };
   const checkpoint = await run.machines.on(run.host, 'createCheckpoint')({ ...spec, consistency });
-  const thaw = { vm: vm.vm, run: run.run, script: postThaw };
-  if (consistency !== 'none' || postThaw !== null)
-    run.note(...(await run.machines.on(run.guest, 'thawGuest')(thaw)).warnings);
-  undo.drop('the thaw');
-  undo.push('the access to the disks', () => rollback.access());
   noteCheckpoint(run, checkpoint);
   return checkpoint;
 }
 
+/** Makes sure of the thaw, and runs the script that comes directly after it. */
+async function thaw(run: VmRun, undo: UndoList): Promise<void> {
+  const { job, vm } = run.input;
+  const { postThaw } = job.scripts;
+  const of = { vm: vm.vm, run: run.run, script: postThaw };
+  if (job.consistency !== 'none' || postThaw !== null)
+    run.note(...(await run.machines.on(run.guest, 'thawGuest')(of)).warnings);
+  undo.drop('the thaw');
+}
+
 /** The VM's disks without those the job excludes and those that cannot be in a checkpoint. */
-async function chooseDisks(run: VmRun, base: ReferencePoint | null): Promise<DiskFacts[]> {
+async function chooseDisks(run: VmRun): Promise<DiskFacts[]> {
   const { vm } = run.input;
-  const { facts } = await run.machines.on(run.host, 'inspectVm')({ vm: vm.vm, base });
+  const facts = await run.machines.on(run.host, 'inspectVm')({ vm: vm.vm });
   run.note(...facts.notes);
   const excluded = new Set(vm.excludeDisks);
   const known = new Set(facts.disks.map((disk) => disk.diskKey));
@@ -197,22 +209,43 @@ function noteCheckpoint(run: VmRun, checkpoint: Checkpoint): void {
   for (const { diskKey, why } of leftOut) run.warn(why.code, `disk ${diskKey} is left out: ${why.message}`);
 }
 
-/** Step 9. All handles shut before the release, and the release before the seal. */
-async function release(run: VmRun, undo: UndoList): Promise<Released> {
+/** Step 9: before the seal. */
+async function release(run: VmRun): Promise<Released> {
   run.enter('releasing');
-  await run.machines.on(run.host, 'closeAccess')({ run: run.run });
-  undo.drop('the access to the disks');
   return await run.machines.on(run.host, 'releaseCheckpoint')({ run: run.run });
 }
 
 /** Takes back what is left to take back, goes forward with what was sealed, and writes it all down. */
 async function conclude(run: VmRun, undo: UndoList): Promise<VmBackupResult> {
-  // Of what is sealed only the leases are left to give back. Else the repository may yet say that it is sealed.
-  if (run.sealed) await sideBySide([() => takeBack(run, undo), () => finishVm(run)]);
-  else {
-    await takeBack(run, undo);
-    await finishVm(run);
-  }
+  if (run.sealed) return await concludeSealed(run, undo);
+  // The repository may yet say that it is sealed.
+  await takeBack(run, undo);
+  await finishVm(run);
+  return await record(run);
+}
+
+/**
+ * Of what is sealed only the leases are left to take back, once the host has committed: they never wait for the catalog's
+ * rows, and the rows wait for nothing that ends well as a rule. If giving them back fails, the result is recorded again.
+ */
+async function concludeSealed(run: VmRun, undo: UndoList): Promise<VmBackupResult> {
+  const committed = commitReferencePoint(run);
+  const [result] = await sideBySide([
+    async () => {
+      await finishVm(run);
+      await committed;
+      return await record(run);
+    },
+    async () => {
+      await committed;
+      await takeBack(run, undo);
+    },
+  ]);
+  return result.findings.length === run.findings.length ? result : await record(run);
+}
+
+/** What came of it, into the catalog and the workflow's attributes. */
+async function record(run: VmRun): Promise<VmBackupResult> {
   if (run.foundSuspects) await tellSuspects(run);
   const result = resultOf(run);
   upsertSearchAttributes(resultAttributes(result.result));

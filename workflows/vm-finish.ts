@@ -12,7 +12,6 @@ export async function sealVm(run: VmRun, undo: UndoList, checkpoint: Checkpoint,
   run.sealed = await run.machines.on(run.repository, 'sealRestorePoint')(sealRequest(run, checkpoint, released));
   undo.drop('the restore point');
   undo.drop('the checkpoint');
-  await commitReferencePoint(run);
 }
 
 function sealRequest(run: VmRun, checkpoint: Checkpoint, { referencePoint }: Released): SealRequest {

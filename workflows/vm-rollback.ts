@@ -15,11 +15,6 @@ export class VmRollback {
     this.#run = run;
   }
 
-  async access(): Promise<void> {
-    const { machines, hostUndo, run } = this.#run;
-    await machines.on(hostUndo, 'closeAccess')({ run });
-  }
-
   async thaw(): Promise<void> {
     const { machines, hostUndo, run, input, findings } = this.#run;
     const { vm, job } = input;

@@ -122,7 +122,8 @@ describe.concurrent('the watch', () => {
     const { events } = await handle.fetchHistory();
     const pauses = events!.flatMap(({ timerStartedEventAttributes: timer }) => timer?.startToFireTimeout ?? []);
     const lengths = pauses.map(({ seconds, nanos }) => Number(seconds ?? 0) * 1000 + (nanos ?? 0) / 1e6);
-    expect(lengths.slice(0, 5)).toEqual([100, 100, 200, 400, 800]);
+    // The restore point is opened beside it: on a busy machine that may be late, too, and begins the count anew.
+    expect(lengths.join()).toContain('100,200,400,800');
   });
 
   it('writes nothing about a long transfer', async () => {

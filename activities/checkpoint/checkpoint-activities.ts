@@ -16,8 +16,11 @@ export function createCheckpointActivities({ site, provider, freezer }: Checkpoi
   return translating({
     createCheckpoint: (spec) => beating(() => provider.createCheckpoint(spec, freezer)),
     openAccess: ({ run, diskKey, reader }) => beating(() => provider.openAccess(run, diskKey, reader)),
-    closeAccess: ({ run }) => beating(() => provider.closeAccess(run)),
-    releaseCheckpoint: ({ run }) => beating(() => provider.releaseCheckpoint(run)),
+    releaseCheckpoint: ({ run }) =>
+      beating(async () => {
+        await provider.closeAccess(run);
+        return await provider.releaseCheckpoint(run);
+      }),
     commitReferencePoint: ({ lineage, keep }) => beating(() => provider.commitReferencePoint(lineage, keep)),
     discardReferencePoint: ({ run }) => beating(() => provider.discardReferencePoint(run)),
     listArtifactRuns: () => beating(() => listArtifactRuns(provider, site)),

@@ -15,10 +15,6 @@ export function createInventoryActivities({ provider }: { provider: HypervisorPr
         for await (const vm of provider.listVms()) vms.push(vm);
         return vms;
       }),
-    inspectVm: ({ vm, base }) =>
-      beating(async () => ({
-        facts: await provider.inspectVm(vm),
-        verdicts: await provider.judgeBase(vm, base),
-      })),
+    inspectVm: ({ vm }) => beating(() => provider.inspectVm(vm)),
   } satisfies InventoryActivities);
 }

@@ -5,7 +5,13 @@ import { loadJob } from '../../schema/catalog/jobs.ts';
 import { loadInventory, storeInventory } from '../../schema/catalog/resources.ts';
 import { recordSpace } from '../../schema/catalog/repository-figures.ts';
 import { listStoredBytes, recordRestorePoint } from '../../schema/catalog/restore-points.ts';
-import { loadSession, planSessionVms, updateSession, updateSessionVm } from '../../schema/catalog/sessions.ts';
+import {
+  beginSessionWork,
+  loadSession,
+  planSessionVms,
+  updateSession,
+  updateSessionVm,
+} from '../../schema/catalog/sessions.ts';
 import { recordRunOwner } from '../../schema/catalog/run-owners.ts';
 import { loadSite } from '../../schema/catalog/site.ts';
 import type { JobConfig } from '../../schema/domain/configuration.ts';
@@ -95,6 +101,7 @@ async function planSession(
     plan.vms.map(({ vm, name }) => ({ ...vm, name })),
   );
   await recordEvents(db, eventsOf(sessionId, 'plan', plan.warnings, at));
+  await beginSessionWork(db, sessionId);
   return plan;
 }
 

@@ -1,5 +1,7 @@
 /** The whole product: a stack of its own, one simulated VM that holds the image, sessions by the command line. */
 import path from 'node:path';
+import { Client, Connection } from '@temporalio/client';
+import type { temporal } from '@temporalio/proto';
 import { actOnSimulated, type GuestLine } from '../../engines/hypervisors/simulated/model.ts';
 import { stackLayout } from '../../engines/stack/layout.ts';
 import { vmId } from '../../schema/domain/ids.ts';
@@ -11,7 +13,8 @@ import { type Taken, cpuSecondsOf } from '../repository/measure.ts';
 const VM = '6a1f3b52-0c7e-4d38-9a41-5f2e8c7d1b90';
 /** The command line waits for the end of a session; a simulated VM cannot be frozen, which is a warning. */
 const ENDED_WELL = [0, 3];
-type Timed = SessionReport & { session: { startedAt: string; endedAt: string } | null };
+export type History = temporal.api.history.v1.IHistory;
+type Timed = SessionReport & { session: { startedAt: string; endedAt: string; workflowId: string } | null };
 
 export class Product {
   readonly #world: World;
@@ -19,6 +22,7 @@ export class Product {
   #round = 0;
   #restored = 0;
   #newest = '';
+  #workflows: string[] = [];
 
   private constructor(world: World, image: Image) {
     this.#world = world;
@@ -48,11 +52,24 @@ export class Product {
     const before = await this.#cpuSeconds();
     const report = await this.#world.json<Timed>(['job', 'run', `j${this.#round}`], ENDED_WELL);
     const cpuSeconds = (await this.#cpuSeconds()) - before;
-    const { vms, startedAt, endedAt } = report.session!;
+    const { vms, startedAt, endedAt, workflowId } = report.session!;
     const disk = vms[0]!.disks[0]!;
     if (disk.mode !== mode) throw new Error(`the disk was read as ${disk.mode}: ${JSON.stringify(disk.reason)}`);
     this.#newest = vms[0]!.restorePointId!;
+    this.#workflows = [workflowId, vms[0]!.workflowId];
     return { seconds: (Date.parse(endedAt) - Date.parse(startedAt)) / 1000, cpuSeconds };
+  }
+
+  /** Of the last session and of its VM, of Temporal. */
+  async histories(): Promise<History[]> {
+    const { temporal } = await this.#world.status();
+    const connection = await Connection.connect({ address: temporal.address });
+    try {
+      const { workflow } = new Client({ connection, namespace: temporal.namespace });
+      return await Promise.all(this.#workflows.map((id) => workflow.getHandle(id).fetchHistory()));
+    } finally {
+      await connection.close();
+    }
   }
 
   /** The newest restore point, whole; the time of the command, as that of the others. Path of the disk. */

@@ -147,6 +147,16 @@ export async function updateSession(db: CatalogDatabase, sessionId: string, chan
   await (mayBeLate ? update.where('state', '!=', 'Stopped') : update).execute();
 }
 
+/** From Starting to Working; a session that is further, or being stopped, stays as it is. */
+export async function beginSessionWork(db: CatalogDatabase, sessionId: string): Promise<void> {
+  await db
+    .updateTable('sessions')
+    .set({ state: 'Working' })
+    .where('session_id', '=', sessionId)
+    .where('state', '=', 'Starting')
+    .execute();
+}
+
 export type SessionVm = {
   vmId: string;
   name: string;

@@ -11,6 +11,8 @@ import { readTemporalTls } from './temporal-tls.ts';
 /** How often workers tell Temporal that they live; control calls one silent after four times as long. */
 const WORKER_HEARTBEAT = '5 s';
 const encodedFailures = new URL('./encoded-failures.ts', import.meta.url);
+/** Messages are of a few hundred bytes: packing them takes longer than sending them. */
+const grpcCompression = { codec: 'none' } as const;
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 3000;
 
@@ -60,7 +62,7 @@ export async function connectTemporal(
     try {
       // Read at each try: it may be renewed, or come, while the server is waited for.
       const certificates = tls ? { tls: await readTemporalTls(tls, stateLayout().configFolder) } : {};
-      connection = await NativeConnection.connect({ address, ...certificates });
+      connection = await NativeConnection.connect({ address, grpcCompression, ...certificates });
       await connection.workflowService.describeNamespace({ namespace });
       return connection;
     } catch (error) {
