@@ -69,8 +69,8 @@ async function start(of: StartOptions = {}): Promise<MoverTarget> {
   return target;
 }
 
-function sourcePool(laneCount: number): SourcePool {
-  const pool = createSourcePool({ laneCount, laneEntry: fixture('source-lane'), seams: testSeams() });
+function sourcePool(laneCount: number, of: { readDepth?: number } = {}): SourcePool {
+  const pool = createSourcePool({ laneCount, ...of, laneEntry: fixture('source-lane'), seams: testSeams() });
   ends.push(() => pool.close());
   return pool;
 }
@@ -336,6 +336,17 @@ describe('lanes', () => {
     const data = { via: 'nbd' as const, at: endpoint, export: '', maxConnections: 1, model: JSON.stringify({ file }) };
     await sourcePool(2).transfer({ ...order, access: { ...order.access, data } });
     expect(repository.begun).toBe(1);
+  });
+
+  test('of a depth of one, one read at a time over all lanes', async () => {
+    const file = await randomDisk('disk', 200 * MIB);
+    const { endpoint } = await start();
+    const order = (name: string) => {
+      const disk = { file, delayMs: 5, alone: `${file}.${name}` };
+      return orderOf({ disk, sizeBytes: 200 * MIB, blockSize: MIB, compression: 'none', endpoint });
+    };
+    await expect(sourcePool(2, { readDepth: 2 }).transfer(order('two'))).rejects.toThrow('EEXIST');
+    expect(await sourcePool(2, { readDepth: 1 }).transfer(order('one'))).toMatchObject({ windowCount: 4 });
   });
 
   test('a lane of the target that cannot come back is tried until it can', async () => {

@@ -14,7 +14,6 @@ import {
   newAccount,
   resender,
   sendAgain,
-  SEGMENTS_IN_WORK,
   timed,
   type WindowWork,
 } from './send-window.ts';
@@ -48,7 +47,7 @@ export async function compareWindow(given: WindowWork): Promise<number> {
   const offer = { window, firstBlock: 0, classes, digests };
   const answers = await work.clock.spend('away', () => connection.offer(offer));
   const wanted = [...answers.keys()].filter((block) => answers[block] === 'want');
-  await runSideBySide(wanted, SEGMENTS_IN_WORK, (block) => sendAgain(work, extent, account.digests, block));
+  await runSideBySide(wanted, work.width, (block) => sendAgain(work, extent, account.digests, block));
   await endWindow(work, account, resending);
   return wanted.reduce((sum, block) => sum + blockExtent(extent, block, assignment).length, 0);
 }

@@ -9,6 +9,7 @@ import { deferred } from '../waiting.ts';
 import { describeEndpoint } from '../wire-session/open-wire.ts';
 import type { ItemDone, LaneAudit, LaneItem, LaneProgress, TransferSpec } from './lane.ts';
 import type { TransferOrder, TransferProgress } from './transfer-order.ts';
+import { type DepthFigures, ReadDepth, type SourceLanes } from './read-depth.ts';
 import { WindowQueue } from '../window-queue.ts';
 
 /** Reads begin and end many times a second. */
@@ -18,10 +19,13 @@ export class RunningTransfer {
   readonly id: number;
   readonly #order: TransferOrder;
   readonly #seams: Pick<Seams, 'clock' | 'meter'>;
+  readonly #lanes: SourceLanes;
   readonly #startedMs: number;
   readonly #patience: Patience;
   readonly #result = deferred<TransferSummary>();
   #queue: WindowQueue | null = null;
+  /** Since it was opened. */
+  #depth: ReadDepth | null = null;
   #opening = false;
   #inWork = 0;
   #failed = false;
@@ -36,10 +40,11 @@ export class RunningTransfer {
   #brake: { reason: string; atMs: number } | null = null;
   #audit: TransferProgress['audit'] = null;
 
-  constructor(id: number, order: TransferOrder, seams: Pick<Seams, 'clock' | 'meter'>) {
+  constructor(id: number, order: TransferOrder, seams: Pick<Seams, 'clock' | 'meter'>, lanes: SourceLanes) {
     this.id = id;
     this.#order = order;
     this.#seams = seams;
+    this.#lanes = lanes;
     this.#startedMs = seams.clock.monotonic();
     this.#patience = new Patience(seams.clock, this.#patienceMs);
   }
@@ -73,11 +78,22 @@ export class RunningTransfer {
 
   take(): LaneItem | null {
     if (this.#failed) return null;
-    const item = this.#queue ? this.#queue.take() : this.#opening ? null : ({ kind: 'open' } as const);
+    const item = this.#queue ? this.#takeWindow() : this.#opening ? null : ({ kind: 'open' } as const);
     if (!item) return null;
     if (item.kind === 'open') this.#opening = true;
     this.#inWork += 1;
     return item;
+  }
+
+  /** No more lanes than segments in work at once. */
+  #takeWindow(): LaneItem | null {
+    const lanes = Math.min(this.#depth!.depth, this.#lanes.laneCount, this.laneLimit);
+    const item = this.#inWork < lanes ? this.#queue!.take() : null;
+    return item?.kind === 'window' ? { ...item, width: Math.ceil(this.#depth!.depth / lanes) } : item;
+  }
+
+  get #figures(): DepthFigures {
+    return { readBytes: this.#readBytes, nowMs: this.#seams.clock.monotonic(), stages: this.#stages };
   }
 
   progress(p: LaneProgress, lane: number): void {
@@ -99,11 +115,16 @@ export class RunningTransfer {
     this.#addStages(result.stages);
     this.#patience.gotThrough();
     const { assignment } = this.#order;
-    if (item.kind === 'open')
+    if (item.kind === 'open') {
       this.#queue = new WindowQueue(assignment.sizeBytes, windowCountOf(assignment.sizeBytes), result.touched);
+      this.#depth = new ReadDepth(this.#lanes, this.laneLimit, this.#figures);
+    }
     const queue = this.#queue!;
     if (result.cursor) queue.markCursor(result.cursor);
-    if (item.kind === 'window') queue.mark(item.window);
+    if (item.kind === 'window') {
+      queue.mark(item.window);
+      this.#depth!.look(this.#figures);
+    }
     if (item.kind === 'untouched') for (let i = 0; i < item.count; i += 1) queue.mark(item.firstWindow + i);
     if (result.sent) this.#windowsSent += item.kind === 'untouched' ? item.count : 1;
     this.#report();

@@ -1,5 +1,5 @@
 /**
- * One window from reader to socket. Memory of a lane: `SEGMENTS_IN_WORK` buffers of `SEGMENT_BYTES`, one payload per
+ * One window from reader to socket. Memory of a lane: `MOST_PER_LANE` buffers of `SEGMENT_BYTES`, one payload per
  * segment in compression, and what the target's credit lets the socket hold; none of it grows with the disk.
  */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
@@ -15,7 +15,6 @@ import { type LevelChoice, WindowClock } from './level-choice.ts';
 import type { SourceConnection, WantedBlock } from './source-connection.ts';
 import { blockExtent, type BlockPlan, planWindow, type Segment, SEGMENT_BYTES, segmentsOf } from './window-plan.ts';
 
-export const SEGMENTS_IN_WORK = 4;
 export type WaitsFor = 'source' | 'target' | `throttling (${string})`;
 
 /** Buffers of a lane, shared by all its transfers: a lane works on one window at a time. */
@@ -30,6 +29,8 @@ export type WindowWork = {
   connection: SourceConnection;
   assignment: TransferAssignment;
   window: number;
+  /** Segments of it in work at once. */
+  width: number;
   buffers: SegmentBuffers;
   levels: LevelChoice;
   signal: AbortSignal;
@@ -75,11 +76,11 @@ export async function sendWindow(of: WindowWork): Promise<number> {
 
 /** Some at a time, each with a buffer of the lane's. */
 export function forEachSegment(
-  { buffers, assignment }: WindowWork,
+  { buffers, assignment, width }: WindowWork,
   plans: readonly BlockPlan[],
   use: (segment: Segment, buffer: Buffer) => Promise<void>,
 ): Promise<void> {
-  return runSideBySide(segmentsOf(plans, assignment.blockSize), SEGMENTS_IN_WORK, async (segment) => {
+  return runSideBySide(segmentsOf(plans, assignment.blockSize), width, async (segment) => {
     const buffer = buffers.take();
     try {
       await use(segment, buffer);
