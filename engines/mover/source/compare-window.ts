@@ -14,14 +14,12 @@ import {
   newAccount,
   resender,
   sendAgain,
-  timed,
   type WindowWork,
 } from './send-window.ts';
 import { blockExtent, planWindow } from './window-plan.ts';
 
 /** Resolves when the target has acknowledged the window: with the bytes of it that were wanted. */
-export async function compareWindow(given: WindowWork): Promise<number> {
-  const work = timed(given);
+export async function compareWindow(work: WindowWork): Promise<number> {
   const { connection, assignment, window } = work;
   const extent = windowExtent(window, assignment.sizeBytes);
   const account = newAccount();

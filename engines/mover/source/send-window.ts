@@ -11,7 +11,7 @@ import type { WindowEnd } from '../../../schema/wire/messages.ts';
 import { digestOf, type encodeBlock, isZeroBlock } from '../block-codec.ts';
 import type { LaneClock } from '../stage-clock.ts';
 import { runSideBySide } from '../waiting.ts';
-import { type LevelChoice, WindowClock } from './level-choice.ts';
+import type { LevelChoice } from './level-choice.ts';
 import type { SourceConnection, WantedBlock } from './source-connection.ts';
 import { blockExtent, type BlockPlan, planWindow, type Segment, SEGMENT_BYTES, segmentsOf } from './window-plan.ts';
 
@@ -47,9 +47,6 @@ const sumNames = {
   data: 'dataBytes',
 } as const satisfies Record<SourceClass, keyof WindowEnd['sums']>;
 
-export type Work = WindowWork & { times: WindowClock };
-export const timed = (of: WindowWork): Work => ({ ...of, times: new WindowClock(() => performance.now()) });
-
 /** `digests`: of blocks of class data, by their index in the window. `wantedBytes`: of blocks that the target asked for. */
 type Account = { sums: WindowEnd['sums']; digests: Map<number, Buffer>; wantedBytes: number };
 export const newAccount = (): Account => ({
@@ -59,8 +56,7 @@ export const newAccount = (): Account => ({
 });
 
 /** Resolves when the target has acknowledged the window: with the bytes of it that were wanted. */
-export async function sendWindow(of: WindowWork): Promise<number> {
-  const work = timed(of);
+export async function sendWindow(work: WindowWork): Promise<number> {
   const extent = windowExtent(work.window, work.assignment.sizeBytes);
   const account = newAccount();
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'source' });
@@ -92,18 +88,18 @@ export function forEachSegment(
 
 /** Resolves when the target has acknowledged the window: what it wants again until then is sent again. */
 export async function endWindow(
-  { clock, times, levels, connection, window }: Work,
+  { clock, levels, connection, window }: WindowWork,
   { sums }: Account,
   { failed }: Pick<ReturnType<typeof resender>, 'failed'>,
 ): Promise<void> {
-  levels.afterWindow(times.times);
+  levels.afterWindow(clock.times);
   const ended = (): Promise<number> => Promise.race([connection.endWindow(window, sums), failed]);
   clock.acknowledged(await clock.spend('away', ended));
   connection.onWant = null;
 }
 
 async function sendSegment(
-  work: Work,
+  work: WindowWork,
   window: Extent,
   segment: Segment,
   buffer: Buffer,
@@ -197,27 +193,27 @@ function tellLimit(work: WindowWork): void {
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: waitsForOf(work.connection) });
 }
 
-async function sendBlock(work: Work, block: number, bytes: Buffer | undefined): Promise<void> {
+async function sendBlock(work: WindowWork, block: number, bytes: Buffer | undefined): Promise<void> {
   if (!bytes)
     throw new TidemarkError(
       'PROTOCOL_ERROR',
       `target wants block ${block} of window ${work.window}, which has no data`,
       { field: 'ANSWER answer' },
     );
-  const { clock, times, levels, connection, window, encode } = work;
-  const { codec, payload } = clock.compute(() => times.encode(() => encode(levels.level, bytes)));
+  const { clock, levels, connection, window, encode } = work;
+  const { codec, payload } = clock.compute(() => encode(levels.level, bytes));
   const head = { window, block, codec, rawLength: bytes.length };
   const sentBytes = payload.length;
   tellLimit(work);
   const send = (): Promise<void> => connection.sendData(head, payload, (waiting) => clock.holdBack('away', waiting));
-  await times.leave(clock.spend('away', send));
+  await clock.spend('away', send);
   if (payload !== bytes) releaseMemory(payload);
   work.onProgress({ readBytes: 0, sentBytes, doneBytes: 0, waitsFor: waitsForOf(connection) });
 }
 
 /** Reads a block once more and sends it. CHECKPOINT_LOST: it is not what was offered. */
 export async function sendAgain(
-  work: Work,
+  work: WindowWork,
   window: Extent,
   digests: ReadonlyMap<number, Buffer>,
   block: number,
@@ -239,7 +235,7 @@ export async function sendAgain(
  * Sends blocks the target asks for again, one after another. They are read again: holding a window's blocks until its
  * acknowledgement would cost 64 MiB per lane for what hardly ever happens.
  */
-export function resender(work: Work, window: Extent, digests: ReadonlyMap<number, Buffer>) {
+export function resender(work: WindowWork, window: Extent, digests: ReadonlyMap<number, Buffer>) {
   let chain = Promise.resolve();
   let fail!: (error: unknown) => void;
   const failed = new Promise<never>((_, reject) => {
