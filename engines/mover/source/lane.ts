@@ -98,6 +98,7 @@ export function runSourceLane(options: SourceLaneOptions): void {
       const transfer = transfers.get(transferId);
       transfers.delete(transferId);
       await transfer?.end(aborted);
+      if (transfers.size === 0) buffers.release();
     },
   });
 }

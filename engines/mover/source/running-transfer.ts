@@ -14,6 +14,8 @@ import { WindowQueue } from '../window-queue.ts';
 
 /** Reads begin and end many times a second. */
 const BRAKE_SAID_MS = 2000;
+/** A storage that hangs answers no read for ever, and the checkpoint grows meanwhile. */
+const SOURCE_SILENCE_MS = 15 * 60_000;
 
 export class RunningTransfer {
   readonly id: number;
@@ -21,6 +23,8 @@ export class RunningTransfer {
   readonly #seams: Pick<Seams, 'clock' | 'meter'>;
   readonly #lanes: SourceLanes;
   readonly #startedMs: number;
+  /** When anything was read, sent, acknowledged or lost last. */
+  #movedMs: number;
   readonly #patience: Patience;
   readonly #result = deferred<TransferSummary>();
   #queue: WindowQueue | null = null;
@@ -45,7 +49,7 @@ export class RunningTransfer {
     this.#order = order;
     this.#seams = seams;
     this.#lanes = lanes;
-    this.#startedMs = seams.clock.monotonic();
+    this.#startedMs = this.#movedMs = seams.clock.monotonic();
     this.#patience = new Patience(seams.clock, this.#patienceMs);
   }
 
@@ -97,6 +101,7 @@ export class RunningTransfer {
   }
 
   progress(p: LaneProgress, lane: number): void {
+    this.#moved();
     this.#readBytes += p.readBytes;
     this.#sentBytes += p.sentBytes;
     this.#partBytes.set(lane, (this.#partBytes.get(lane) ?? 0) + p.doneBytes);
@@ -106,6 +111,7 @@ export class RunningTransfer {
   }
 
   audit({ audited, wanted }: LaneAudit): void {
+    this.#moved();
     this.#audit = { audited, wanted };
     this.#report();
   }
@@ -145,8 +151,27 @@ export class RunningTransfer {
     this.#report();
   }
 
+  /**
+   * Looks whether the source has fallen silent: UNREACHABLE then. A target that has is lost sooner (`silenceMsOf`), and who
+   * is held back waits for nothing that could fail.
+   */
+  look(): void {
+    const limitMs = this.#order.sourceSilenceMs ?? SOURCE_SILENCE_MS;
+    const silentMs = this.#seams.clock.monotonic() - this.#movedMs;
+    const isHeldBack = this.#brakeNow !== null || this.#waitsFor?.startsWith('throttling');
+    if (this.#failed || this.#inWork === 0 || isHeldBack || silentMs < limitMs) return;
+    const { diskKey } = this.#order.assignment;
+    const message = `disk ${diskKey}: its storage has answered no read for ${Math.round(silentMs / 1000)} s`;
+    this.fail(new TidemarkError('UNREACHABLE', message, { diskKey }));
+  }
+
+  #moved(): void {
+    this.#movedMs = this.#seams.clock.monotonic();
+  }
+
   /** A brake holds it back; said until it has not for a while. */
   brake(reason: string): void {
+    this.#moved();
     this.#brake = { reason, atMs: this.#seams.clock.monotonic() };
     this.#report();
   }
@@ -175,6 +200,7 @@ export class RunningTransfer {
   }
 
   #leaveWork(lane: number): void {
+    this.#moved();
     this.#inWork -= 1;
     this.#partBytes.delete(lane);
   }

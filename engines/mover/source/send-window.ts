@@ -22,6 +22,8 @@ export class SegmentBuffers {
   readonly #free: Buffer[] = [];
   take = (): Buffer => this.#free.pop() ?? Buffer.allocUnsafeSlow(SEGMENT_BYTES);
   give = (buffer: Buffer): void => void this.#free.push(buffer);
+  /** The memory of all that are not in use. */
+  release = (): void => this.#free.splice(0).forEach(releaseMemory);
 }
 
 export type WindowWork = {
