@@ -221,4 +221,15 @@ describe('rows', () => {
     await applySite(db, { ...site, jobs: [{ ...job, vms: job.vms.slice(0, 1) }] });
     expect((await plan('s1')).vms).toHaveLength(2);
   });
+
+  it('are of a session that works once it is planned, unless it was being stopped by then', async () => {
+    const stateOf = async (id: string) => (await loadSession(db, id))!.state;
+    await start('s1');
+    await plan('s1');
+    expect(await stateOf('s1')).toBe('Working');
+    await activities.updateSession({ sessionId: sessionId('s1'), state: 'Stopping' });
+    // An answer that was lost: it is planned again.
+    await plan('s1');
+    expect(await stateOf('s1')).toBe('Stopping');
+  });
 });
