@@ -1,5 +1,5 @@
 /** Marks what is living: from the roots over each map page once, then what ledgers name. */
-import { errorCodeOf } from '../../../schema/domain/errors.ts';
+import { damageOf } from '../restore-point/damages.ts';
 import { readPage, type DiskMap } from '../restore-point/page-reader.ts';
 import type { Living } from './living.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
@@ -51,7 +51,7 @@ function createPageSource(parts: MaintenanceParts, { progress }: Marking) {
       progress((doneBytes += page.byteLength));
       return page;
     } catch (error) {
-      const count = errorCodeOf(error) === 'DAMAGED_BLOCK' ? await bringBackFor(parts, [parts.vault.idOf(digest)]) : 0;
+      const count = damageOf(error) ? await bringBackFor(parts, [parts.vault.idOf(digest)]) : 0;
       if (count === 0) throw error;
       packsRestored += count;
       return read(digest);

@@ -116,7 +116,7 @@ export class PackRewriter {
       if (!found) throw error;
       const { id, pack, offset } = (error as TidemarkError).details as { id: string; pack: string; offset: number };
       const kind = name.contents === 'pages' ? 'page' : 'record';
-      damages.report({ id: Buffer.from(id, 'hex'), kind, place: { pack, offset } }, found.why);
+      damages.report({ id: Buffer.from(id, 'hex'), kind, place: { pack, offset } }, found);
       return null;
     } finally {
       this.#options.report.rewrittenBytes += writer.lengthBytes() - before;
