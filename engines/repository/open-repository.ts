@@ -110,7 +110,8 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
   const index = createDigestIndex(records, vault, (id) => reliance.touch(id));
   const damages = createDamages(damaged, index, seams);
   const turns = createTurns();
-  const pageStore = createPageStore(openPageSink({ storage, vault, uuid: file.uuid, seams }), index);
+  const pages = openPageSink({ storage, vault, uuid: file.uuid, seams, idleMs: options.idlePackMs });
+  const pageStore = createPageStore(pages, index);
   return {
     vault,
     points,
