@@ -1,4 +1,5 @@
 /** Marks what is living: from the roots over each map page once, then what ledgers name. */
+import { releaseOwnMemory } from '../../../schema/domain/memory.ts';
 import { damageOf } from '../restore-point/damages.ts';
 import { readPage, type DiskMap } from '../restore-point/page-reader.ts';
 import type { Living } from './living.ts';
@@ -32,6 +33,8 @@ export async function markLiving(parts: MaintenanceParts, marking: Marking): Pro
       await walkMap(map, {
         seen,
         read: pages.read,
+        // Of many small pieces outside the heap the collector lets dozens of MiB gather.
+        done: releaseOwnMemory,
         meet: (digest) => mark(idOf(digest)),
         pause: async () => signal.throwIfAborted(),
       });
