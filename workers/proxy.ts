@@ -17,9 +17,14 @@ const restoreLane = new URL('./lanes/restore-lane.ts', import.meta.url);
 /** Progress is looked at by people: a figure is at most so old. A cancelled transfer stops as fast. */
 const PROGRESS_AGE_MS = 2000;
 
-function openProxy({ proxyId, slots, lanes, restoreFolders }: ProxyConfig, laneData: LaneSecurity, seams: Seams) {
+function openProxy(
+  { proxyId, slots, lanes, readDepth, restoreFolders }: ProxyConfig,
+  laneData: LaneSecurity,
+  seams: Seams,
+) {
   const { clock } = seams;
-  const source = createSourcePool({ laneCount: lanes, laneEntry: sourceLane, laneData, seams });
+  const depth = readDepth === undefined ? {} : { readDepth };
+  const source = createSourcePool({ laneCount: lanes, ...depth, laneEntry: sourceLane, laneData, seams });
   const restores = createRestorePool({ laneCount: lanes, laneEntry: restoreLane, laneData, seams });
   const work: ServedQueue = {
     queue: proxyQueue(proxyId),

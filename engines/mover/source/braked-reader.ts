@@ -1,6 +1,7 @@
 /** A reader that asks before each read, and tells how long it took. */
 import type { DiskReader } from '../../../schema/domain/seams.ts';
 import type { LaneClock } from '../stage-clock.ts';
+import { unlessAborted } from '../waiting.ts';
 
 /** `begin` resolves with the number of a read that may begin; `latencyMs` null: it failed. */
 export type ReadPermits = {
@@ -13,7 +14,7 @@ export const brakedReader = (reader: DiskReader, permits: ReadPermits, clock: La
   allocatedExtents: (of) => reader.allocatedExtents(of),
   changedExtents: (of) => reader.changedExtents(of),
   read: async (of, into, signal) => {
-    const read = await clock.holdBack('source', () => permits.begin(of.length));
+    const read = await clock.holdBack('source', () => permitOf(of.length, permits, signal));
     const startedMs = performance.now();
     let latencyMs: number | null = null;
     try {
@@ -25,3 +26,14 @@ export const brakedReader = (reader: DiskReader, permits: ReadPermits, clock: La
   },
   close: () => reader.close(),
 });
+
+/** A permit that comes too late is given back. */
+async function permitOf(bytes: number, { begin, end }: ReadPermits, signal: AbortSignal): Promise<number> {
+  const permit = begin(bytes);
+  try {
+    return await unlessAborted(permit, signal);
+  } catch (error) {
+    if (signal.aborted) void permit.then((read) => end(read, null)).catch(() => undefined);
+    throw error;
+  }
+}
