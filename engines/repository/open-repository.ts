@@ -18,7 +18,7 @@ import { createChecking } from './maintenance/checking.ts';
 import { bringBack, createMaintenance, withTrash } from './maintenance/maintenance.ts';
 import { loadMarks } from './maintenance/marks.ts';
 import { describeTrashed, surveyPoints } from './maintenance/survey.ts';
-import { watchTrash } from './maintenance/trashed-manifests.ts';
+import { watchTrash } from './maintenance/trash-list.ts';
 import { openVerifiedPacks } from './maintenance/verified-packs.ts';
 import { loadState } from './maintenance/repository-state.ts';
 import { createRepositoryTime, DAY_MS } from './maintenance/repository-time.ts';

@@ -8,7 +8,8 @@ import { newestSealed, requireSealed } from '../restore-point/points.ts';
 import { isLocked } from './flags.ts';
 import { manifestNameOf, type Protect } from './locks.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
-import { bringBackFor, keyOf, moveBack, type TrashedManifest } from './trash.ts';
+import { bringBackFor, keyOf, moveBack } from './trash.ts';
+import type { TrashedManifest } from './trash-list.ts';
 import { readTrashedManifest, trashedUntil } from './trashed-manifests.ts';
 import { newSeenPages, walkMap } from './walk-map.ts';
 

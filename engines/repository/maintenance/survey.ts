@@ -9,7 +9,7 @@ import type {
 import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import { isDamage } from '../storage/documents.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
-import type { TrashedManifest } from './trash.ts';
+import type { TrashedManifest } from './trash-list.ts';
 import { readTrashedManifest, trashedUntil } from './trashed-manifests.ts';
 
 /** By time of the checkpoint; by epoch. None is in both. `asOf`: the moment, by the clock of the host. */

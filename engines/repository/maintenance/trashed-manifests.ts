@@ -1,58 +1,13 @@
 /** Manifests in the trash: restore points that were removed, and can be brought back until their grace is over. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
-import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import { parseManifest } from '../../../schema/repository/documents.ts';
 import { MAX_SEALED_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
 import { outcomeOf } from '../restore-point/points.ts';
 import { listedManifest } from '../storage/documents.ts';
-import type { Storage } from '../storage/storage.ts';
-import type { Store } from '../storage/store.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
 import type { TimeReading } from './repository-time.ts';
-import { listTrash, type TrashedManifest } from './trash.ts';
-
-/** By restore point, as each was trashed last. */
-type FoundTrashed = ReadonlyMap<RestorePointId, TrashedManifest>;
-export type TrashedManifests = { find(): Promise<FoundTrashed> };
-
-/**
- * The trash is listed once for as long as nothing moves into it or out of it: whoever asks page by page would list all of
- * its packs for each. `storage`: for all who move something.
- */
-export function watchTrash(storage: Storage): { storage: Storage; trashed: TrashedManifests } {
-  let found: Promise<FoundTrashed> | null = null;
-  const forget = (): void => {
-    found = null;
-  };
-  const find = (): Promise<FoundTrashed> => {
-    if (found) return found;
-    const listing = findTrashed(storage);
-    listing.catch(() => {
-      if (found === listing) forget();
-    });
-    return (found = listing);
-  };
-  return { storage: { ...storage, store: aroundMoves(storage.store, forget) }, trashed: { find } };
-}
-
-/** `forget`: before, and after: what was listed meanwhile is of neither. */
-function aroundMoves(store: Store, forget: () => void): Store {
-  const moving = async (move: () => Promise<void>): Promise<void> => {
-    forget();
-    await move().finally(forget);
-  };
-  return {
-    ...store,
-    moveToTrash: (object) => moving(() => store.moveToTrash(object)),
-    restoreFromTrash: (object) => moving(() => store.restoreFromTrash(object)),
-    removeFromTrash: (object) => moving(() => store.removeFromTrash(object)),
-  };
-}
-
-async function findTrashed(storage: Storage): Promise<FoundTrashed> {
-  return new Map((await listTrash({ storage })).manifests.map((manifest) => [manifest.restorePointId, manifest]));
-}
+import type { TrashedManifest } from './trash-list.ts';
 
 /** RESTORE_POINT_NOT_FOUND when it has gone meanwhile; errors that are damage. */
 export async function readTrashedManifest(
