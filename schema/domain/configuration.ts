@@ -145,7 +145,7 @@ export type SiteConfig = { site: SiteId; machines: MachineConfig[]; jobs: JobCon
 
 /** Difference between two applied sites, for people and for `--json`. */
 export type SiteChange = {
-  kind: 'host' | 'proxy' | 'repository' | 'job' | 'vm' | 'machine';
+  kind: 'host' | 'proxy' | 'repository' | 'job' | 'vm' | 'machine' | 'security' | 'enrolment' | 'temporal';
   id: string;
   change: 'added' | 'changed' | 'removed';
 };
