@@ -54,7 +54,7 @@ const clock = { now: () => Date.now(), monotonic: () => performance.now(),
   sleep: (ms, signal) => import('node:timers/promises').then((t) => t.setTimeout(ms, undefined, { signal })) };
 const quiet = { debug() {}, info() {}, warn() {}, error() {}, child: () => quiet };
 try {
-  const stack = await startStack({ ...${options}, stateFolder: process.argv[2], clock, log: quiet, migrate: async () => undefined });
+  const stack = await startStack({ ...${options}, stateFolder: process.argv[2], hasPayloadCodec: false, clock, log: quiet, migrate: async () => undefined });
   process.on('SIGTERM', () => void stack.stop().then(() => process.exit(0)));
   console.log(await stack.whenReady(60000) ? 'ready' : 'not ready');
 } catch (error) {
@@ -235,7 +235,16 @@ function startWithoutTools(stateFolder: string): Promise<unknown> {
   const { clock, log } = testSeams();
   const tools = { temporal: '', mariadbd: '', mariadbShare: '', node };
   const workers = Object.fromEntries(workerNames.map((name) => [name, ''])) as Record<WorkerName, string>;
-  return startStack({ stateFolder, tools, workers, ports: {}, migrate: async () => undefined, clock, log });
+  return startStack({
+    stateFolder,
+    tools,
+    workers,
+    ports: {},
+    hasPayloadCodec: false,
+    migrate: async () => undefined,
+    clock,
+    log,
+  });
 }
 
 async function temporaryFolder(): Promise<string> {
@@ -251,11 +260,11 @@ describe('pieces of a stack', () => {
     const kept = await choosePorts(file, {});
     const swapped = await choosePorts(file, { ui: kept.temporal });
     expect(swapped.ui).toBe(kept.temporal);
-    expect(new Set(Object.values(swapped)).size).toBe(4);
+    expect(new Set(Object.values(swapped)).size).toBe(5);
     const twice = choosePorts(file, { ui: kept.temporal, http: kept.temporal });
     await expect(twice).rejects.toMatchObject({ code: 'BAD_REQUEST' });
     await writeFile(file, '{"temporal":"x","ui":70000,"http":null}');
-    expect(new Set(Object.values(await choosePorts(file, {}))).size).toBe(4);
+    expect(new Set(Object.values(await choosePorts(file, {}))).size).toBe(5);
   });
 
   test("another user's stack is refused, and a database without its password", async () => {

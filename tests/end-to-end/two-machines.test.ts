@@ -10,7 +10,7 @@ import { Client } from '@temporalio/client';
 import { readSimulated } from '../../engines/hypervisors/simulated/model.ts';
 import { stackLayout } from '../../engines/stack/layout.ts';
 import { createPayloadCodec, parsePayloadKeys } from '../../workers/runtime/payload-codec.ts';
-import { rootFolder } from '../../setup/locate.mjs';
+import { locateTool, rootFolder } from '../../setup/locate.mjs';
 import { simulatedDisk, simulatedHost, simulatedJob, simulatedVm } from '../fixtures/machine.ts';
 import { startTlsFront, type TlsFront } from '../fixtures/tls-front.ts';
 import { sessionsOf } from '../fixtures/whole-sessions.ts';
@@ -93,6 +93,23 @@ afterAll(async () => {
   await whole?.close();
 });
 
+/** By its CLI through the codec of the stack, whose address its UI has been given as well. */
+async function expectReadByTemporalsTools(workflowId: string): Promise<void> {
+  const { address, namespace, codecUrl, uiUrl } = whole.stack.connections.temporal;
+  const show = async (...more: string[]): Promise<string> => {
+    const where = ['--address', address, '--namespace', namespace, '--workflow-id', workflowId, '--output', 'json'];
+    const { stdout } = await promisify(execFile)(locateTool('temporal')!, ['workflow', 'show', ...where, ...more], {
+      maxBuffer: 64 * 1024 * 1024,
+    });
+    const payloads = [...stdout.matchAll(/"data": "([^"]*)"/g)];
+    return payloads.map(([, data]) => Buffer.from(data!, 'base64').toString()).join('\n');
+  };
+  expect(await show()).not.toContain('"jobId"');
+  expect(await show('--codec-endpoint', codecUrl!)).toContain('"jobId"');
+  const settings = (await (await fetch(new URL('/api/v1/settings', uiUrl))).json()) as { Codec: { Endpoint: string } };
+  expect(settings.Codec.Endpoint).toBe(codecUrl);
+}
+
 test('a machine joins with a token, reads and restores a disk over TLS, and reaches Temporal through a front with its certificate', async () => {
   const { folder, enrolmentFile } = whole.machine.layout;
   const own = (args: string[]) => tidemark(folder, args);
@@ -144,6 +161,7 @@ test('a machine joins with a token, reads and restores a disk over TLS, and reac
     const { encodings, hasMarker } = lookInto(history, whole.machine.root);
     expect([execution.type, [...encodings], hasMarker]).toEqual([execution.type, ['binary/encrypted'], false]);
   }
+  await expectReadByTemporalsTools(session.workflowId);
   // Only the second machine goes through the front.
   expect(front.count.passed).toBeGreaterThan(0);
   const { certificates } = (await own(['machine', 'list'])) as { certificates: { machineId: string }[] };
