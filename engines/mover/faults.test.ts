@@ -249,7 +249,7 @@ function emptyDisk() {
     hello: [restoreWelcome],
     get: [
       { type: 'entries', window: 0, digests: Buffer.alloc(32) },
-      { type: 'windowDone', window: 0 },
+      { type: 'windowDone', window: 0, busyMs: 0, heldMs: 0 },
     ],
   };
   return wireServer(path.join(folder, 'empty'), (asked) => answers[asked.type] ?? []);

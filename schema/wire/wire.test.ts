@@ -123,7 +123,7 @@ const transcripts: Record<string, { from: '>' | '<'; message: Message; payload?:
       message: { type: 'block', window: 0, block: 0, codec: 'lz4', rawLength: 1_048_576 },
       payload: Buffer.from('payload'),
     },
-    { from: '<', message: { type: 'windowDone', window: 0 } },
+    { from: '<', message: { type: 'windowDone', window: 0, busyMs: 0x01020304, heldMs: 0x05060708 } },
     { from: '>', message: { type: 'credit', bytes: 7 } },
     {
       from: '<',

@@ -1,18 +1,17 @@
 /** One disk on its way, as the pool's main thread sees it: its queue, its figures, its patience. */
+import type { BrakeConfig } from '../../../schema/domain/configuration.ts';
 import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferSummary } from '../../../schema/domain/restore-point.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import { addStageTimes, noStageTimes, stages, type StageTimes } from '../../../schema/domain/stages.ts';
 import { windowCountOf } from '../../../schema/domain/extents.ts';
+import { BrakeNote } from '../brakes.ts';
 import { Patience, PATIENCE_MS, silenceMsOf } from '../patience.ts';
 import { deferred } from '../waiting.ts';
 import { describeEndpoint } from '../wire-session/open-wire.ts';
 import type { ItemDone, LaneAudit, LaneItem, LaneProgress, TransferSpec } from './lane.ts';
 import type { TransferOrder, TransferProgress } from './transfer-order.ts';
 import { WindowQueue } from '../window-queue.ts';
-
-/** Reads begin and end many times a second. */
-const BRAKE_SAID_MS = 2000;
 
 export class RunningTransfer {
   readonly id: number;
@@ -33,7 +32,7 @@ export class RunningTransfer {
   #reconnects = 0;
   #stages: Readonly<StageTimes> = noStageTimes;
   #waitsFor: string | null = null;
-  #brake: { reason: string; atMs: number } | null = null;
+  readonly #brake: BrakeNote;
   #audit: TransferProgress['audit'] = null;
 
   constructor(id: number, order: TransferOrder, seams: Pick<Seams, 'clock' | 'meter'>) {
@@ -42,6 +41,7 @@ export class RunningTransfer {
     this.#seams = seams;
     this.#startedMs = seams.clock.monotonic();
     this.#patience = new Patience(seams.clock, this.#patienceMs);
+    this.#brake = new BrakeNote(seams.clock);
   }
 
   get finished(): Promise<TransferSummary> {
@@ -124,9 +124,13 @@ export class RunningTransfer {
     this.#report();
   }
 
+  get brakes(): readonly BrakeConfig[] {
+    return this.#order.access.brakes ?? [];
+  }
+
   /** A brake holds it back; said until it has not for a while. */
   brake(reason: string): void {
-    this.#brake = { reason, atMs: this.#seams.clock.monotonic() };
+    this.#brake.say(reason);
     this.#report();
   }
 
@@ -140,11 +144,6 @@ export class RunningTransfer {
     const seconds = Math.round(durationMs / 1000);
     const message = `disk ${diskKey}: no way to repository at ${describeEndpoint(endpoint)} for ${seconds} s: ${cause.message}`;
     return new TidemarkError('TRANSFER_FAILED', message, { diskKey }, cause);
-  }
-
-  get #brakeNow(): string | null {
-    if (this.#brake && this.#seams.clock.monotonic() - this.#brake.atMs > BRAKE_SAID_MS) this.#brake = null;
-    return this.#brake?.reason ?? null;
   }
 
   #addStages(since: StageTimes): void {
@@ -169,7 +168,7 @@ export class RunningTransfer {
       windowsAcked: this.#queue?.doneCount ?? 0,
       windowCount: windowCountOf(sizeBytes),
       windowOpen: this.#queue !== null && this.#inWork > 0,
-      waitsFor: this.#brakeNow ?? this.#waitsFor,
+      waitsFor: this.#brake.now ?? this.#waitsFor,
       stages: { ...this.#stages },
       audit: this.#audit,
     });

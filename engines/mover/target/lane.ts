@@ -233,8 +233,8 @@ class TargetLane {
       begin,
       wire.ends,
     );
-    const { records } = this.#options;
-    const session = new RestoreSession({ connection, wire, source, records, disk, creditBytes });
+    const own = { records: this.#options.records, work: this.#work };
+    const session = new RestoreSession({ connection, wire, source, disk, creditBytes, ...own });
     return { session, welcome: this.#welcome({ ...disk, windowCount: windowCountOf(disk.sizeBytes) }), grant };
   }
 
