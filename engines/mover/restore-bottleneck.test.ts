@@ -4,7 +4,6 @@ import os from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import type { BrakeConfig } from '../../schema/domain/configuration.ts';
-import type { Endpoint } from '../../schema/domain/hypervisor.ts';
 import { restorePointId, runKey } from '../../schema/domain/ids.ts';
 import {
   addStageTimes,
@@ -62,7 +61,7 @@ beforeAll(async () => {
   await writeRandomDisk(disk.file, SIZE_BYTES, seeded().next, 1);
   const made = await startTarget({});
   const pool = createSourcePool({ laneCount: 1, laneEntry: lane('source-lane'), seams: testSeams() });
-  const endpoint = made.endpoint as Endpoint;
+  const { endpoint } = made;
   await pool.transfer(orderOf({ disk, sizeBytes: SIZE_BYTES, blockSize: MIB, compression: 'none', endpoint }));
   await pool.close();
   await made.close();

@@ -15,7 +15,23 @@ import {
   refuse,
 } from './frame.ts';
 
-export const PROTOCOL_VERSION = 0;
+/** What this build speaks, from the lowest to the highest. */
+export const protocolVersions = { lowestVersion: 1, highestVersion: 1 } as const;
+
+/** The highest that both ends speak. Throws PROTOCOL_ERROR that names the versions of both. */
+export function chooseVersion(
+  theirs: Pick<Hello, 'lowestVersion' | 'highestVersion'>,
+  field = 'HELLO versions',
+): number {
+  const { lowestVersion, highestVersion } = protocolVersions;
+  const version = Math.min(highestVersion, theirs.highestVersion);
+  if (version >= Math.max(lowestVersion, theirs.lowestVersion)) return version;
+  throw refuse(field, rangeOf(theirs), rangeOf(protocolVersions));
+}
+
+const rangeOf = ({ lowestVersion, highestVersion }: Pick<Hello, 'lowestVersion' | 'highestVersion'>): string =>
+  lowestVersion === highestVersion ? String(lowestVersion) : `${lowestVersion} to ${highestVersion}`;
+
 /** Blocks of one AUDIT_SAMPLE. */
 export const MAX_AUDIT_BLOCKS = 256;
 export const MIN_CREDIT_BYTES = MAX_PAYLOAD_BYTES;

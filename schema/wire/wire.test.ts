@@ -6,8 +6,8 @@ import { decodeMessage, encodeMessage, type Message } from './messages.ts';
 
 const hello: Message = {
   type: 'hello',
-  lowestVersion: 0,
-  highestVersion: 0,
+  lowestVersion: 1,
+  highestVersion: 1,
   purpose: 'backup',
   restorePointId: restorePointId('00112233445566778899aabbccddeeff'),
   run: runKey('abcdef012345'),
@@ -21,7 +21,7 @@ const hello: Message = {
 const digest = Buffer.alloc(32, 0xd1);
 const welcome = {
   type: 'welcome',
-  version: 0,
+  version: 1,
   laneCount: 2,
   creditBytes: 16_777_216,
   blockSize: 1_048_576,

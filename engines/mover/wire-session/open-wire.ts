@@ -3,13 +3,19 @@ import { connect, type Socket } from 'node:net';
 import path from 'node:path';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TargetEndpoint } from '../../../schema/domain/hypervisor.ts';
-import { type Hello, type Message, PROTOCOL_VERSION, type Welcome } from '../../../schema/wire/messages.ts';
+import {
+  chooseVersion,
+  type Hello,
+  type Message,
+  protocolVersions,
+  type Welcome,
+} from '../../../schema/wire/messages.ts';
 import { type ClientEnd, reach, type WireEndpoint } from './secure-ends.ts';
 import { readInto, Wire } from './wire.ts';
 
 const GREETING_TIMEOUT_MS = 20_000;
 export const SOFTWARE = 'tidemark';
-export const versions = { lowestVersion: PROTOCOL_VERSION, highestVersion: PROTOCOL_VERSION, software: SOFTWARE };
+export const versions = { ...protocolVersions, software: SOFTWARE };
 
 export type ClientOptions = {
   onMessage(message: Message, payload: Buffer): void;
@@ -103,6 +109,9 @@ async function greet(
       onMessage: (message, payload) => {
         if (message.type === 'error') return wire.destroy(errorOfPeer(message, what));
         if (greeted) return options.onMessage(message, payload);
+        // It must have chosen one of ours.
+        if (message.type === 'welcome')
+          chooseVersion({ lowestVersion: message.version, highestVersion: message.version }, 'WELCOME version');
         greeted = true;
         settle();
         if (message.type === 'welcome') {
