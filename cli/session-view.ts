@@ -63,6 +63,15 @@ export class SessionView {
     this.#client = client;
   }
 
+  /** Resolves when the session's workflow has closed; never when that could not be heard of. */
+  async closed(): Promise<void> {
+    try {
+      await this.#client.workflow.getHandle(this.target.workflowId).result();
+    } catch (error) {
+      if (!(error instanceof WorkflowFailedError)) await new Promise<never>(() => undefined);
+    }
+  }
+
   async refresh(): Promise<SessionPicture> {
     this.#notices = new Set();
     await Promise.all([this.#readRows(), this.#describeSession()]);

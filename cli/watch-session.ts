@@ -76,6 +76,8 @@ async function stopNow(view: SessionView, how: 'cancel' | 'graceful', options: W
 async function look(view: SessionView, options: WatchOptions, interrupts: Interrupts): Promise<WatchOutcome> {
   const screen = openScreen(options.quiet);
   let question: Question | null = null;
+  // Its end is heard of at once, and once only: from then on it is looked at as before.
+  const wakers: Promise<void>[] = [view.closed().then(() => void wakers.pop())];
   for (;;) {
     const picture = await view.refresh();
     if (question === null) screen.show(picture.live);
@@ -93,7 +95,7 @@ async function look(view: SessionView, options: WatchOptions, interrupts: Interr
     }
     const pause = new AbortController();
     const slept = sleep(REFRESH_MS, undefined, { signal: pause.signal }).catch(() => undefined);
-    await Promise.race([slept, interrupts.next(), ...(question === null ? [] : [question.done])]);
+    await Promise.race([slept, interrupts.next(), ...wakers, ...(question === null ? [] : [question.done])]);
     pause.abort();
     if (question?.answer == null) continue;
     const { answer } = question;

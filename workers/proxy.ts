@@ -21,9 +21,14 @@ const PROGRESS_AGE_MS = 2000;
 /** Hosts may change while a proxy runs. */
 const brakesOf = async (folder: string) => brakesForRestore((await loadMachine(stateLayout()))?.hosts ?? [], folder);
 
-function openProxy({ proxyId, slots, lanes, restoreFolders }: ProxyConfig, laneData: LaneSecurity, seams: Seams) {
+function openProxy(
+  { proxyId, slots, lanes, readDepth, restoreFolders }: ProxyConfig,
+  laneData: LaneSecurity,
+  seams: Seams,
+) {
   const { clock } = seams;
-  const source = createSourcePool({ laneCount: lanes, laneEntry: sourceLane, laneData, seams });
+  const depth = readDepth === undefined ? {} : { readDepth };
+  const source = createSourcePool({ laneCount: lanes, ...depth, laneEntry: sourceLane, laneData, seams });
   const restores = createRestorePool({ laneCount: lanes, laneEntry: restoreLane, laneData, seams });
   const work: ServedQueue = {
     queue: proxyQueue(proxyId),

@@ -4,11 +4,12 @@ import type { DiskReader, DiskWriter } from '../../schema/domain/seams.ts';
 import type { RequestEnd } from './brakes.ts';
 import type { PortCalls } from './port-calls.ts';
 import type { LaneClock } from './stage-clock.ts';
+import { unlessAborted } from './waiting.ts';
 
 /** `begin` resolves with the number of a request that may begin; `latencyMs` null: it failed. */
 export type Permits = {
-  begin(bytes: number): Promise<number>;
-  end(request: number, latencyMs: number | null): void;
+  begin: (bytes: number) => Promise<number>;
+  end: (request: number, latencyMs: number | null) => void;
 };
 
 /** Of the main thread, for disk `id`; null where nothing brakes it. */
@@ -24,7 +25,8 @@ export const brakedReader = (reader: DiskReader, permits: Permits, clock: LaneCl
   sizeBytes: reader.sizeBytes,
   allocatedExtents: (of) => reader.allocatedExtents(of),
   changedExtents: (of) => reader.changedExtents(of),
-  read: (of, into, signal) => braked(permits, clock, 'source', of.length, () => reader.read(of, into, signal)),
+  read: (of, into, signal) =>
+    braked({ permits, clock, place: 'source', signal }, of.length, () => reader.read(of, into, signal)),
   close: () => reader.close(),
 });
 
@@ -32,20 +34,16 @@ export const brakedReader = (reader: DiskReader, permits: Permits, clock: LaneCl
 export const brakedWriter = (writer: DiskWriter, permits: Permits, clock: LaneClock): DiskWriter => ({
   sizeBytes: writer.sizeBytes,
   write: (offset, bytes, signal) =>
-    braked(permits, clock, 'target', bytes.length, () => writer.write(offset, bytes, signal)),
+    braked({ permits, clock, place: 'target', signal }, bytes.length, () => writer.write(offset, bytes, signal)),
   zero: (of, signal) => writer.zero(of, signal),
   flush: () => writer.flush(),
   close: () => writer.close(),
 });
 
-async function braked(
-  permits: Permits,
-  clock: LaneClock,
-  place: 'source' | 'target',
-  bytes: number,
-  work: () => Promise<void>,
-): Promise<void> {
-  const request = await clock.holdBack(place, () => permits.begin(bytes));
+type Braking = { permits: Permits; clock: LaneClock; place: 'source' | 'target'; signal: AbortSignal };
+
+async function braked({ permits, clock, place, signal }: Braking, bytes: number, work: () => Promise<void>) {
+  const request = await clock.holdBack(place, () => permitOf(bytes, permits, signal));
   const startedMs = performance.now();
   let latencyMs: number | null = null;
   try {
@@ -53,5 +51,16 @@ async function braked(
     latencyMs = Math.max(0, clock.heardMs - startedMs);
   } finally {
     permits.end(request, latencyMs);
+  }
+}
+
+/** A permit that comes too late is given back. */
+async function permitOf(bytes: number, { begin, end }: Permits, signal: AbortSignal): Promise<number> {
+  const permit = begin(bytes);
+  try {
+    return await unlessAborted(permit, signal);
+  } catch (error) {
+    if (signal.aborted) void permit.then((request) => end(request, null)).catch(() => undefined);
+    throw error;
   }
 }

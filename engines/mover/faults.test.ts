@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
-import { createServer, type Server } from 'node:net';
+import { connect, createServer, type Server } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -31,6 +31,8 @@ import { testSeams } from '../../tests/fixtures/seams.ts';
 import { createRestorePool, type RestorePool } from './restore-client/pool.ts';
 import { createSourcePool, type SourcePool } from './source/pool.ts';
 import { type MoverTarget, startMoverTarget } from './target/mover-target.ts';
+import { TokenBucket } from './throttle/token-bucket.ts';
+import { Wire } from './wire-session/wire.ts';
 
 const MIB = 1024 * 1024;
 let folder: string;
@@ -69,8 +71,8 @@ async function start(of: StartOptions = {}): Promise<MoverTarget> {
   return target;
 }
 
-function sourcePool(laneCount: number): SourcePool {
-  const pool = createSourcePool({ laneCount, laneEntry: fixture('source-lane'), seams: testSeams() });
+function sourcePool(laneCount: number, of: { readDepth?: number } = {}): SourcePool {
+  const pool = createSourcePool({ laneCount, ...of, laneEntry: fixture('source-lane'), seams: testSeams() });
   ends.push(() => pool.close());
   return pool;
 }
@@ -226,6 +228,29 @@ describe('waiting', () => {
     await vi.waitFor(() => expect(silent.open()).toBe(0), { timeout: 15_000 });
   });
 
+  test('a storage that answers no read any more ends the transfer, and the checkpoint with it', async () => {
+    const file = await randomDisk('disk', 8 * MIB);
+    const { endpoint } = await start();
+    const disk = { file, delayMs: 60_000 };
+    const order = orderOf({ disk, sizeBytes: 8 * MIB, blockSize: MIB, compression: 'none', endpoint });
+    await expect(sourcePool(1).transfer({ ...order, sourceSilenceMs: 500 })).rejects.toMatchObject({
+      code: 'UNREACHABLE',
+      message: expect.stringMatching(/its storage has answered no read for \d+ s/),
+    });
+  });
+
+  test('a connection that ends takes what a rate held back with it', async () => {
+    const socket = connect(kept(await silentServer(path.join(folder, 'silent'))).path);
+    const wire = new Wire({ socket, what: 'test', onMessage: () => undefined, onEnd: () => undefined });
+    const bucket = new TokenBucket();
+    bucket.rate = 1000;
+    const pace = { bucket, waiting: <T>(work: () => Promise<T>) => work() };
+    const head = { type: 'data', window: 0, codec: 'none', rawLength: MIB } as const;
+    const held = [0, 1].map((block) => wire.sendPaced({ ...head, block }, Buffer.alloc(MIB), pace));
+    wire.destroy(new Error('gone'));
+    for (const each of held) await expect(each).rejects.toMatchObject({ code: 'UNREACHABLE' });
+  });
+
   test('a restore from a target that falls silent is given up; closing the pool says why', async () => {
     const silent = kept(
       await wireServer(path.join(folder, 'deaf'), (asked) => (asked.type === 'hello' ? [restoreWelcome] : [])),
@@ -336,6 +361,17 @@ describe('lanes', () => {
     const data = { via: 'nbd' as const, at: endpoint, export: '', maxConnections: 1, model: JSON.stringify({ file }) };
     await sourcePool(2).transfer({ ...order, access: { ...order.access, data } });
     expect(repository.begun).toBe(1);
+  });
+
+  test('of a depth of one, one read at a time over all lanes', async () => {
+    const file = await randomDisk('disk', 200 * MIB);
+    const { endpoint } = await start();
+    const order = (name: string) => {
+      const disk = { file, delayMs: 5, alone: `${file}.${name}` };
+      return orderOf({ disk, sizeBytes: 200 * MIB, blockSize: MIB, compression: 'none', endpoint });
+    };
+    await expect(sourcePool(2, { readDepth: 2 }).transfer(order('two'))).rejects.toThrow('EEXIST');
+    expect(await sourcePool(2, { readDepth: 1 }).transfer(order('one'))).toMatchObject({ windowCount: 4 });
   });
 
   test('a lane of the target that cannot come back is tried until it can', async () => {

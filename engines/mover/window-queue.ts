@@ -1,9 +1,8 @@
 /** Which windows of a disk are still to be sent, or restored: a bit per window, a pointer, and what came back. */
 import type { TransferCursor } from '../../schema/domain/seams.ts';
 import { windowExtent } from '../../schema/domain/extents.ts';
-import type { LaneItem } from './source/lane.ts';
 
-type WindowItem = Exclude<LaneItem, { kind: 'open' }>;
+export type WindowItem = { kind: 'window'; window: number } | { kind: 'untouched'; firstWindow: number; count: number };
 
 export class WindowQueue {
   readonly windowCount: number;

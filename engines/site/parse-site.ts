@@ -162,8 +162,8 @@ function machinesOf(site: SiteText, machineName: string): MachineConfig[] {
   });
 }
 
-function proxyOf({ name, slots, lanes, restoreFolders }: SiteText['proxies'][number]): ProxyConfig {
-  return { proxyId: proxyId(name), slots, lanes, restoreFolders };
+function proxyOf({ name, slots, lanes, readDepth, restoreFolders }: SiteText['proxies'][number]): ProxyConfig {
+  return { proxyId: proxyId(name), slots, lanes, ...defined({ readDepth }), restoreFolders };
 }
 
 function ownPkiOf({ machines, ...files }: NonNullable<SiteText['security']>): OwnPki {

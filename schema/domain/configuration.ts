@@ -58,7 +58,14 @@ export type HostConfig = {
   | { provider: 'simulated'; vms: SimulatedVmConfig[] }
 );
 
-export type ProxyConfig = { proxyId: ProxyId; slots: number; lanes: number; restoreFolders: string[] };
+export type ProxyConfig = {
+  proxyId: ProxyId;
+  slots: number;
+  lanes: number;
+  /** Segments of a disk in work at once, over all lanes; default: found out while it is read. */
+  readDepth?: number;
+  restoreFolders: string[];
+};
 /** What is done to a repository again and again. */
 export type MaintenanceConfig = {
   /** Each day at "HH:MM" in an IANA time zone, or each so often. */

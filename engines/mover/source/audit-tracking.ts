@@ -8,12 +8,15 @@ import type { AuditAnswers, AuditClass, AuditStep, DiskReader } from '../../../s
 import { refuse } from '../../../schema/wire/frame.ts';
 import { digestOf, isZeroBlock } from '../block-codec.ts';
 import { runSideBySide } from '../waiting.ts';
-import { type SegmentBuffers, SEGMENTS_IN_WORK } from './send-window.ts';
+import type { SegmentBuffers } from './send-window.ts';
 import type { SourceConnection } from './source-connection.ts';
 import { blockExtent, readSetOf } from './window-plan.ts';
 
 /** An audit of fewer blocks never reads so much that what changed could bound it. */
 const SIZE_OF_BOUNDED_AUDITS_BYTES = 1024 ** 4;
+
+/** Of blocks far apart, of which an audit has a few hundred: it is over before a depth could be found out. */
+const READS_AT_ONCE = 4;
 
 export type AuditWork = {
   reader: DiskReader;
@@ -50,7 +53,7 @@ async function answersTo(work: AuditWork, blocks: readonly number[]): Promise<Au
   const answers = new Map<number, Answer>();
   // In the order of the disk: heads of disks move less.
   const sorted = blocks.toSorted((a, b) => a - b);
-  await runSideBySide(sorted, SEGMENTS_IN_WORK, async (block) => void answers.set(block, await answerTo(work, block)));
+  await runSideBySide(sorted, READS_AT_ONCE, async (block) => void answers.set(block, await answerTo(work, block)));
   const inOrder = blocks.map((block) => answers.get(block)!);
   return {
     classes: inOrder.map(({ kind }) => kind),

@@ -14,15 +14,12 @@ import {
   newAccount,
   resender,
   sendAgain,
-  SEGMENTS_IN_WORK,
-  timed,
   type WindowWork,
 } from './send-window.ts';
 import { blockExtent, planWindow } from './window-plan.ts';
 
 /** Resolves when the target has acknowledged the window: with the bytes of it that were wanted. */
-export async function compareWindow(given: WindowWork): Promise<number> {
-  const work = timed(given);
+export async function compareWindow(work: WindowWork): Promise<number> {
   const { connection, assignment, window } = work;
   const extent = windowExtent(window, assignment.sizeBytes);
   const account = newAccount();
@@ -48,7 +45,7 @@ export async function compareWindow(given: WindowWork): Promise<number> {
   const offer = { window, firstBlock: 0, classes, digests };
   const answers = await work.clock.spend('away', () => connection.offer(offer));
   const wanted = [...answers.keys()].filter((block) => answers[block] === 'want');
-  await runSideBySide(wanted, SEGMENTS_IN_WORK, (block) => sendAgain(work, extent, account.digests, block));
+  await runSideBySide(wanted, work.width, (block) => sendAgain(work, extent, account.digests, block));
   await endWindow(work, account, resending);
   return wanted.reduce((sum, block) => sum + blockExtent(extent, block, assignment).length, 0);
 }

@@ -25,7 +25,10 @@ export type TransferSpec = {
   silenceMs: number;
 };
 export type LaneItem =
-  { kind: 'open' } | { kind: 'window'; window: number } | { kind: 'untouched'; firstWindow: number; count: number };
+  | { kind: 'open' }
+  /** `width`: segments of it in work at once. */
+  | { kind: 'window'; window: number; width: number }
+  | { kind: 'untouched'; firstWindow: number; count: number };
 /**
  * `cursor`: of a connection opened for this item. `sent` false: the cursor had the window already. `stages`: since what was
  * told last; a part may be negative, since network and target are told apart late.
@@ -90,6 +93,7 @@ export function runSourceLane(options: SourceLaneOptions): void {
       const transfer = transfers.get(transferId);
       transfers.delete(transferId);
       await transfer?.end(aborted);
+      if (transfers.size === 0) buffers.release();
     },
   });
 }
@@ -139,11 +143,11 @@ class LaneTransfer {
       return { sent: true, touched: null };
     }
     if (this.#isDurable(item.window)) return { sent: false, touched: null };
-    await this.#send(item.window);
+    await this.#send(item);
     return { sent: true, touched: null };
   }
 
-  async #send(window: number): Promise<void> {
+  async #send({ window, width }: LaneItem & { kind: 'window' }): Promise<void> {
     const { transferId, assignment } = this.#spec;
     const { signal } = this.#abort;
     const connection = this.#connection!;
@@ -155,7 +159,7 @@ class LaneTransfer {
       const { buffers, encode } = this.#tools;
       const own = { buffers, encode, levels: this.#levels, clock: this.#clock };
       const { length } = windowExtent(window, assignment.sizeBytes);
-      const wantedBytes = await send({ reader, connection, assignment, window, signal, onProgress, ...own });
+      const wantedBytes = await send({ reader, connection, assignment, window, width, signal, onProgress, ...own });
       this.#isMostlySame = wantedBytes <= length * MOST_DIFFERING;
     } catch (error) {
       // The window is open at the target: only a new connection makes it forgotten.

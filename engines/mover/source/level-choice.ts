@@ -1,4 +1,5 @@
 /** How hard the blocks of a transfer are compressed. With `auto` each lane decides after each window. */
+import { noStageTimes, type Stage, stages, type StageTimes } from '../../../schema/domain/stages.ts';
 import type { Compression, CompressionLevel } from '../../../schema/domain/states.ts';
 
 const ladder: readonly CompressionLevel[] = ['none', 'fast', 'balanced', 'small'];
@@ -7,14 +8,14 @@ const FIRST: CompressionLevel = 'balanced';
 const HOLDS_UP = 0.5;
 /** Windows in a row that ask for the same: one alone may be an odd piece of the disk. */
 const AGREEING = 2;
-
-/** Milliseconds of one window: in all, compressing, and with payloads waiting to leave while nothing was compressed. */
-export type WindowTimes = { totalMs: number; encodeMs: number; waitMs: number };
+/** What fewer bytes make faster. */
+const onTheWay: readonly Stage[] = ['throttling', 'network', 'target'];
 
 export class LevelChoice {
   readonly #isFixed: boolean;
   #level: CompressionLevel;
   #asked = 0;
+  #before: Readonly<StageTimes> = noStageTimes;
 
   constructor(compression: Compression) {
     this.#isFixed = compression !== 'auto';
@@ -25,62 +26,18 @@ export class LevelChoice {
     return this.#level;
   }
 
-  /** The processor holds it up: less. The way to the repository does: more. */
-  afterWindow({ totalMs, encodeMs, waitMs }: WindowTimes): void {
+  /** `times`: of the lane's clock until now. The processor holds it up: less. The way to the repository does: more. */
+  afterWindow(times: StageTimes): void {
     if (this.#isFixed) return;
-    const asks = encodeMs > totalMs * HOLDS_UP ? -1 : waitMs > totalMs * HOLDS_UP ? 1 : 0;
+    const before = this.#before;
+    const spent = (of: readonly Stage[]): number => of.reduce((sum, stage) => sum + times[stage] - before[stage], 0);
+    const totalMs = spent(stages);
+    this.#before = times;
+    const asks = spent(['proxy']) > totalMs * HOLDS_UP ? -1 : spent(onTheWay) > totalMs * HOLDS_UP ? 1 : 0;
     this.#asked = Math.sign(this.#asked) === asks ? this.#asked + asks : asks;
     if (Math.abs(this.#asked) < AGREEING) return;
     const at = ladder.indexOf(this.#level) + asks;
     this.#level = ladder[Math.min(ladder.length - 1, Math.max(0, at))]!;
     this.#asked = 0;
-  }
-}
-
-/** Takes the times of one window. */
-export class WindowClock {
-  readonly #now: () => number;
-  readonly #startedMs: number;
-  #encodeMs = 0;
-  #waitMs = 0;
-  #leaving = 0;
-  #sinceMs = 0;
-
-  /** `now`: milliseconds, monotonic. */
-  constructor(now: () => number) {
-    this.#now = now;
-    this.#startedMs = now();
-  }
-
-  /** Synchronous work; it is no time of waiting for those payloads that are on their way. */
-  encode<T>(work: () => T): T {
-    const startedMs = this.#now();
-    this.#stopWaiting(startedMs);
-    const result = work();
-    const endedMs = this.#now();
-    this.#encodeMs += endedMs - startedMs;
-    this.#sinceMs = endedMs;
-    return result;
-  }
-
-  /** Any number may be on their way. */
-  async leave(sending: Promise<void>): Promise<void> {
-    this.#stopWaiting(this.#now());
-    this.#leaving += 1;
-    try {
-      await sending;
-    } finally {
-      this.#stopWaiting(this.#now());
-      this.#leaving -= 1;
-    }
-  }
-
-  get times(): WindowTimes {
-    return { totalMs: this.#now() - this.#startedMs, encodeMs: this.#encodeMs, waitMs: this.#waitMs };
-  }
-
-  #stopWaiting(nowMs: number): void {
-    if (this.#leaving > 0) this.#waitMs += nowMs - this.#sinceMs;
-    this.#sinceMs = nowMs;
   }
 }

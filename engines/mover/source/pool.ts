@@ -4,6 +4,7 @@ import { LanePool, type LanePoolOptions } from '../lane-pool.ts';
 import { brakeCalls, Brakes, type RequestEnd } from '../brakes.ts';
 import type { ItemDone, LaneAudit, LaneItem, LaneProgress } from './lane.ts';
 import { RunningTransfer } from './running-transfer.ts';
+import type { SourceLanes } from './read-depth.ts';
 import type { TransferOrder } from './transfer-order.ts';
 
 export type { TransferOrder, TransferProgress } from './transfer-order.ts';
@@ -18,8 +19,11 @@ export type SourcePool = {
   close(): Promise<void>;
 };
 
+/** How often it is looked whether a transfer still moves. */
+const LOOK_MS = 1000;
+
 /** `laneEntry`: a module that calls `runSourceLane`. */
-export function createSourcePool(options: LanePoolOptions): SourcePool {
+export function createSourcePool(options: LanePoolOptions & SourceLanes): SourcePool {
   const brakes = new Brakes(options.seams.clock, 'read');
   const requests = brakeCalls(brakes, (id) => lanes.get(id));
   const onNotice = (name: string, value: unknown, lane: number): void => {
@@ -38,11 +42,13 @@ export function createSourcePool(options: LanePoolOptions): SourcePool {
 
   return {
     transfer: async (order) => {
-      const transfer = new RunningTransfer((nextId += 1), order, options.seams);
+      const transfer = new RunningTransfer((nextId += 1), order, options.seams, options);
       brakes.configure(order.access.brakes ?? []);
+      const looking = setInterval(() => transfer.look(), LOOK_MS);
       try {
         return await lanes.run(transfer, order.signal);
       } finally {
+        clearInterval(looking);
         // Everything is acknowledged, or has failed already.
         await lanes.end(transfer.id, transfer.failed).catch(() => undefined);
       }

@@ -11,16 +11,25 @@ import { deferred } from '../waiting.ts';
 import { describeEndpoint } from '../wire-session/open-wire.ts';
 import type { ItemDone, LaneAudit, LaneItem, LaneProgress, TransferSpec } from './lane.ts';
 import type { TransferOrder, TransferProgress } from './transfer-order.ts';
+import { type DepthFigures, ReadDepth, type SourceLanes } from './read-depth.ts';
 import { WindowQueue } from '../window-queue.ts';
+
+/** A storage that hangs answers no read for ever, and the checkpoint grows meanwhile. */
+const SOURCE_SILENCE_MS = 15 * 60_000;
 
 export class RunningTransfer {
   readonly id: number;
   readonly #order: TransferOrder;
   readonly #seams: Pick<Seams, 'clock' | 'meter'>;
+  readonly #lanes: SourceLanes;
   readonly #startedMs: number;
+  /** When anything was read, sent, acknowledged or lost last. */
+  #movedMs: number;
   readonly #patience: Patience;
   readonly #result = deferred<TransferSummary>();
   #queue: WindowQueue | null = null;
+  /** Since it was opened. */
+  #depth: ReadDepth | null = null;
   #opening = false;
   #inWork = 0;
   #failed = false;
@@ -35,11 +44,12 @@ export class RunningTransfer {
   readonly #brake: BrakeNote;
   #audit: TransferProgress['audit'] = null;
 
-  constructor(id: number, order: TransferOrder, seams: Pick<Seams, 'clock' | 'meter'>) {
+  constructor(id: number, order: TransferOrder, seams: Pick<Seams, 'clock' | 'meter'>, lanes: SourceLanes) {
     this.id = id;
     this.#order = order;
     this.#seams = seams;
-    this.#startedMs = seams.clock.monotonic();
+    this.#lanes = lanes;
+    this.#startedMs = this.#movedMs = seams.clock.monotonic();
     this.#patience = new Patience(seams.clock, this.#patienceMs);
     this.#brake = new BrakeNote(seams.clock);
   }
@@ -73,14 +83,26 @@ export class RunningTransfer {
 
   take(): LaneItem | null {
     if (this.#failed) return null;
-    const item = this.#queue ? this.#queue.take() : this.#opening ? null : ({ kind: 'open' } as const);
+    const item = this.#queue ? this.#takeWindow() : this.#opening ? null : ({ kind: 'open' } as const);
     if (!item) return null;
     if (item.kind === 'open') this.#opening = true;
     this.#inWork += 1;
     return item;
   }
 
+  /** No more lanes than segments in work at once. */
+  #takeWindow(): LaneItem | null {
+    const lanes = Math.min(this.#depth!.depth, this.#lanes.laneCount, this.laneLimit);
+    const item = this.#inWork < lanes ? this.#queue!.take() : null;
+    return item?.kind === 'window' ? { ...item, width: Math.ceil(this.#depth!.depth / lanes) } : item;
+  }
+
+  get #figures(): DepthFigures {
+    return { readBytes: this.#readBytes, nowMs: this.#seams.clock.monotonic(), stages: this.#stages };
+  }
+
   progress(p: LaneProgress, lane: number): void {
+    this.#moved();
     this.#readBytes += p.readBytes;
     this.#sentBytes += p.sentBytes;
     this.#partBytes.set(lane, (this.#partBytes.get(lane) ?? 0) + p.doneBytes);
@@ -90,6 +112,7 @@ export class RunningTransfer {
   }
 
   audit({ audited, wanted }: LaneAudit): void {
+    this.#moved();
     this.#audit = { audited, wanted };
     this.#report();
   }
@@ -99,11 +122,16 @@ export class RunningTransfer {
     this.#addStages(result.stages);
     this.#patience.gotThrough();
     const { assignment } = this.#order;
-    if (item.kind === 'open')
+    if (item.kind === 'open') {
       this.#queue = new WindowQueue(assignment.sizeBytes, windowCountOf(assignment.sizeBytes), result.touched);
+      this.#depth = new ReadDepth(this.#lanes, this.laneLimit, this.#figures);
+    }
     const queue = this.#queue!;
     if (result.cursor) queue.markCursor(result.cursor);
-    if (item.kind === 'window') queue.mark(item.window);
+    if (item.kind === 'window') {
+      queue.mark(item.window);
+      this.#depth!.look(this.#figures);
+    }
     if (item.kind === 'untouched') for (let i = 0; i < item.count; i += 1) queue.mark(item.firstWindow + i);
     if (result.sent) this.#windowsSent += item.kind === 'untouched' ? item.count : 1;
     this.#report();
@@ -128,8 +156,27 @@ export class RunningTransfer {
     return this.#order.access.brakes ?? [];
   }
 
+  /**
+   * Looks whether the source has fallen silent: UNREACHABLE then. A target that has is lost sooner (`silenceMsOf`), and who
+   * is held back waits for nothing that could fail.
+   */
+  look(): void {
+    const limitMs = this.#order.sourceSilenceMs ?? SOURCE_SILENCE_MS;
+    const silentMs = this.#seams.clock.monotonic() - this.#movedMs;
+    const isHeldBack = this.#brake.now !== null || this.#waitsFor?.startsWith('throttling');
+    if (this.#failed || this.#inWork === 0 || isHeldBack || silentMs < limitMs) return;
+    const { diskKey } = this.#order.assignment;
+    const message = `disk ${diskKey}: its storage has answered no read for ${Math.round(silentMs / 1000)} s`;
+    this.fail(new TidemarkError('UNREACHABLE', message, { diskKey }));
+  }
+
+  #moved(): void {
+    this.#movedMs = this.#seams.clock.monotonic();
+  }
+
   /** A brake holds it back; said until it has not for a while. */
   brake(reason: string): void {
+    this.#moved();
     this.#brake.say(reason);
     this.#report();
   }
@@ -153,6 +200,7 @@ export class RunningTransfer {
   }
 
   #leaveWork(lane: number): void {
+    this.#moved();
     this.#inWork -= 1;
     this.#partBytes.delete(lane);
   }

@@ -1,5 +1,5 @@
 /**
- * One window from reader to socket. Memory of a lane: `SEGMENTS_IN_WORK` buffers of `SEGMENT_BYTES`, one payload per
+ * One window from reader to socket. Memory of a lane: `MOST_PER_LANE` buffers of `SEGMENT_BYTES`, one payload per
  * segment in compression, and what the target's credit lets the socket hold; none of it grows with the disk.
  */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
@@ -11,18 +11,49 @@ import type { WindowEnd } from '../../../schema/wire/messages.ts';
 import { digestOf, type encodeBlock, isZeroBlock } from '../block-codec.ts';
 import type { LaneClock } from '../stage-clock.ts';
 import { runSideBySide } from '../waiting.ts';
-import { type LevelChoice, WindowClock } from './level-choice.ts';
+import type { LevelChoice } from './level-choice.ts';
+import { MOST_PER_LANE } from './read-depth.ts';
 import type { SourceConnection, WantedBlock } from './source-connection.ts';
 import { blockExtent, type BlockPlan, planWindow, type Segment, SEGMENT_BYTES, segmentsOf } from './window-plan.ts';
 
-export const SEGMENTS_IN_WORK = 4;
 export type WaitsFor = 'source' | 'target' | `throttling (${string})`;
 
-/** Buffers of a lane, shared by all its transfers: a lane works on one window at a time. */
+/** So large that the system takes it back when it is released: smaller ones glibc would keep. */
+const SLAB_BYTES = MOST_PER_LANE * SEGMENT_BYTES;
+
+/**
+ * Buffers of a lane, shared by all its transfers: a lane works on one window at a time. Those used last come first, so that
+ * only as many take memory as are in use at once.
+ */
 export class SegmentBuffers {
+  #slab: Buffer | null = null;
   readonly #free: Buffer[] = [];
-  take = (): Buffer => this.#free.pop() ?? Buffer.allocUnsafeSlow(SEGMENT_BYTES);
-  give = (buffer: Buffer): void => void this.#free.push(buffer);
+  #inUse = 0;
+
+  take(): Buffer {
+    this.#slab ??= this.#cut();
+    this.#inUse += 1;
+    return this.#free.pop()!;
+  }
+
+  give(buffer: Buffer): void {
+    this.#inUse -= 1;
+    this.#free.push(buffer);
+  }
+
+  /** Their memory, unless a window has some of them still. */
+  release(): void {
+    if (this.#slab === null || this.#inUse > 0) return;
+    this.#free.length = 0;
+    releaseMemory(this.#slab);
+    this.#slab = null;
+  }
+
+  #cut(): Buffer {
+    const slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+    for (let at = 0; at < SLAB_BYTES; at += SEGMENT_BYTES) this.#free.push(slab.subarray(at, at + SEGMENT_BYTES));
+    return slab;
+  }
 }
 
 export type WindowWork = {
@@ -30,6 +61,8 @@ export type WindowWork = {
   connection: SourceConnection;
   assignment: TransferAssignment;
   window: number;
+  /** Segments of it in work at once. */
+  width: number;
   buffers: SegmentBuffers;
   levels: LevelChoice;
   signal: AbortSignal;
@@ -46,9 +79,6 @@ const sumNames = {
   data: 'dataBytes',
 } as const satisfies Record<SourceClass, keyof WindowEnd['sums']>;
 
-export type Work = WindowWork & { times: WindowClock };
-export const timed = (of: WindowWork): Work => ({ ...of, times: new WindowClock(() => performance.now()) });
-
 /** `digests`: of blocks of class data, by their index in the window. `wantedBytes`: of blocks that the target asked for. */
 type Account = { sums: WindowEnd['sums']; digests: Map<number, Buffer>; wantedBytes: number };
 export const newAccount = (): Account => ({
@@ -58,8 +88,7 @@ export const newAccount = (): Account => ({
 });
 
 /** Resolves when the target has acknowledged the window: with the bytes of it that were wanted. */
-export async function sendWindow(of: WindowWork): Promise<number> {
-  const work = timed(of);
+export async function sendWindow(work: WindowWork): Promise<number> {
   const extent = windowExtent(work.window, work.assignment.sizeBytes);
   const account = newAccount();
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'source' });
@@ -75,11 +104,11 @@ export async function sendWindow(of: WindowWork): Promise<number> {
 
 /** Some at a time, each with a buffer of the lane's. */
 export function forEachSegment(
-  { buffers, assignment }: WindowWork,
+  { buffers, assignment, width }: WindowWork,
   plans: readonly BlockPlan[],
   use: (segment: Segment, buffer: Buffer) => Promise<void>,
 ): Promise<void> {
-  return runSideBySide(segmentsOf(plans, assignment.blockSize), SEGMENTS_IN_WORK, async (segment) => {
+  return runSideBySide(segmentsOf(plans, assignment.blockSize), width, async (segment) => {
     const buffer = buffers.take();
     try {
       await use(segment, buffer);
@@ -91,18 +120,18 @@ export function forEachSegment(
 
 /** Resolves when the target has acknowledged the window: what it wants again until then is sent again. */
 export async function endWindow(
-  { clock, times, levels, connection, window }: Work,
+  { clock, levels, connection, window }: WindowWork,
   { sums }: Account,
   { failed }: Pick<ReturnType<typeof resender>, 'failed'>,
 ): Promise<void> {
-  levels.afterWindow(times.times);
+  levels.afterWindow(clock.times);
   const ended = (): Promise<number> => Promise.race([connection.endWindow(window, sums), failed]);
   clock.acknowledged(await clock.spend('away', ended));
   connection.onWant = null;
 }
 
 async function sendSegment(
-  work: Work,
+  work: WindowWork,
   window: Extent,
   segment: Segment,
   buffer: Buffer,
@@ -196,27 +225,27 @@ function tellLimit(work: WindowWork): void {
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: waitsForOf(work.connection) });
 }
 
-async function sendBlock(work: Work, block: number, bytes: Buffer | undefined): Promise<void> {
+async function sendBlock(work: WindowWork, block: number, bytes: Buffer | undefined): Promise<void> {
   if (!bytes)
     throw new TidemarkError(
       'PROTOCOL_ERROR',
       `target wants block ${block} of window ${work.window}, which has no data`,
       { field: 'ANSWER answer' },
     );
-  const { clock, times, levels, connection, window, encode } = work;
-  const { codec, payload } = clock.compute(() => times.encode(() => encode(levels.level, bytes)));
+  const { clock, levels, connection, window, encode } = work;
+  const { codec, payload } = clock.compute(() => encode(levels.level, bytes));
   const head = { window, block, codec, rawLength: bytes.length };
   const sentBytes = payload.length;
   tellLimit(work);
   const send = (): Promise<void> => connection.sendData(head, payload, (waiting) => clock.holdBack('away', waiting));
-  await times.leave(clock.spend('away', send));
+  await clock.spend('away', send);
   if (payload !== bytes) releaseMemory(payload);
   work.onProgress({ readBytes: 0, sentBytes, doneBytes: 0, waitsFor: waitsForOf(connection) });
 }
 
 /** Reads a block once more and sends it. CHECKPOINT_LOST: it is not what was offered. */
 export async function sendAgain(
-  work: Work,
+  work: WindowWork,
   window: Extent,
   digests: ReadonlyMap<number, Buffer>,
   block: number,
@@ -238,7 +267,7 @@ export async function sendAgain(
  * Sends blocks the target asks for again, one after another. They are read again: holding a window's blocks until its
  * acknowledgement would cost 64 MiB per lane for what hardly ever happens.
  */
-export function resender(work: Work, window: Extent, digests: ReadonlyMap<number, Buffer>) {
+export function resender(work: WindowWork, window: Extent, digests: ReadonlyMap<number, Buffer>) {
   let chain = Promise.resolve();
   let fail!: (error: unknown) => void;
   const failed = new Promise<never>((_, reject) => {
