@@ -4,12 +4,14 @@ import { windowExtent } from '../../../schema/domain/extents.ts';
 import { releaseMemory } from '../../../schema/domain/memory.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
 import type { BlockHead, Message, Welcome } from '../../../schema/wire/messages.ts';
-import { decodeBlock, DIGEST_BYTES, digestOf } from '../block-codec.ts';
+import { type decodeBlock, DIGEST_BYTES, digestOf } from '../block-codec.ts';
+import type { LaneClock } from '../stage-clock.ts';
 import { deferred, type Deferred } from '../waiting.ts';
 import { openWire, versions } from '../wire-session/open-wire.ts';
 import type { ClientEnd } from '../wire-session/secure-ends.ts';
 import type { Wire } from '../wire-session/wire.ts';
 import type { RestoreSpec } from './restore-spec.ts';
+import { WindowStages } from './window-stages.ts';
 
 const CREDIT_BYTES = 16 * 1024 * 1024;
 const MAX_WANTS = 3;
@@ -20,18 +22,34 @@ export type BlockSink = {
   write(offset: number, bytes: Buffer): Promise<void>;
 };
 
+/** `clock`: of the restore in this lane. `secure`: for repositories of other machines. */
+export type ConnectionOptions = {
+  clock: LaneClock;
+  signal: AbortSignal;
+  decode: typeof decodeBlock;
+  secure: ClientEnd | undefined;
+};
+
+type WindowTools = Pick<ConnectionOptions, 'clock' | 'decode'>;
+
 export class RestoreConnection {
   #wire!: Wire;
   #welcome!: Welcome;
   #failure: Error | null = null;
   #window: WindowInWork | null = null;
+  readonly #tools: WindowTools;
+
+  private constructor({ clock, decode }: WindowTools) {
+    this.#tools = { clock, decode };
+  }
 
   /**
    * UNREACHABLE with details.lost: try again later; RESTORE_POINT_NOT_FOUND and others are the target's refusal. BAD_DISK:
    * the target has another size. The signal ends the opening only.
    */
-  static async open(spec: RestoreSpec, signal: AbortSignal, secure?: ClientEnd): Promise<RestoreConnection> {
-    const connection = new RestoreConnection();
+  static async open(spec: RestoreSpec, of: ConnectionOptions): Promise<RestoreConnection> {
+    const { signal, secure } = of;
+    const connection = new RestoreConnection(of);
     const { restorePointId, run, diskKey } = spec;
     const none = { fence: 0, sizeBytes: 0, blockSize: 0 };
     const opened = await openWire(
@@ -74,7 +92,7 @@ export class RestoreConnection {
   async getWindow(window: number, sink: BlockSink): Promise<number> {
     if (this.#failure) throw this.#failure;
     const { sizeBytes, blockSize } = this.#welcome;
-    const work = new WindowInWork(window, { sizeBytes, blockSize }, this.#wire, sink);
+    const work = new WindowInWork(window, { sizeBytes, blockSize }, { wire: this.#wire, sink, ...this.#tools });
     this.#window = work;
     this.#wire.send({ type: 'get', window });
     try {
@@ -82,6 +100,7 @@ export class RestoreConnection {
     } finally {
       this.#window = null;
       await work.settled;
+      work.leave();
     }
   }
 
@@ -111,6 +130,8 @@ class WindowInWork {
   readonly #disk: { sizeBytes: number; blockSize: number };
   readonly #wire: Wire;
   readonly #sink: BlockSink;
+  readonly #decode: typeof decodeBlock;
+  readonly #stages: WindowStages;
   readonly #result: Deferred<number> = deferred<number>();
   #digests: Uint8Array | null = null;
   readonly #missing = new Set<number>();
@@ -122,11 +143,17 @@ class WindowInWork {
   #failed = false;
   #writes = Promise.resolve();
 
-  constructor(window: number, disk: { sizeBytes: number; blockSize: number }, wire: Wire, sink: BlockSink) {
+  constructor(
+    window: number,
+    disk: { sizeBytes: number; blockSize: number },
+    { wire, sink, clock, decode }: { wire: Wire; sink: BlockSink } & WindowTools,
+  ) {
     this.#window = window;
     this.#disk = disk;
     this.#wire = wire;
     this.#sink = sink;
+    this.#decode = decode;
+    this.#stages = new WindowStages(clock);
   }
 
   get finished(): Promise<number> {
@@ -143,7 +170,16 @@ class WindowInWork {
     this.#result.reject(error);
   }
 
+  /** Its time is counted no further. */
+  leave(): void {
+    this.#stages.leave();
+  }
+
   receive(message: Message, payload: Buffer): void {
+    this.#stages.compute(() => this.#take(message, payload));
+  }
+
+  #take(message: Message, payload: Buffer): void {
     // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- all other frames are refused alike
     switch (message.type) {
       case 'entries':
@@ -152,6 +188,7 @@ class WindowInWork {
         return this.#takeBlock(message, payload);
       case 'windowDone':
         this.#sent = true;
+        this.#stages.toldBy(message);
         return this.#next();
       default:
         throw refuse('type', message.type, 'ENTRIES, BLOCK or WINDOW_DONE');
@@ -195,7 +232,7 @@ class WindowInWork {
     if (head.rawLength !== length) throw refuse('BLOCK raw length', head.rawLength, String(length));
     this.#receivedBytes += payload.length;
     const credit = payload.length;
-    const block = decodeBlock(head.codec, payload, length);
+    const block = this.#decode(head.codec, payload, length);
     if (!block || !digestOf(block).equals(this.#digestOf(head.block))) {
       this.#wire.send({ type: 'credit', bytes: credit });
       return this.#askAgain(head.block);
@@ -244,12 +281,14 @@ class WindowInWork {
 
   /** One write at a time, in the order of the disk. */
   #write(work: () => Promise<void>): void {
+    const written = this.#stages.write();
     this.#writes = this.#writes.then(async () => {
-      if (this.#failed) return;
       try {
-        await work();
+        if (!this.#failed) await work();
       } catch (error) {
         this.fail(error);
+      } finally {
+        written();
       }
     });
   }

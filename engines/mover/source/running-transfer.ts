@@ -1,9 +1,11 @@
 /** One disk on its way, as the pool's main thread sees it: its queue, its figures, its patience. */
+import type { BrakeConfig } from '../../../schema/domain/configuration.ts';
 import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferSummary } from '../../../schema/domain/restore-point.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import { addStageTimes, noStageTimes, stages, type StageTimes } from '../../../schema/domain/stages.ts';
 import { windowCountOf } from '../../../schema/domain/extents.ts';
+import { BrakeNote } from '../brakes.ts';
 import { Patience, PATIENCE_MS, silenceMsOf } from '../patience.ts';
 import { deferred } from '../waiting.ts';
 import { describeEndpoint } from '../wire-session/open-wire.ts';
@@ -12,8 +14,6 @@ import type { TransferOrder, TransferProgress } from './transfer-order.ts';
 import { type DepthFigures, ReadDepth, type SourceLanes } from './read-depth.ts';
 import { WindowQueue } from '../window-queue.ts';
 
-/** Reads begin and end many times a second. */
-const BRAKE_SAID_MS = 2000;
 /** A storage that hangs answers no read for ever, and the checkpoint grows meanwhile. */
 const SOURCE_SILENCE_MS = 15 * 60_000;
 
@@ -41,7 +41,7 @@ export class RunningTransfer {
   #reconnects = 0;
   #stages: Readonly<StageTimes> = noStageTimes;
   #waitsFor: string | null = null;
-  #brake: { reason: string; atMs: number } | null = null;
+  readonly #brake: BrakeNote;
   #audit: TransferProgress['audit'] = null;
 
   constructor(id: number, order: TransferOrder, seams: Pick<Seams, 'clock' | 'meter'>, lanes: SourceLanes) {
@@ -51,6 +51,7 @@ export class RunningTransfer {
     this.#lanes = lanes;
     this.#startedMs = this.#movedMs = seams.clock.monotonic();
     this.#patience = new Patience(seams.clock, this.#patienceMs);
+    this.#brake = new BrakeNote(seams.clock);
   }
 
   get finished(): Promise<TransferSummary> {
@@ -151,6 +152,10 @@ export class RunningTransfer {
     this.#report();
   }
 
+  get brakes(): readonly BrakeConfig[] {
+    return this.#order.access.brakes ?? [];
+  }
+
   /**
    * Looks whether the source has fallen silent: UNREACHABLE then. A target that has is lost sooner (`silenceMsOf`), and who
    * is held back waits for nothing that could fail.
@@ -158,7 +163,7 @@ export class RunningTransfer {
   look(): void {
     const limitMs = this.#order.sourceSilenceMs ?? SOURCE_SILENCE_MS;
     const silentMs = this.#seams.clock.monotonic() - this.#movedMs;
-    const isHeldBack = this.#brakeNow !== null || this.#waitsFor?.startsWith('throttling');
+    const isHeldBack = this.#brake.now !== null || this.#waitsFor?.startsWith('throttling');
     if (this.#failed || this.#inWork === 0 || isHeldBack || silentMs < limitMs) return;
     const { diskKey } = this.#order.assignment;
     const message = `disk ${diskKey}: its storage has answered no read for ${Math.round(silentMs / 1000)} s`;
@@ -172,7 +177,7 @@ export class RunningTransfer {
   /** A brake holds it back; said until it has not for a while. */
   brake(reason: string): void {
     this.#moved();
-    this.#brake = { reason, atMs: this.#seams.clock.monotonic() };
+    this.#brake.say(reason);
     this.#report();
   }
 
@@ -186,11 +191,6 @@ export class RunningTransfer {
     const seconds = Math.round(durationMs / 1000);
     const message = `disk ${diskKey}: no way to repository at ${describeEndpoint(endpoint)} for ${seconds} s: ${cause.message}`;
     return new TidemarkError('TRANSFER_FAILED', message, { diskKey }, cause);
-  }
-
-  get #brakeNow(): string | null {
-    if (this.#brake && this.#seams.clock.monotonic() - this.#brake.atMs > BRAKE_SAID_MS) this.#brake = null;
-    return this.#brake?.reason ?? null;
   }
 
   #addStages(since: StageTimes): void {
@@ -216,7 +216,7 @@ export class RunningTransfer {
       windowsAcked: this.#queue?.doneCount ?? 0,
       windowCount: windowCountOf(sizeBytes),
       windowOpen: this.#queue !== null && this.#inWork > 0,
-      waitsFor: this.#brakeNow ?? this.#waitsFor,
+      waitsFor: this.#brake.now ?? this.#waitsFor,
       stages: { ...this.#stages },
       audit: this.#audit,
     });
