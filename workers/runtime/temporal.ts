@@ -11,7 +11,7 @@ import { readTemporalTls } from './temporal-tls.ts';
 /** How often workers tell Temporal that they live; control calls one silent after four times as long. */
 const WORKER_HEARTBEAT = '5 s';
 const encodedFailures = new URL('./encoded-failures.ts', import.meta.url);
-/** Messages are of a few hundred bytes: packing them takes longer than sending them. */
+/** Messages are small and many: packing them costs both ends processor time with every step. */
 const grpcCompression = { codec: 'none' } as const;
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 3000;
