@@ -13,7 +13,7 @@ import type { Wire } from '../wire-session/wire.ts';
 import type { RestoreSpec } from './restore-spec.ts';
 import { WindowStages } from './window-stages.ts';
 
-const CREDIT_BYTES = 16 * 1024 * 1024;
+const CREDIT_BYTES = 8 * 1024 * 1024;
 const MAX_WANTS = 3;
 
 /** What a window is made of, in the order of the disk, as far as it is there. Offsets of the disk. */
@@ -124,7 +124,10 @@ export class RestoreConnection {
   }
 }
 
-/** Memory: what the credit lets be on its way, decoded; a block's credit goes back once it is written. */
+/** Of a window: one is written, the others are ready when it is. What came well compressed would take many times its credit. */
+const MOST_DECODED = 4;
+
+/** Memory: what the credit lets be on its way, of which a few blocks are decoded; a block's credit goes back once it is written. */
 class WindowInWork {
   readonly #window: number;
   readonly #disk: { sizeBytes: number; blockSize: number };
@@ -142,6 +145,9 @@ class WindowInWork {
   #receivedBytes = 0;
   #failed = false;
   #writes = Promise.resolve();
+  /** Decoded, and not written yet; beyond so many what came waits as it came. */
+  #toWrite = 0;
+  readonly #packed: { head: BlockHead; payload: Buffer }[] = [];
 
   constructor(
     window: number,
@@ -228,24 +234,42 @@ class WindowInWork {
   #takeBlock(head: BlockHead, payload: Buffer): void {
     if (head.window !== this.#window || !this.#missing.has(head.block))
       throw refuse('BLOCK block', `${head.block} of window ${head.window}`, 'a block that is missing');
-    const { offset, length } = this.#extentOf(head.block);
+    const { length } = this.#extentOf(head.block);
     if (head.rawLength !== length) throw refuse('BLOCK raw length', head.rawLength, String(length));
     this.#receivedBytes += payload.length;
+    // The next frame overwrites the payload.
+    if (this.#toWrite < MOST_DECODED) this.#unpack(head, payload);
+    else this.#packed.push({ head, payload: Buffer.from(payload) });
+  }
+
+  #unpack({ block: index, codec }: BlockHead, payload: Buffer): void {
+    const { offset, length } = this.#extentOf(index);
     const credit = payload.length;
-    const block = this.#decode(head.codec, payload, length);
-    if (!block || !digestOf(block).equals(this.#digestOf(head.block))) {
+    const block = this.#decode(codec, payload, length);
+    if (!block || !digestOf(block).equals(this.#digestOf(index))) {
       this.#wire.send({ type: 'credit', bytes: credit });
-      return this.#askAgain(head.block);
+      return this.#askAgain(index);
     }
-    this.#missing.delete(head.block);
-    // With codec none the block is the decoder's memory, which the next frame overwrites.
-    const bytes = head.codec === 'none' ? Buffer.from(block) : block;
+    this.#missing.delete(index);
+    const bytes = codec === 'none' ? Buffer.from(block) : block;
+    this.#toWrite += 1;
     this.#write(async () => {
       await this.#sink.write(offset, bytes);
       releaseMemory(bytes);
       this.#wire.send({ type: 'credit', bytes: credit });
+      this.#toWrite -= 1;
+      this.#unpackNext();
     });
     if (this.#sent) this.#next();
+  }
+
+  #unpackNext(): void {
+    while (this.#toWrite < MOST_DECODED) {
+      const next = this.#packed.shift();
+      if (!next) return;
+      this.#stages.compute(() => this.#unpack(next.head, next.payload));
+      releaseMemory(next.payload);
+    }
   }
 
   #askAgain(block: number): void {
@@ -261,6 +285,7 @@ class WindowInWork {
 
   /** After the target has sent all: ask for what was damaged, one at a time, then wait for the writes. */
   #next(): void {
+    if (this.#packed.length > 0) return;
     const block = this.#toAsk[0];
     if (block === undefined) return this.#finish();
     if (this.#asked && this.#missing.has(block)) return;
