@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -98,6 +99,10 @@ test('a renewed certificate has the same machine and roles; a revoked machine ge
   const { certificate } = await site.authority.enroll(await tokenFor(), await requestOf());
   const { serial } = readCertificate(certificate, 'first');
   const peer = { site: site.site, machineId: m2, roles, serial };
+  now += 59 * DAY_MS;
+  expect(await refusalOf(site.authority.renew(peer, await requestOf()))).toMatch(/PEER_REFUSED.*is not due/);
+  expect(await refusalOf(site.authority.renew({ ...peer, serial: '4a' }, await requestOf()))).toContain('not known');
+  now += DAY_MS;
   const renewed = await site.authority.renew(peer, await requestOf());
   expect(identityIn(readCertificate(renewed.certificate, 'second').names)).toEqual({
     site: 'lab',
@@ -116,6 +121,34 @@ test('a renewed certificate has the same machine and roles; a revoked machine ge
   const views = (await site.authority.list()).filter((one) => one.machineId === m2);
   expect(views.map(({ revokedAt }) => revokedAt)).toEqual([now, now]);
 });
+
+test('a renewal that a revocation overtakes, on either side, leaves nothing that is valid', async () => {
+  const { certificate } = await site.authority.enroll(await tokenFor(), await requestOf());
+  const { serial } = readCertificate(certificate, 'first');
+  const peer = { site: site.site, machineId: m2, roles, serial };
+  now += 61 * DAY_MS;
+  // Each looks at the clock between what it has read and what it writes: another process does its part there.
+  let looks = 0;
+  const watched = await openAuthority(site.layout, () => {
+    looks += 1;
+    if (looks === 2) writeFileSync(revokedFile(serial), JSON.stringify({ machineId: m2, revokedAt: now }));
+    return now;
+  });
+  expect(await refusalOf(watched.renew(peer, await requestOf()))).toContain('PEER_REFUSED');
+  expect((await site.authority.list()).filter((one) => one.machineId === m2 && one.revokedAt === null)).toEqual([]);
+  await rm(revokedFile(serial));
+  looks = 0;
+  const renewed = { machineId: m2, roles, serial: '4a', issuedAt: now, notAfter: now + DAY_MS };
+  const revoking = await openAuthority(site.layout, () => {
+    looks += 1;
+    if (looks === 2) writeFileSync(path.join(site.layout.issuedFolder, '4a.json'), JSON.stringify(renewed));
+    return now;
+  });
+  expect((await revoking.revoke(m2)).map((one) => one.serial)).toEqual([serial, '4a']);
+  const list = await readRevocations(await revoking.revocations(), await readFile(site.layout.authority, 'utf8'), 'x');
+  expect(list.serials).toContain('4a');
+});
+const revokedFile = (serial: string): string => path.join(site.layout.revokedFolder, `${serial}.json`);
 
 test('two commands that revoke at once lose nothing', async () => {
   for (const name of ['a', 'b', 'c', 'd']) await site.machine(name, roles);

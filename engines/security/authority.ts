@@ -26,6 +26,8 @@ const AUTHORITY_DAYS = 3650;
 /** Renewed at two thirds of it. */
 export const CERTIFICATE_DAYS = 90;
 export const TOKEN_MS = 60 * 60_000;
+/** A machine whose clock is a little ahead asks a little early. */
+const EARLY_MS = 60 * 60_000;
 
 /** A certificate given out. Times: milliseconds since the epoch. */
 export type Issued = { machineId: MachineId; roles: MachineRole[]; serial: string; issuedAt: number; notAfter: number };
@@ -39,6 +41,10 @@ export type Enrolled = {
   revocations: string;
 };
 
+/** At two thirds of its life: what is left is time to mend what keeps it from being renewed. */
+export const isDue = ({ notBefore, notAfter }: { notBefore: number; notAfter: number }, now: number): boolean =>
+  now >= notBefore + (2 / 3) * (notAfter - notBefore);
+
 export type Authority = {
   readonly site: SiteId;
   /** Of its certificate: SHA-256, base64url. */
@@ -50,7 +56,7 @@ export type Authority = {
   }): Promise<{ token: string; expiresAt: number }>;
   /** ENROLL_REFUSED, BAD_REQUEST. */
   enroll(token: string, request: string): Promise<Enrolled>;
-  /** PEER_REFUSED for a certificate that was revoked; `peer` was proven by the connection. */
+  /** PEER_REFUSED for a certificate that was revoked, is not due, or not known here; the connection has proven `peer`. */
   renew(peer: Peer, request: string): Promise<Enrolled>;
   /** All certificates of the machine, and its tokens. NOT_FOUND: it has none that could be revoked. */
   revoke(machineId: MachineId): Promise<IssuedView[]>;
@@ -110,6 +116,11 @@ async function readPair({ authorityKey, authority, folder }: SecurityLayout): Pr
   throw new TidemarkError('SECURITY_NOT_READY', `there is no certificate authority in ${folder}`, { folder });
 }
 
+const issuedFile = ({ issuedFolder }: SecurityLayout, serial: string): string =>
+  path.join(issuedFolder, `${serial}.json`);
+const revokedFile = ({ revokedFolder }: SecurityLayout, serial: string): string =>
+  path.join(revokedFolder, `${serial}.json`);
+
 /** Recorded before it is given out: what was given out can be revoked. */
 async function issue(
   layout: SecurityLayout,
@@ -122,7 +133,7 @@ async function issue(
   const { serial, notAfter } = readCertificate(certificate, 'the new certificate');
   const { machineId, roles } = identity;
   const issued: Issued = { machineId, roles, serial, issuedAt: now, notAfter };
-  await writePrivate(path.join(layout.issuedFolder, `${serial}.json`), JSON.stringify(issued));
+  await writePrivate(issuedFile(layout, serial), JSON.stringify(issued));
   return certificate;
 }
 
@@ -158,21 +169,40 @@ export async function openAuthority(layout: SecurityLayout, now: () => number): 
       return given;
     },
     renew: async ({ machineId, roles, serial }, request) => {
-      if ((await revokedAt(layout, serial)) !== null)
-        throw new TidemarkError('PEER_REFUSED', `the certificate of machine ${machineId} was revoked`, {
-          machineId,
-          serial,
-        });
-      return await give({ site, machineId, roles }, request);
+      await requireRenewable(layout, machineId, serial, now());
+      const given = await give({ site, machineId, roles }, request);
+      // Whoever revokes has written it before it lists what there is: either it is seen here, or the new one there.
+      const revoked = await revokedAt(layout, serial);
+      if (revoked === null) return given;
+      await writeRevoked(layout, readCertificate(given.certificate, 'the new certificate').serial, machineId, revoked);
+      throw wasRevoked(machineId, serial);
     },
-    revoke: (machineId) => revoke(layout, pair, machineId, now()),
+    revoke: (machineId) => revoke(layout, pair, machineId, now),
     list: () => listIssued(layout),
     revocations: () => currentRevocations(layout),
   };
 }
 
-async function revokedAt({ revokedFolder }: SecurityLayout, serial: string): Promise<number | null> {
-  const text = await readIfThere(path.join(revokedFolder, `${serial}.json`));
+const wasRevoked = (machineId: MachineId, serial: string): TidemarkError =>
+  new TidemarkError('PEER_REFUSED', `the certificate of machine ${machineId} was revoked`, { machineId, serial });
+
+/** One that is not recorded here could not be revoked: it is not made to last. */
+async function requireRenewable(
+  layout: SecurityLayout,
+  machineId: MachineId,
+  serial: string,
+  now: number,
+): Promise<void> {
+  if ((await revokedAt(layout, serial)) !== null) throw wasRevoked(machineId, serial);
+  const text = await readIfThere(issuedFile(layout, serial));
+  const issued = text === null ? null : (JSON.parse(text) as Issued);
+  if (issued && isDue({ notBefore: issued.issuedAt, notAfter: issued.notAfter }, now + EARLY_MS)) return;
+  const why = issued ? 'is not due to be renewed' : 'is not known here: enrol the machine again';
+  throw new TidemarkError('PEER_REFUSED', `the certificate of machine ${machineId} ${why}`, { machineId, serial });
+}
+
+async function revokedAt(layout: SecurityLayout, serial: string): Promise<number | null> {
+  const text = await readIfThere(revokedFile(layout, serial));
   return text === null ? null : (JSON.parse(text) as { revokedAt: number }).revokedAt;
 }
 
@@ -194,21 +224,38 @@ async function currentRevocations({ revocations }: SecurityLayout): Promise<stri
   throw new TidemarkError('SECURITY_NOT_READY', `the revocation list ${revocations} is missing`, { file: revocations });
 }
 
-async function revoke(layout: SecurityLayout, pair: KeyPair, machineId: MachineId, now: number): Promise<IssuedView[]> {
+const writeRevoked = (layout: SecurityLayout, serial: string, machineId: MachineId, at: number): Promise<void> =>
+  writePrivate(revokedFile(layout, serial), JSON.stringify({ machineId, revokedAt: at }));
+
+async function revoke(
+  layout: SecurityLayout,
+  pair: KeyPair,
+  machineId: MachineId,
+  now: () => number,
+): Promise<IssuedView[]> {
   await removeTokensOf(layout.tokensFolder, machineId);
-  const open = (await listIssued(layout)).filter(
+  const revoked: IssuedView[] = [];
+  // Again until none is left: one may have been renewed before the one it was renewed with was revoked.
+  for (
+    let open = await openOf(layout, machineId, now());
+    open.length > 0;
+    open = await openOf(layout, machineId, now())
+  )
+    for (const one of open) {
+      const at = now();
+      await writeRevoked(layout, one.serial, machineId, at);
+      revoked.push({ ...one, revokedAt: at });
+    }
+  if (revoked.length === 0)
+    throw new TidemarkError('NOT_FOUND', `machine ${machineId} has no certificate that is valid`, { machineId });
+  await publishRevocations(layout, pair, now());
+  return revoked;
+}
+
+const openOf = async (layout: SecurityLayout, machineId: MachineId, now: number): Promise<IssuedView[]> =>
+  (await listIssued(layout)).filter(
     (one) => one.machineId === machineId && one.revokedAt === null && one.notAfter > now,
   );
-  if (open.length === 0)
-    throw new TidemarkError('NOT_FOUND', `machine ${machineId} has no certificate that is valid`, { machineId });
-  for (const { serial } of open)
-    await writePrivate(
-      path.join(layout.revokedFolder, `${serial}.json`),
-      JSON.stringify({ machineId, revokedAt: now }),
-    );
-  await publishRevocations(layout, pair, now);
-  return open.map((one) => ({ ...one, revokedAt: now }));
-}
 
 const revokedSerials = async ({ revokedFolder }: SecurityLayout): Promise<string[]> =>
   (await readdir(revokedFolder)).filter((name) => name.endsWith('.json')).map((name) => name.slice(0, -'.json'.length));

@@ -15,12 +15,15 @@ import { type EnrolmentServer, startEnrolmentServer } from './enrolment-server.t
 import { describeSecurity, securityLayout, type SecurityLayout } from './security-layout.ts';
 
 const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
 const m2 = machineId('m2');
 let folder: string;
 let site: TestSite;
 let layout: SecurityLayout;
 let server: EnrolmentServer;
 let url: URL;
+/** Of the authority. */
+let ahead: number;
 const ends: (() => unknown)[] = [];
 
 async function serve(of: TestSite): Promise<EnrolmentServer> {
@@ -54,7 +57,8 @@ async function refusalOf(work: Promise<unknown>): Promise<string> {
 
 beforeEach(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'td-enr-'));
-  site = await createTestSite(folder);
+  ahead = -61 * DAY_MS;
+  site = await createTestSite(folder, 'lab', () => Date.now() + ahead);
   layout = securityLayout(path.join(folder, 'new-machine'));
   server = await serve(site);
   url = urlOf(server);
@@ -75,6 +79,8 @@ test('a machine enrols, asks for what is new, renews with a new key, and is shut
     revocations: await site.authority.revocations(),
     configuration: '{"for":"m2"}',
   });
+  expect(await refusalOf(renewMachine(layout, url, first))).toMatch(/PEER_REFUSED.*not due/);
+  ahead = 0;
   await renewMachine(layout, url, first);
   await credentials.reload();
   const second = credentials.current();

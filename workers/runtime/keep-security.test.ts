@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { isDue } from '../../engines/security/authority.ts';
 import { openCredentials } from '../../engines/security/credentials.ts';
 import { enrolMachine, parseSiteUrl } from '../../engines/security/enrolment-client.ts';
 import { type EnrolmentServer, startEnrolmentServer } from '../../engines/security/enrolment-server.ts';
@@ -11,7 +12,7 @@ import { stackLayout, type StackLayout } from '../../engines/stack/layout.ts';
 import { machineId } from '../../schema/domain/ids.ts';
 import { createTestSite, type TestSite } from '../../tests/fixtures/security.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
-import { isDue, keepSecurity } from './keep-security.ts';
+import { keepSecurity } from './keep-security.ts';
 
 const DAY_MS = 86_400_000;
 let folder: string;
@@ -19,11 +20,14 @@ let site: TestSite;
 let server: EnrolmentServer;
 let layout: StackLayout;
 let configuration: string | null;
+/** Of the authority and of the machine. */
+let ahead: number;
 const ends: (() => unknown)[] = [];
 
 beforeEach(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'td-keep-'));
-  site = await createTestSite(folder);
+  ahead = 0;
+  site = await createTestSite(folder, 'lab', () => Date.now() + ahead);
   configuration = null;
   const credentials = await openCredentials(site.own.security, testSeams());
   server = await startEnrolmentServer({
@@ -50,10 +54,11 @@ afterEach(async () => {
 
 /** In `days` days, until the condition holds. */
 async function keepUntil(days: number, holds: () => Promise<boolean>): Promise<void> {
+  ahead = days * DAY_MS;
   const ending = new AbortController();
   const { clock, ...seams } = testSeams();
   // Its pauses are short, its calendar is ahead.
-  const quick = { ...clock, now: () => Date.now() + days * DAY_MS, sleep: () => sleep(20) };
+  const quick = { ...clock, now: () => Date.now() + ahead, sleep: () => sleep(20) };
   const kept = keepSecurity(layout, { ...seams, clock: quick }, ending.signal);
   while (!(await holds())) await sleep(20);
   ending.abort();

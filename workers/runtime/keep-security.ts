@@ -2,6 +2,7 @@
  * Keeps a machine's certificate, revocation list and configuration new: a machine that enrolled asks the control worker
  * where it did. Every worker process does so; what they write is the same, and each file is replaced whole.
  */
+import { isDue } from '../../engines/security/authority.ts';
 import { openCredentials } from '../../engines/security/credentials.ts';
 import { fetchState, readEnrolment, renewMachine } from '../../engines/security/enrolment-client.ts';
 import { readIfThere, writePrivate } from '../../engines/security/private-files.ts';
@@ -16,10 +17,6 @@ import { periodically } from './periodically.ts';
 
 /** A revocation is known everywhere so soon. */
 const ASK_MS = 5000;
-
-/** At two thirds of its life: what is left is time to mend what keeps it from being renewed. */
-export const isDue = ({ notBefore, notAfter }: { notBefore: number; notAfter: number }, now: number): boolean =>
-  now >= notBefore + (2 / 3) * (notAfter - notBefore);
 
 /** Until the signal aborts; at once on a machine that did not enrol, like that of the stack. */
 export async function keepSecurity(layout: StackLayout, seams: Seams, signal: AbortSignal): Promise<void> {
