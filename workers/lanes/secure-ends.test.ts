@@ -1,6 +1,6 @@
 /** Movers of different machines, with real sockets and certificates: what comes through, and who is refused. */
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { connect as connectPlain, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -11,8 +11,9 @@ import { rehearse } from '../../engines/mover/rehearse.ts';
 import { createRestorePool } from '../../engines/mover/restore-client/pool.ts';
 import { createSourcePool, type SourcePool, type TransferOrder } from '../../engines/mover/source/pool.ts';
 import { type MoverTarget, startMoverTarget } from '../../engines/mover/target/mover-target.ts';
+import { openWire } from '../../engines/mover/wire-session/open-wire.ts';
 import { type Grant, signGrant } from '../../engines/security/grants.ts';
-import { errorCodeOf } from '../../schema/domain/errors.ts';
+import { errorCodeOf, type TidemarkError } from '../../schema/domain/errors.ts';
 import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
 import type { TargetEndpoint } from '../../schema/domain/hypervisor.ts';
 import { diskKey, restorePointId, runKey } from '../../schema/domain/ids.ts';
@@ -276,6 +277,17 @@ test('a revoked machine loses the connection it has and gets no other; who works
   expect(again.heard).toMatchObject([{ type: 'error', message: expect.stringContaining('was revoked') as string }]);
   expect([other.socket.destroyed, other.heard.length]).toEqual([false, 1]);
   expect(await logged()).toMatch(/certificate of machine m2 was revoked/);
+});
+
+test('a repository that is revoked is not spoken to any longer: the connection ends, and is not made again', async () => {
+  const ended = Promise.withResolvers<Error | null>();
+  const options = { onMessage: () => undefined, onEnd: ended.resolve, secure: clientEnd(proxy, testSeams()) };
+  await openWire(endpoint, { ...decodedHello(), token: grantOf() }, options);
+  await site.authority.revoke(site.own.machineId);
+  await copyFile(site.layout.revocations, proxy.layout.revocations);
+  const error = (await ended.promise) as TidemarkError;
+  expect([error.code, error.message]).toEqual(['PEER_REFUSED', 'the certificate of machine m1 was revoked']);
+  expect(error.details['lost']).toBeUndefined();
 });
 
 test('a new certificate of the target is shown to who connects next, without a restart', async () => {
