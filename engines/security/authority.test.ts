@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -204,6 +204,41 @@ describe('credentials', () => {
     await credentials.reload();
     expect(credentials.current().authority).toBe(await readFile(site.layout.authority, 'utf8'));
     credentials.close();
+  });
+
+  test('take no list that is missing, empty or unreadable for an empty one, and read it when it is mended', async () => {
+    const { layout } = await site.machine('m2', roles);
+    await site.authority.revoke(m2);
+    const revoked = await rawOf(layout.certificate);
+    const own = securityLayout(path.join(folder, 'own'));
+    const { files } = site.own.security;
+    const machines = [{ name: namesOf({ site: site.site, machineId: m2, roles })[0]!, machineId: m2, roles }];
+    const list = path.join(folder, 'list.pem');
+    const good = await site.authority.revocations();
+    const shapes: [() => Promise<unknown>, typeof machines | null][] = [
+      [() => Promise.resolve(), machines],
+      [() => writeFile(list, ''), null],
+      [() => mkdir(list), null],
+    ];
+    for (const [make, named] of shapes) {
+      await make();
+      const security = { ...site.own.security, machines: named, files: { ...files, revocations: list } };
+      const credentials = await open(security);
+      expect(() => credentials.current()).toThrow(list);
+      await rm(list, { recursive: true, force: true });
+      await writeFile(list, good);
+      await credentials.reload();
+      expect(() => credentials.peerOf(revoked)).toThrow('was revoked');
+      await rm(list);
+      await writeFile(list, '');
+      await credentials.reload();
+      expect(() => credentials.peerOf(revoked)).toThrow('was revoked');
+      credentials.close();
+      await rm(list);
+    }
+    const none = await open({ ...site.own.security, files: { ...files, revocations: own.revocations } });
+    expect(none.current().certificate).toBe(await readFile(files.certificate, 'utf8'));
+    none.close();
   });
 
   test('say what is wrong: none yet, the key of another, out of time', async () => {

@@ -7,6 +7,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
 import { identityIn, type MachineIdentity, type Peer, type SecurityDescription } from '../../schema/domain/security.ts';
 import type { Clock, Log } from '../../schema/domain/seams.ts';
+import { readIfThere } from './private-files.ts';
 import { readCertificate, readRevocations, type RevocationFacts } from './x509.ts';
 
 /** A revoked machine's connections are ended so soon, and new certificates are used. */
@@ -109,15 +110,19 @@ class FileCredentials implements Credentials {
   }
 
   async #look(): Promise<void> {
-    const seen = await marksOf(Object.values(this.#description.files));
+    const seen = await marksOf(Object.values(this.#description.files).filter((file) => file !== null));
     if (seen === this.#seen) return;
     this.#seen = seen;
     try {
       await this.#read();
       this.#trouble = null;
     } catch (error) {
+      // Read again at the next look, whether a file changes or not; told once.
+      this.#seen = '';
+      const isNew = messageOf(error) !== messageOf(this.#trouble);
       this.#trouble = error;
-      this.#log.error('certificates cannot be read', { error: messageOf(error), keptBefore: this.#loaded !== null });
+      const [message, facts] = [messageOf(error), { keptBefore: this.#loaded !== null }];
+      if (isNew) this.#log.error('certificates cannot be read', { error: message, ...facts });
       return;
     }
     for (const listener of this.#listeners) listener();
@@ -135,12 +140,22 @@ class FileCredentials implements Credentials {
       throw new TidemarkError('CERTIFICATE_INVALID', `${files.key} is not the key of ${files.certificate}`, {
         ...files,
       });
-    const text = await readFile(files.revocations, 'utf8').catch(() => '');
-    const revocations = text === '' ? null : await readRevocations(text, authority, files.revocations);
+    const revocations = await this.#readRevocations(authority);
     if (revocations && revocations.number >= this.#revocations.number) this.#revocations = revocations;
     else if (revocations)
       this.#log.error('an older revocation list is not taken', { file: files.revocations, number: revocations.number });
     this.#loaded = { authority, certificate, key, notBefore, notAfter };
+  }
+
+  /** A list that cannot be read is no empty one: whom it would shut out is not known then. */
+  async #readRevocations(authority: string): Promise<RevocationFacts | null> {
+    const { files, machines } = this.#description;
+    const file = files.revocations;
+    if (file === null) return null;
+    const text = await readIfThere(file);
+    if (text !== null) return await readRevocations(text, authority, file);
+    if (machines === null) return null;
+    throw new TidemarkError('SECURITY_NOT_READY', `the revocation list ${file} is missing`, { file });
   }
 }
 

@@ -44,7 +44,7 @@ export function securityLayout(configFolder: string): SecurityLayout {
 
 /** The files of the site's own authority, or those of the operator's. */
 export function describeSecurity(site: SiteId, layout: SecurityLayout, own: OwnPki | undefined): SecurityDescription {
-  const { authority, certificate, key, revocations } = own ?? layout;
-  const files = { authority, certificate, key, revocations: revocations ?? '/dev/null' };
+  const { authority, certificate, key, revocations = null } = own ?? layout;
+  const files = { authority, certificate, key, revocations };
   return { site, files, machines: own?.machines ?? null };
 }
