@@ -241,6 +241,25 @@ describe('credentials', () => {
     none.close();
   });
 
+  test('take no authority file that is empty or cut off, and keep the one of before', async () => {
+    const authority = path.join(folder, 'ca.pem');
+    const good = await readFile(site.layout.authority, 'utf8');
+    const cut = good.slice(0, good.length / 2);
+    const own = { ...site.own.security, files: { ...site.own.security.files, authority, revocations: null } };
+    for (const text of ['', 'no certificate\n', cut, `${good}${cut}`, '-----BEGIN CERTIFICATE-----\nMIIB']) {
+      await writeFile(authority, text);
+      const credentials = await open(own);
+      expect(() => credentials.current()).toThrow(`${authority} cannot be read`);
+      const both = `# two of them\n${good}# the second\n${good}`;
+      await writeFile(authority, both);
+      await credentials.reload();
+      await writeFile(authority, text);
+      await credentials.reload();
+      expect(credentials.current().authority).toBe(both);
+      credentials.close();
+    }
+  });
+
   test('say what is wrong: none yet, the key of another, out of time', async () => {
     const absent = await open(describeSecurity(site.site, securityLayout(path.join(folder, 'none')), undefined));
     expect(() => absent.current()).toThrow('has no certificate yet');

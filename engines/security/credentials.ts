@@ -135,6 +135,7 @@ class FileCredentials implements Credentials {
       await needed(files.certificate),
       await needed(files.key),
     ];
+    requireCertificates(authority, files.authority);
     const { notBefore, notAfter } = readCertificate(certificate, files.certificate);
     if (!fits(certificate, key))
       throw new TidemarkError('CERTIFICATE_INVALID', `${files.key} is not the key of ${files.certificate}`, {
@@ -160,6 +161,13 @@ class FileCredentials implements Credentials {
 }
 
 const iso = (ms: number): string => new Date(ms).toISOString();
+
+/** CERTIFICATE_INVALID. TLS takes every public authority where a file has none, and leaves out what it cannot read. */
+function requireCertificates(text: string, file: string): void {
+  const begin = '-----BEGIN CERTIFICATE-----';
+  const parts = text.split(begin).slice(1);
+  for (const part of parts.length === 0 ? [''] : parts) readCertificate(`${begin}${part}`, file);
+}
 
 function fits(certificate: string, key: string): boolean {
   try {
