@@ -260,6 +260,20 @@ describe('credentials', () => {
     }
   });
 
+  test('let in no certificate before or after its time, which a resumed session would not look at', async () => {
+    const { layout } = await site.machine('m2', roles);
+    let at = now;
+    const clock = { ...testSeams().clock, now: () => at };
+    const credentials = await openCredentials(site.own.security, { ...testSeams(), clock });
+    const certificate = await rawOf(layout.certificate);
+    expect(credentials.peerOf(certificate).machineId).toBe(m2);
+    at = now - HOUR_MS;
+    expect(() => credentials.peerOf(certificate)).toThrow(/is valid from .* and it is .* here/);
+    at = now + 90 * DAY_MS;
+    expect(() => credentials.peerOf(certificate)).toThrow(/is valid from .* and it is .* here/);
+    credentials.close();
+  });
+
   test('say what is wrong: none yet, the key of another, out of time', async () => {
     const absent = await open(describeSecurity(site.site, securityLayout(path.join(folder, 'none')), undefined));
     expect(() => absent.current()).toThrow('has no certificate yet');

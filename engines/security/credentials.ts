@@ -19,7 +19,7 @@ export type Loaded = { authority: string; certificate: string; key: string; notB
 export type Credentials = {
   /** SECURITY_NOT_READY or CERTIFICATE_INVALID: what is wrong with this machine's own. */
   current(): Loaded;
-  /** Who a proven certificate is of. PEER_REFUSED: of another site, of nobody known, or revoked. */
+  /** Who a proven certificate is of. PEER_REFUSED: of another site, of nobody known, out of its time, or revoked. */
   peerOf(certificate: { raw: Buffer }): Peer;
   isRevoked(peer: Peer): boolean;
   /** After each change that was read. */
@@ -68,7 +68,7 @@ class FileCredentials implements Credentials {
   }
 
   peerOf({ raw }: { raw: Buffer }): Peer {
-    const { names, serial } = readCertificate(raw, 'the certificate of the other end');
+    const { names, serial, notBefore, notAfter } = readCertificate(raw, 'the certificate of the other end');
     const identity = this.#identityOf(names);
     const { site } = this.#description;
     const refuse = (why: string): never => {
@@ -76,6 +76,10 @@ class FileCredentials implements Credentials {
     };
     if (identity === null) return refuse(`names no machine: it has ${names.slice(0, 4).join(', ') || 'no names'}`);
     if (identity.site !== site) return refuse(`is of site ${identity.site}, and this is ${site}`);
+    // A session of before that is resumed has no handshake that would look at it.
+    const now = this.#clock.now();
+    if (now < notBefore || now >= notAfter)
+      return refuse(`is valid from ${iso(notBefore)} to ${iso(notAfter)}, and it is ${iso(now)} here`);
     const peer = { ...identity, serial };
     return this.isRevoked(peer) ? refuse(`was revoked: machine ${peer.machineId}, serial ${serial}`) : peer;
   }
