@@ -4,6 +4,9 @@ import { request } from 'node:https';
 import { createServer as createPlain } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import type { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { connect } from 'node:tls';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createTestSite, type TestSite } from '../../tests/fixtures/security.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
@@ -26,7 +29,7 @@ let url: URL;
 let ahead: number;
 const ends: (() => unknown)[] = [];
 
-async function serve(of: TestSite): Promise<EnrolmentServer> {
+async function serve(of: TestSite, requestMs?: number): Promise<EnrolmentServer> {
   const credentials = await openCredentials(of.own.security, testSeams());
   const started = await startEnrolmentServer({
     listen: { host: '127.0.0.1', port: 0 },
@@ -34,6 +37,7 @@ async function serve(of: TestSite): Promise<EnrolmentServer> {
     credentials,
     configurationOf: (machine) => Promise.resolve(`{"for":"${machine}"}`),
     log: testSeams().log,
+    ...(requestMs === undefined ? {} : { requestMs }),
   });
   ends.push(
     () => started.close(),
@@ -149,4 +153,31 @@ test('hostile requests end in an error, and the server goes on', async () => {
   expect(await post('{}', '/../../etc/passwd')).toBe(404);
   expect(await post('x'.repeat(17 * 1024))).toBe(403);
   expect(await enrol(await tokenOf())).toMatchObject({ machineId: 'm2' });
+});
+
+test('clients that say nothing, of one address or of many, keep out no machine, and are ended', async () => {
+  await enrol(await tokenOf());
+  const credentials = await own();
+  ends.push(() => credentials.close());
+  const quick = await serve(site, 3000);
+  const at = urlOf(quick);
+  const held: Socket[] = [];
+  const hold = async (localAddress: string, count: number): Promise<void> => {
+    for (let each = 0; each < count; each += 1) {
+      const socket = connect({ host: '127.0.0.1', port: quick.address.port, localAddress, rejectUnauthorized: false });
+      held.push(socket);
+      socket.on('error', () => undefined).resume();
+      ends.push(() => socket.destroy());
+      await new Promise((resolve) => void socket.once('secureConnect', resolve).once('close', resolve));
+    }
+  };
+  const open = (): number => held.filter((socket) => !socket.closed).length;
+  await hold('127.0.0.2', 64);
+  while (open() > 16) await sleep(20);
+  expect(await fetchState(at, credentials.current())).toMatchObject({ configuration: '{"for":"m2"}' });
+  for (const last of [3, 4, 5, 6]) await hold(`127.0.0.${last}`, 16);
+  while (open() > 24) await sleep(20);
+  expect(await fetchState(at, credentials.current())).toMatchObject({ configuration: '{"for":"m2"}' });
+  // Each has its time to ask, and no more.
+  while (open() > 0) await sleep(100);
 });
