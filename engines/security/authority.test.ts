@@ -274,6 +274,25 @@ describe('credentials', () => {
     credentials.close();
   });
 
+  test('go on when a listener throws: the others hear of it, and the next change is read', async () => {
+    const { layout } = await site.machine('m2', roles);
+    const told: string[] = [];
+    const log = { ...testSeams().log, error: (message: string) => void told.push(message) };
+    const credentials = await openCredentials(site.own.security, { ...testSeams(), log });
+    let changes = 0;
+    credentials.onChange(() => {
+      throw new Error('not now');
+    });
+    credentials.onChange(() => (changes += 1));
+    const peer = credentials.peerOf(await rawOf(layout.certificate));
+    await writeFile(site.layout.certificate, await readFile(site.layout.certificate));
+    await credentials.reload();
+    await site.authority.revoke(m2);
+    await credentials.reload();
+    expect([changes, credentials.isRevoked(peer), told.length]).toEqual([2, true, 2]);
+    credentials.close();
+  });
+
   test('say what is wrong: none yet, the key of another, out of time', async () => {
     const absent = await open(describeSecurity(site.site, securityLayout(path.join(folder, 'none')), undefined));
     expect(() => absent.current()).toThrow('has no certificate yet');

@@ -93,7 +93,9 @@ class FileCredentials implements Credentials {
   }
 
   reload(): Promise<void> {
-    this.#reading = this.#reading.then(() => this.#look());
+    this.#reading = this.#reading
+      .then(() => this.#look())
+      .catch((error: unknown) => this.#log.error('certificates are not looked at', { error: messageOf(error) }));
     return this.#reading;
   }
 
@@ -129,7 +131,16 @@ class FileCredentials implements Credentials {
       if (isNew) this.#log.error('certificates cannot be read', { error: message, ...facts });
       return;
     }
-    for (const listener of this.#listeners) listener();
+    for (const listener of this.#listeners) this.#tell(listener);
+  }
+
+  /** One that throws keeps no other from hearing of it, and no later change from being read. */
+  #tell(listener: () => void): void {
+    try {
+      listener();
+    } catch (error) {
+      this.#log.error('a change of certificates is not taken', { error: messageOf(error) });
+    }
   }
 
   async #read(): Promise<void> {
