@@ -4,6 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { createTestSite, type TestSite } from '../../tests/fixtures/security.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
@@ -13,7 +14,7 @@ import { identityIn, type MachineRole, namesOf } from '../../schema/domain/secur
 import { initAuthority, openAuthority } from './authority.ts';
 import { openCredentials } from './credentials.ts';
 import { describeSecurity, securityLayout } from './security-layout.ts';
-import { makeRequest, readCertificate, readRevocations } from './x509.ts';
+import { makeRequest, makeRevocations, readCertificate, readRevocations } from './x509.ts';
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
@@ -116,7 +117,7 @@ test('a renewed certificate has the same machine and roles; a revoked machine ge
   expect(await refusalOf(site.authority.revoke(m2))).toContain('NOT_FOUND');
   const { authority } = site.layout;
   const list = await readRevocations(await site.authority.revocations(), await readFile(authority, 'utf8'), 'list');
-  expect(list).toMatchObject({ number: 2, issuedAt: Math.floor(now / 1000) * 1000 });
+  expect(list).toMatchObject({ number: now, issuedAt: Math.floor(now / 1000) * 1000 });
   expect(list.serials).toContain(serial);
   const views = (await site.authority.list()).filter((one) => one.machineId === m2);
   expect(views.map(({ revokedAt }) => revokedAt)).toEqual([now, now]);
@@ -150,13 +151,42 @@ test('a renewal that a revocation overtakes, on either side, leaves nothing that
 });
 const revokedFile = (serial: string): string => path.join(site.layout.revokedFolder, `${serial}.json`);
 
-test('two commands that revoke at once lose nothing', async () => {
-  for (const name of ['a', 'b', 'c', 'd']) await site.machine(name, roles);
-  const others = await Promise.all(['a', 'b', 'c', 'd'].map(() => openAuthority(site.layout, () => now)));
-  await Promise.all(others.map((authority, at) => authority.revoke(machineId('abcd'[at]!))));
-  const text = await readFile(site.layout.revocations, 'utf8');
-  expect((await readRevocations(text, await readFile(site.layout.authority, 'utf8'), 'list')).serials).toHaveLength(4);
+test('commands that revoke at once lose nothing, and the last list has a higher number than any before', async () => {
+  const names = ['a', 'b', 'c', 'd'];
+  for (const name of names) await site.machine(name, roles);
+  const authority = await readFile(site.layout.authority, 'utf8');
+  const factsNow = async () => readRevocations(await site.authority.revocations(), authority, 'list');
+  const seen = new Map<number, number>();
+  let isDone = false;
+  const watching = (async () => {
+    for (; !isDone; await setImmediate()) {
+      const { number, serials } = await factsNow();
+      seen.set(number, Math.max(seen.get(number) ?? 0, serials.length));
+    }
+  })();
+  const others = await Promise.all(names.map(() => openAuthority(site.layout, () => now)));
+  await Promise.all(others.map((each, at) => each.revoke(machineId(names[at]!))));
+  isDone = true;
+  await watching;
+  const last = await factsNow();
+  expect(last.serials).toHaveLength(4);
+  for (const number of seen.keys()) expect(number).toBeLessThanOrEqual(last.number);
+  expect(seen.get(last.number) ?? 4).toBe(4);
+  // After the authority's files were brought back from a copy, too: its clock goes on.
+  now += 1000;
+  await site.machine('e', roles);
+  await writeFile(site.layout.revocations, await makeList(1));
+  await rm(path.join(site.layout.revokedFolder, `${last.number}.number`));
+  await site.authority.revoke(machineId('e'));
+  expect((await factsNow()).number).toBeGreaterThan(last.number);
 });
+const makeList = async (number: number): Promise<string> => {
+  const [key, certificate] = [
+    await readFile(site.layout.authorityKey, 'utf8'),
+    await readFile(site.layout.authority, 'utf8'),
+  ];
+  return await makeRevocations({ key, certificate }, { number, issuedAt: now, serials: [] });
+};
 
 test('names that say two machines, two sites or an unknown role are nobody’s', () => {
   const names = namesOf({ site: siteId('lab'), machineId: m2, roles: ['proxy', 'host'] });

@@ -2,12 +2,12 @@
  * The site's certificate authority: files of the machine that runs the stack. The control worker and commands use it side
  * by side: what changes is a file of its own each, made or renamed at once.
  */
-import { readdir } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import { type MachineId, siteId, type SiteId } from '../../schema/domain/ids.ts';
 import { type MachineIdentity, type MachineRole, type Peer } from '../../schema/domain/security.ts';
-import { makePrivateFolder, readIfThere, writePrivate } from './private-files.ts';
+import { makePrivate, makePrivateFolder, readIfThere, writePrivate } from './private-files.ts';
 import type { SecurityLayout } from './security-layout.ts';
 import { checkToken, createToken, removeTokensOf } from './tokens.ts';
 import {
@@ -248,7 +248,7 @@ async function revoke(
     }
   if (revoked.length === 0)
     throw new TidemarkError('NOT_FOUND', `machine ${machineId} has no certificate that is valid`, { machineId });
-  await publishRevocations(layout, pair, now());
+  await publishRevocations(layout, pair, now);
   return revoked;
 }
 
@@ -260,15 +260,34 @@ const openOf = async (layout: SecurityLayout, machineId: MachineId, now: number)
 const revokedSerials = async ({ revokedFolder }: SecurityLayout): Promise<string[]> =>
   (await readdir(revokedFolder)).filter((name) => name.endsWith('.json')).map((name) => name.slice(0, -'.json'.length));
 
-/** Again when another command has revoked meanwhile: whoever writes last has them all. */
-async function publishRevocations(layout: SecurityLayout, pair: KeyPair, now: number): Promise<void> {
+/** Again when another command has revoked meanwhile: whoever writes last has them all, and the highest number. */
+async function publishRevocations(layout: SecurityLayout, pair: KeyPair, now: () => number): Promise<void> {
   for (let tries = 0; tries < MOST_TRIES; tries += 1) {
-    const serials = await revokedSerials(layout);
     const before = await readRevocations(await currentRevocations(layout), pair.certificate, layout.revocations);
-    const next = { number: before.number + 1, issuedAt: now, serials };
+    const number = await claimNumber(layout, Math.max(before.number + 1, now()));
+    const next = { number, issuedAt: now(), serials: await revokedSerials(layout) };
     await writePrivate(layout.revocations, await makeRevocations(pair, next));
     const written = await readRevocations(await currentRevocations(layout), pair.certificate, layout.revocations);
-    if ((await revokedSerials(layout)).every((serial) => written.serials.includes(serial))) return;
+    const isWhole = (await revokedSerials(layout)).every((serial) => written.serials.includes(serial));
+    if (isWhole && written.number === Math.max(...(await claimedNumbers(layout)))) return;
   }
   throw new TidemarkError('BUG', `the revocation list ${layout.revocations} does not come to hold what was revoked`);
+}
+
+const CLAIM = '.number';
+const claimedNumbers = async ({ revokedFolder }: SecurityLayout): Promise<number[]> =>
+  (await readdir(revokedFolder))
+    .filter((name) => name.endsWith(CLAIM))
+    .map((name) => Number(name.slice(0, -CLAIM.length)));
+
+/** A number that no other list has or had: machines take none that is not higher than theirs. */
+async function claimNumber(layout: SecurityLayout, lowest: number): Promise<number> {
+  const at = (number: number): string => path.join(layout.revokedFolder, `${number}${CLAIM}`);
+  const before = await claimedNumbers(layout);
+  for (let number = Math.max(lowest, ...before.map((each) => each + 1)); ; number += 1) {
+    const isOurs = await makePrivate(at(number));
+    if (!isOurs) continue;
+    for (const old of before) await rm(at(old), { force: true });
+    return number;
+  }
 }

@@ -7,7 +7,8 @@
  *   authority/                       only on the machine of the stack:
  *     authority.key                  signs certificates and the revocation list
  *     site                           id of the site
- *     tokens/, issued/, revoked/     a file each: tokens (hashed), certificates, revoked serial numbers
+ *     tokens/, issued/, revoked/     a file each: tokens (hashed), certificates, revoked serial numbers; in revoked/ also
+ *                                    the number of the newest list
  */
 import path from 'node:path';
 import type { OwnPki, SecurityDescription, SecurityFiles } from '../../schema/domain/security.ts';

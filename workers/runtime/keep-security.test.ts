@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -53,13 +53,14 @@ afterEach(async () => {
 });
 
 /** In `days` days, until the condition holds. */
-async function keepUntil(days: number, holds: () => Promise<boolean>): Promise<void> {
+async function keepUntil(days: number, holds: () => Promise<boolean>, told: string[] = []): Promise<void> {
   ahead = days * DAY_MS;
   const ending = new AbortController();
   const { clock, ...seams } = testSeams();
   // Its pauses are short, its calendar is ahead.
   const quick = { ...clock, now: () => Date.now() + ahead, sleep: () => sleep(20) };
-  const kept = keepSecurity(layout, { ...seams, clock: quick }, ending.signal);
+  const log = { ...seams.log, error: (message: string) => void told.push(message) };
+  const kept = keepSecurity(layout, { ...seams, log, clock: quick }, ending.signal);
   while (!(await holds())) await sleep(20);
   ending.abort();
   await kept;
@@ -81,8 +82,18 @@ test('the revocation list and the configuration of the machine come by themselve
   configuration = '{"machineId":"m2"}\n';
   await keepUntil(0, async () => (await readFile(layout.machineFile, 'utf8').catch(() => '')) === configuration);
   await site.machine('m3', ['proxy']);
+  const older = await site.authority.revocations();
   await site.authority.revoke(machineId('m3'));
   const { revocations } = securityLayout(layout.configFolder);
   const newest = await site.authority.revocations();
   await keepUntil(0, async () => (await readFile(revocations, 'utf8')) === newest);
+  await writeFile(revocations, 'half a li');
+  await keepUntil(0, async () => (await readFile(revocations, 'utf8')) === newest);
+  const told: string[] = [];
+  await writeFile(site.layout.revocations, older);
+  await keepUntil(0, async () => await Promise.resolve(told.length > 0), told);
+  expect([told[0], await readFile(revocations, 'utf8')]).toEqual([
+    'a revocation list that is not newer is not taken',
+    newest,
+  ]);
 });

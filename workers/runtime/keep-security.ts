@@ -7,11 +7,11 @@ import { openCredentials } from '../../engines/security/credentials.ts';
 import { fetchState, readEnrolment, renewMachine } from '../../engines/security/enrolment-client.ts';
 import { readIfThere, writePrivate } from '../../engines/security/private-files.ts';
 import { describeSecurity, securityLayout, type SecurityLayout } from '../../engines/security/security-layout.ts';
-import { identityIn } from '../../schema/domain/security.ts';
+import { identityIn, type SecurityDescription } from '../../schema/domain/security.ts';
 import type { SiteId } from '../../schema/domain/ids.ts';
 import { readCertificate, readRevocations } from '../../engines/security/x509.ts';
 import type { StackLayout } from '../../engines/stack/layout.ts';
-import type { Seams } from '../../schema/domain/seams.ts';
+import type { Log, Seams } from '../../schema/domain/seams.ts';
 import { temporalAddress } from './config.ts';
 import { periodically } from './periodically.ts';
 
@@ -33,7 +33,7 @@ export async function keepSecurity(layout: StackLayout, seams: Seams, signal: Ab
     first ??= own.certificate;
     if (usesIt && own.certificate !== first) return endToBeStartedAnew(seams);
     const state = await fetchState(url, own);
-    await keepRevocations(files, own.authority, state.revocations);
+    await keepRevocations(files, own.authority, state.revocations, seams.log);
     await keepConfiguration(layout, state.configuration);
     if (!isDue(own, seams.clock.now())) return;
     await renewMachine(files, url, own);
@@ -49,19 +49,22 @@ function endToBeStartedAnew({ log }: Seams): void {
   process.kill(process.pid, 'SIGTERM');
 }
 
-/** Its site stands in the machine's own certificate. */
-async function describeOwn(files: SecurityLayout) {
+/** Its site stands in the machine's own certificate. Without the list, which judges nobody here: a damaged one is fetched anew. */
+async function describeOwn(files: SecurityLayout): Promise<SecurityDescription> {
   const text = (await readIfThere(files.certificate)) ?? '';
   const site = identityIn(readCertificate(text, files.certificate).names)?.site;
-  return describeSecurity(site ?? ('' as SiteId), files, undefined);
+  const own = describeSecurity(site ?? ('' as SiteId), files, undefined);
+  return { ...own, files: { ...own.files, revocations: null } };
 }
 
-async function keepRevocations(files: SecurityLayout, authority: string, text: string): Promise<void> {
+/** An older one is not taken, whoever gives it; what is here and cannot be read is nothing to keep. */
+async function keepRevocations(files: SecurityLayout, authority: string, text: string, log: Log): Promise<void> {
   const before = await readIfThere(files.revocations);
   if (before === text) return;
   const { number } = await readRevocations(text, authority, 'the revocation list');
-  const known = before === null ? 0 : (await readRevocations(before, authority, files.revocations)).number;
-  if (number > known) await writePrivate(files.revocations, text);
+  const known = await readRevocations(before ?? '', authority, files.revocations).catch(() => null);
+  if (known === null || number > known.number) return await writePrivate(files.revocations, text);
+  log.error('a revocation list that is not newer is not taken', { number, known: known.number });
 }
 
 async function keepConfiguration({ machineFile }: StackLayout, text: string | null): Promise<void> {
