@@ -164,7 +164,8 @@ test('clients that say nothing, of one address or of many, keep out no machine, 
   const held: Socket[] = [];
   const hold = async (localAddress: string, count: number): Promise<void> => {
     for (let each = 0; each < count; each += 1) {
-      const socket = connect({ host: '127.0.0.1', port: quick.address.port, localAddress, rejectUnauthorized: false });
+      const to = { host: '127.0.0.1', port: quick.address.port, localAddress, rejectUnauthorized: false };
+      const socket = connect(to);
       held.push(socket);
       socket.on('error', () => undefined).resume();
       ends.push(() => socket.destroy());

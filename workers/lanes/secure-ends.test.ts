@@ -12,6 +12,7 @@ import { createRestorePool } from '../../engines/mover/restore-client/pool.ts';
 import { createSourcePool, type SourcePool, type TransferOrder } from '../../engines/mover/source/pool.ts';
 import { type MoverTarget, startMoverTarget } from '../../engines/mover/target/mover-target.ts';
 import { openWire } from '../../engines/mover/wire-session/open-wire.ts';
+import { deferred } from '../../engines/mover/waiting.ts';
 import { type Grant, signGrant } from '../../engines/security/grants.ts';
 import { errorCodeOf, type TidemarkError } from '../../schema/domain/errors.ts';
 import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
@@ -280,7 +281,7 @@ test('a revoked machine loses the connection it has and gets no other; who works
 });
 
 test('a repository that is revoked is not spoken to any longer: the connection ends, and is not made again', async () => {
-  const ended = Promise.withResolvers<Error | null>();
+  const ended = deferred<Error | null>();
   const options = { onMessage: () => undefined, onEnd: ended.resolve, secure: clientEnd(proxy, testSeams()) };
   await openWire(endpoint, { ...decodedHello(), token: grantOf() }, options);
   await site.authority.revoke(site.own.machineId);

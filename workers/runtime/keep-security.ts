@@ -12,7 +12,6 @@ import type { SiteId } from '../../schema/domain/ids.ts';
 import { readCertificate, readRevocations } from '../../engines/security/x509.ts';
 import type { StackLayout } from '../../engines/stack/layout.ts';
 import type { Log, Seams } from '../../schema/domain/seams.ts';
-import { temporalAddress } from './config.ts';
 import { periodically } from './periodically.ts';
 
 /** A revocation is known everywhere so soon. */
@@ -25,13 +24,9 @@ export async function keepSecurity(layout: StackLayout, seams: Seams, signal: Ab
   if (enrolment === null) return;
   const url = new URL(enrolment.url);
   const credentials = await openCredentials(await describeOwn(files), seams);
-  const usesIt = (await temporalAddress().catch(() => null))?.tls !== undefined;
-  let first: string | null = null;
   const work = async (): Promise<void> => {
     await credentials.reload();
     const own = credentials.current();
-    first ??= own.certificate;
-    if (usesIt && own.certificate !== first) return endToBeStartedAnew(seams);
     const state = await fetchState(url, own);
     await keepRevocations(files, own.authority, state.revocations, seams.log);
     await keepConfiguration(layout, state.configuration);
@@ -41,12 +36,6 @@ export async function keepSecurity(layout: StackLayout, seams: Seams, signal: Ab
   };
   await periodically({ what: `asking ${url.origin} for what is new`, intervalMs: ASK_MS, seams, signal }, work);
   credentials.close();
-}
-
-/** The connection to Temporal keeps the certificate that it was made with, and could not be made again with that. */
-function endToBeStartedAnew({ log }: Seams): void {
-  log.info('the certificate of this machine changed; this process ends, to be started with the new one');
-  process.kill(process.pid, 'SIGTERM');
 }
 
 /** Its site stands in the machine's own certificate. Without the list, which judges nobody here: a damaged one is fetched anew. */
