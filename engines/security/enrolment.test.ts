@@ -1,6 +1,6 @@
 /** Enrolment over real connections. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { request } from 'node:https';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createServer as createSlow, request } from 'node:https';
 import { createServer as createPlain } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -181,4 +181,21 @@ test('clients that say nothing, of one address or of many, keep out no machine, 
   expect(await fetchState(at, credentials.current())).toMatchObject({ configuration: '{"for":"m2"}' });
   // Each has its time to ask, and no more.
   while (open() > 0) await sleep(100);
+});
+
+test('an answer that comes byte by byte is not waited for without end', async () => {
+  await enrol(await tokenOf());
+  const credentials = await own();
+  ends.push(() => credentials.close());
+  const pair = await readFile(site.layout.certificate);
+  const slow = createSlow({ cert: pair, key: pair }, (_request, response) => {
+    response.writeHead(200);
+    const trickle = setInterval(() => response.write(' '), 20);
+    response.on('close', () => clearInterval(trickle));
+  });
+  await new Promise<void>((resolve) => slow.listen(0, '127.0.0.1', resolve));
+  ends.push(() => slow.close());
+  const { port } = slow.address() as { port: number };
+  const asked = fetchState(parseSiteUrl(`https://127.0.0.1:${port}`), credentials.current(), 1000);
+  expect(await refusalOf(asked)).toMatch(/UNREACHABLE/);
 });

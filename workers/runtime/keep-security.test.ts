@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -96,4 +97,20 @@ test('the revocation list and the configuration of the machine come by themselve
     'a revocation list that is not newer is not taken',
     newest,
   ]);
+});
+
+test('what cannot be read when it begins is read later', async () => {
+  const { certificate, enrolment, revocations } = securityLayout(layout.configFolder);
+  for (const file of [certificate, enrolment]) {
+    const good = await readFile(file);
+    await rm(revocations);
+    await writeFile(file, '{');
+    let looks = 0;
+    await keepUntil(0, async () => {
+      looks += 1;
+      if (looks === 5) await writeFile(file, good);
+      return existsSync(revocations);
+    });
+    expect(looks).toBeGreaterThan(5);
+  }
 });

@@ -3,10 +3,11 @@
  * where it did. Every worker process does so; what they write is the same, and each file is replaced whole.
  */
 import { isDue } from '../../engines/security/authority.ts';
-import { openCredentials } from '../../engines/security/credentials.ts';
+import { type Credentials, openCredentials } from '../../engines/security/credentials.ts';
 import { fetchState, readEnrolment, renewMachine } from '../../engines/security/enrolment-client.ts';
 import { readIfThere, writePrivate } from '../../engines/security/private-files.ts';
 import { describeSecurity, securityLayout, type SecurityLayout } from '../../engines/security/security-layout.ts';
+import { TidemarkError } from '../../schema/domain/errors.ts';
 import { identityIn, type SecurityDescription } from '../../schema/domain/security.ts';
 import type { SiteId } from '../../schema/domain/ids.ts';
 import { readCertificate, readRevocations } from '../../engines/security/x509.ts';
@@ -17,14 +18,15 @@ import { periodically } from './periodically.ts';
 /** A revocation is known everywhere so soon. */
 const ASK_MS = 5000;
 
-/** Until the signal aborts; at once on a machine that did not enrol, like that of the stack. */
+type Keeping = { url: URL; credentials: Credentials };
+
+/** Until the signal aborts, on a machine that enrolled; one that did not, like that of the stack, has nothing to keep. */
 export async function keepSecurity(layout: StackLayout, seams: Seams, signal: AbortSignal): Promise<void> {
   const files = securityLayout(layout.configFolder);
-  const enrolment = await readEnrolment(files);
-  if (enrolment === null) return;
-  const url = new URL(enrolment.url);
-  const credentials = await openCredentials(await describeOwn(files), seams);
+  let keeping: Keeping | null = null;
   const work = async (): Promise<void> => {
+    // Here, and not before: what cannot be read at the start can be later.
+    const { url, credentials } = (keeping ??= await openKeeping(files, seams));
     await credentials.reload();
     const own = credentials.current();
     const state = await fetchState(url, own);
@@ -34,8 +36,14 @@ export async function keepSecurity(layout: StackLayout, seams: Seams, signal: Ab
     await renewMachine(files, url, own);
     seams.log.info('the certificate of this machine is renewed');
   };
-  await periodically({ what: `asking ${url.origin} for what is new`, intervalMs: ASK_MS, seams, signal }, work);
-  credentials.close();
+  await periodically({ what: 'asking the control worker for what is new', intervalMs: ASK_MS, seams, signal }, work);
+  (keeping as Keeping | null)?.credentials.close();
+}
+
+async function openKeeping(files: SecurityLayout, seams: Seams): Promise<Keeping> {
+  const enrolment = await readEnrolment(files);
+  if (enrolment === null) throw new TidemarkError('SECURITY_NOT_READY', 'this machine has not enrolled');
+  return { url: new URL(enrolment.url), credentials: await openCredentials(await describeOwn(files), seams) };
 }
 
 /** Its site stands in the machine's own certificate. Without the list, which judges nobody here: a damaged one is fetched anew. */
