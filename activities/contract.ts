@@ -241,7 +241,10 @@ export type RepositoryActivities = {
     suspect: boolean;
     disks: { diskKey: DiskKey; sizeBytes: number }[];
   }>;
-  /** Decides by repository time, and moves what goes to the trash, unless `dryRun`; that one tells why each stays, too. */
+  /**
+   * Decides by repository time, and moves what goes to the trash, unless `dryRun`; that one tells why each stays, too. Of the
+   * first so many lineages, the last of them perhaps in part (its `next`): the rest is to be asked for again.
+   */
   applyRetention(of: { lineages: LineagePolicy[]; dryRun: boolean }): Promise<LineageRetention[]>;
   /** Those with ids above `after`, in the trash or not, as many as go into one answer. */
   listRestorePoints(of: { after: RestorePointId | null }): Promise<RestorePointPage>;

@@ -72,7 +72,8 @@ function restoredFiles(session: SessionWithRows | null): RestoredFile[] {
   return spec.started.disks.map(({ diskKey, sizeBytes, fileName }) => {
     const row = rows.find((disk) => disk.diskKey === diskKey);
     const figures = { receivedBytes: row?.readBytes ?? 0, writtenBytes: row?.sentBytes ?? 0 };
-    return { diskKey, file: path.join(spec.input.folder, fileName), sizeBytes, ...figures };
+    const stages = row?.stages ? { stages: row.stages } : {};
+    return { diskKey, file: path.join(spec.input.folder, fileName), sizeBytes, ...figures, ...stages };
   });
 }
 

@@ -17,6 +17,7 @@ import { catalogConnection } from './runtime/database.ts';
 import { periodically } from './runtime/periodically.ts';
 import { ScheduleKeeper } from './runtime/schedules.ts';
 import { loadDataConverter } from './runtime/temporal.ts';
+import { serveCodec } from './runtime/codec-server.ts';
 import { EnrolmentKeeper } from './runtime/serve-enrolment.ts';
 import { createQueueView, createWorkflowView, listWorkerSigns } from './runtime/temporal-views.ts';
 import { type RoleContext, runWorkerProcess, type ServedQueue } from './runtime/worker-process.ts';
@@ -104,6 +105,8 @@ await runWorkerProcess({
       dataConverter ? { ...workflowCode, failureConverter: 'workers/runtime/encoded-failures.ts' } : workflowCode,
     );
     let background: Promise<unknown> = Promise.resolve();
+    const [codec = null] = dataConverter?.payloadCodecs ?? [];
+    const codecServer = await serveCodec(codec, process.env, context.seams.log);
     const enrolment = new EnrolmentKeeper(stateLayout(), context.seams);
     const enrolling = periodically({ what: 'letting machines enrol', intervalMs: KEEP_ENROLMENT_MS, ...context }, () =>
       enrolment.keep(),
@@ -117,7 +120,7 @@ await runWorkerProcess({
       },
       close: async () => {
         await Promise.all([background, enrolling]);
-        await enrolment.close();
+        await Promise.all([enrolment.close(), codecServer?.close()]);
         await db.destroy();
       },
     };

@@ -1,6 +1,7 @@
 /** The proxies of this machine: lane threads that read disks and send them, and that write restored ones. */
 import { createRestoreActivities, createTargetActivities } from '../activities/restore/restore-activities.ts';
 import { createRehearsalActivities, createTransferActivities } from '../activities/transfer/transfer-activities.ts';
+import { brakesForRestore } from '../engines/hypervisors/brakes.ts';
 import { createRestorePool } from '../engines/mover/restore-client/pool.ts';
 import { createSourcePool } from '../engines/mover/source/pool.ts';
 import type { ProxyConfig } from '../schema/domain/configuration.ts';
@@ -16,6 +17,9 @@ const restoreLane = new URL('./lanes/restore-lane.ts', import.meta.url);
 
 /** Progress is looked at by people: a figure is at most so old. A cancelled transfer stops as fast. */
 const PROGRESS_AGE_MS = 2000;
+
+/** Hosts may change while a proxy runs. */
+const brakesOf = async (folder: string) => brakesForRestore((await loadMachine(stateLayout()))?.hosts ?? [], folder);
 
 function openProxy(
   { proxyId, slots, lanes, readDepth, restoreFolders }: ProxyConfig,
@@ -39,7 +43,7 @@ function openProxy(
     queue: proxyCtlQueue(proxyId),
     activities: {
       ...createRehearsalActivities(clientEnd(laneData, seams)),
-      ...createTargetActivities({ allowedFolders: restoreFolders }),
+      ...createTargetActivities({ allowedFolders: restoreFolders, brakesOf }),
     },
     slots: slotsFor(slots),
     graceMs: 10_000,

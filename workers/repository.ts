@@ -11,6 +11,7 @@ import { type MoverTarget, startMoverTarget } from '../engines/mover/target/move
 import { type LimitsConfig, Throttle } from '../engines/mover/throttle/throttle.ts';
 import { openPackThreads } from '../engines/repository/maintenance/pack-threads.ts';
 import { openRepository } from '../engines/repository/open-repository.ts';
+import { IDLE_PACK_MS } from '../engines/repository/pack/record-sink.ts';
 import type { StorageDescription } from '../engines/repository/storage/storage.ts';
 import { loadGrantKey, signGrant } from '../engines/security/grants.ts';
 import { securityLayout } from '../engines/security/security-layout.ts';
@@ -60,6 +61,7 @@ async function openWithTarget(
         data: { storage, keys, uuid } satisfies PackLaneData,
         count: lanes,
       }),
+    idlePackMs: IDLE_PACK_MS,
     closePacks: async () => target?.closePacks(),
     seams,
     serverTime: () => serverClock.now(),

@@ -4,6 +4,7 @@ import type { RestorePointId } from '../schema/domain/ids.ts';
 import type { LineageId } from '../schema/domain/ids.ts';
 import type {
   ImportCounts,
+  LineagePolicy,
   LineageRetention,
   MaintenanceOutcome,
   MaintenanceStep,
@@ -13,6 +14,7 @@ import { controlQueue } from '../schema/domain/queues.ts';
 import { errorView } from './failures.ts';
 import type { MaintenanceRun } from './maintenance-run.ts';
 import { openPointsOf } from './open-points.ts';
+import { leftToRetain } from './retention-pages.ts';
 import { say } from './say.ts';
 
 /** Resolves with what came of it, in words. */
@@ -89,13 +91,17 @@ async function retainAll(run: MaintenanceRun): Promise<string> {
   const begun = run.takeCursor('retention');
   const told = begun?.told ?? { stays: 0, goes: 0, refused: 0 };
   let after: LineageId | null = begun?.after ?? null;
-  for (let part = begun?.part ?? 0; part === 0 || after !== null; part += 1) {
-    const plan = await say('planRetention', { queue: controlQueue })({ repositoryId, after });
-    const lineages = await run.machines.on(run.repository, 'applyRetention')({ lineages: plan.lineages, dryRun });
+  let left: LineagePolicy[] = begun?.left ?? [];
+  for (let part = begun?.part ?? 0; part === 0 || left.length > 0 || after !== null; part += 1) {
+    if (left.length === 0) {
+      const plan = await say('planRetention', { queue: controlQueue })({ repositoryId, after });
+      [left, after] = [plan.lineages, plan.next];
+    }
+    const lineages = await run.machines.on(run.repository, 'applyRetention')({ lineages: left, dryRun });
     await record(run, { step: 'retention', dryRun, lineages }, part);
     count(told, lineages);
-    after = plan.next;
-    if (after !== null) await run.turnPage({ step: 'retention', after, part: part + 1, told });
+    left = leftToRetain(left, lineages);
+    if (left.length > 0 || after !== null) await run.turnPage({ step: 'retention', after, left, part: part + 1, told });
   }
   const refused = told.refused === 0 ? '' : `, ${told.refused} of those are kept, held or locked`;
   return `${told.goes} restore points ${dryRun ? 'would go' : 'went to the trash'}, ${told.stays + told.refused} stay${refused}`;

@@ -214,6 +214,23 @@ describe('repositoryMaintenance', () => {
     expect(await detailsOf(handle)).toContain('1 restore points would go, 1 stay');
   });
 
+  it('asks about a lineage until all of it is told, and records each part', async () => {
+    const scene = { plans: [[lineage(1), lineage(2)], [lineage(3)]], retainedInParts: true };
+    const { status, state, handle } = await maintain({ input: { steps: ['retention'] }, scene });
+    expect(status).toBe('COMPLETED');
+    const planned = (answers: number) => ['planRetention', ...Array.from({ length: answers }, () => 'applyRetention')];
+    expect(stepsOf(state)).toEqual([...planned(4), ...planned(2)]);
+    expect(state.parts).toEqual([0, 1, 2, 3, 4, 5]);
+    const told = state.outcomes.flatMap((outcome) => (outcome.step === 'retention' ? outcome.lineages : []));
+    expect(told.map((each) => [each.vmName, each.stays, each.decisions.length])).toEqual(
+      ['vm-1', 'vm-2', 'vm-3'].flatMap((name) => [
+        [name, 0, 1],
+        [name, 1, 0],
+      ]),
+    );
+    expect(await detailsOf(handle)).toContain('| retention | done | 3 restore points went to the trash, 3 stay |');
+  });
+
   it('ends at once when it is stopped, gives its slot back, and leaves out the rest', async () => {
     const faults = { checkRepository: { at: 'hang', times: 1 } } as const;
     const handle = await start({ scene: { faults } });
@@ -357,6 +374,25 @@ describe('retention after a session', () => {
     play.world.jobRules = {};
     const without = await play.session({ vms });
     expect(play.world.of(without.handle.workflowId).calls).not.toContain('applyRetention');
+  });
+
+  it('asks until all of it is told', async () => {
+    play.world.jobRules = { retention: policy };
+    const ended = await play.session({
+      vms: vms.slice(0, 1),
+      during: {
+        name: 'transferDisk',
+        act: async ({ workflowId }) => {
+          await Promise.resolve();
+          play.world.prepare(workflowId, { retainedInParts: true });
+        },
+      },
+    });
+    play.world.jobRules = {};
+    const { calls, retained } = play.world.of(ended.handle.workflowId);
+    expect(calls.filter((name) => name === 'applyRetention')).toHaveLength(2);
+    // The other part has nothing that is to be recorded.
+    expect(retained.map(({ decisions }) => decisions.length)).toEqual([1]);
   });
 
   it('never fails the session: the night does what it could not', async () => {

@@ -5,7 +5,8 @@ import type { DiskKey, MachineId, ProxyId } from '../schema/domain/ids.ts';
 import { controlQueue, controlWaitQueue, proxyCtlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import type { TargetAccess } from '../schema/domain/restore-point.ts';
 import { type HeldLease, requestOrders } from '../schema/domain/scheduling.ts';
-import type { RestoredDisk } from '../schema/domain/sessions.ts';
+import type { RestoredDisk, TransferHeartbeat } from '../schema/domain/sessions.ts';
+import { lastHeartbeatOf } from './failures.ts';
 import { say } from './say.ts';
 import { ProxyTries } from './proxy-tries.ts';
 import { MACHINE_WAIT_MS, type RestoreRun } from './restore-run.ts';
@@ -124,10 +125,11 @@ async function restoreOne({ run, proxy, opened, remake }: Way, first: TargetAcce
     try {
       const done = await say('restoreDisk', at)({ run: run.run, restorePointId, diskKey, ...where, target });
       tries.end();
-      run.disk(diskKey, 'done');
-      return done;
+      run.disk(diskKey, 'done', done.stages);
+      return { ...done, ...run.stagesOf(diskKey) };
     } catch (error) {
-      run.disk(diskKey, 'failed');
+      const last = lastHeartbeatOf(error) as Partial<TransferHeartbeat> | undefined;
+      run.disk(diskKey, 'failed', last?.stages);
       await tries.another(error, proxy);
       target = (await remake()).find((made) => made.diskKey === diskKey) ?? target;
     }

@@ -1,6 +1,14 @@
 /** One `restoreSession` while it runs: where it is, and how it is shown. */
 import { formatBytes } from '../schema/domain/figures.ts';
 import type { DiskKey, RunKey } from '../schema/domain/ids.ts';
+import {
+  addStageTimes,
+  bottleneckWords,
+  noStageTimes,
+  restoreStages,
+  stageLine,
+  type StageTimes,
+} from '../schema/domain/stages.ts';
 import { repositoryCtlQueue } from '../schema/domain/queues.ts';
 import type {
   RestoredDisk,
@@ -49,10 +57,17 @@ export class RestoreRun {
     this.show();
   }
 
-  disk(diskKey: DiskKey, state: DiskView['state']): void {
+  /** `stages`: where the time of a try that ended went. */
+  disk(diskKey: DiskKey, state: DiskView['state'], stages?: StageTimes): void {
     const view = this.#views.get(diskKey);
     if (view) view.state = state;
+    if (view && stages) view.stages = addStageTimes(view.stages ?? noStageTimes, stages);
     this.show();
+  }
+
+  stagesOf(diskKey: DiskKey): Pick<RestoredDisk, 'stages'> {
+    const stages = this.#views.get(diskKey)?.stages;
+    return stages ? { stages } : {};
   }
 
   note(finding: Finding): void {
@@ -70,13 +85,22 @@ export class RestoreRun {
 
   #render(): string {
     const { input, started, error, waits } = this;
-    const rows = [...this.#views.values()].map((view) => [view.diskKey, view.state, formatBytes(view.sizeBytes)]);
+    const views = [...this.#views.values()];
+    const rows = views.map((view) => [
+      view.diskKey,
+      view.state,
+      formatBytes(view.sizeBytes),
+      stageLine(view.stages, restoreStages) || '-',
+    ]);
+    const all = views.reduce<StageTimes>((sum, { stages }) => addStageTimes(sum, stages ?? noStageTimes), noStageTimes);
+    const flow = stageLine(all, restoreStages);
     return page(
       [`### Restore of VM ${cell(started.vmName)} into ${cell(input.folder)}: ${this.#step}`],
       waits.text ? [`**${cell(waits.text)}**`] : [],
       error ? errorLines(error) : [],
       [`restore point \`${input.restorePointId}\` of repository ${started.repositoryId}, as ${input.format}`],
-      table(['disk', 'state', 'size'], rows),
+      flow === '' ? [] : [`bottleneck: **${bottleneckWords(all)}** (${flow})`],
+      table(['disk', 'state', 'size', 'bottleneck'], rows),
       findingLines(this.findings),
     );
   }

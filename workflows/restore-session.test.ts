@@ -28,7 +28,12 @@ type Options = {
   during?: { name: Step; act: (of: WorkflowHandle) => Promise<unknown> };
 };
 
-async function restore({ scene = {}, input = {}, quick, during }: Options): Promise<Ended & { rows: SessionRows }> {
+async function restore({
+  scene = {},
+  input = {},
+  quick,
+  during,
+}: Options): Promise<Ended & { rows: SessionRows; handle: WorkflowHandle }> {
   const id = sessionId(randomUUID());
   const whole: RestoreSessionInput = {
     version: 1,
@@ -49,7 +54,7 @@ async function restore({ scene = {}, input = {}, quick, during }: Options): Prom
     await during.act(handle);
     play.world.letGoOn(workflowId);
   }
-  return { ...(await play.ended(handle)), rows: play.world.session(id) };
+  return { ...(await play.ended(handle)), rows: play.world.session(id), handle };
 }
 
 function expectNothingLeft({ leases, targets, transfers, broken }: RunState, isDone: boolean, note = ''): void {
@@ -66,11 +71,16 @@ const beforeTheFiles: Step[] = ['acquireResources', 'openRestore', 'createTarget
 
 describe.concurrent('restoreSession', () => {
   it('restores all disks and names them when all are whole', async () => {
-    const { status, state, rows } = await restore({});
+    const { status, state, rows, handle } = await restore({});
     expect(status).toBe('COMPLETED');
     expectNothingLeft(state, true);
     expect(rows).toMatchObject({ result: 'Success', error: null, states: ['Starting', 'Stopped'] });
     expect(state.restored!.disks.map(({ file }) => file)).toEqual(['/d0', '/d1']);
+    expect(state.restored!.disks.map(({ stages }) => stages?.target)).toEqual([8, 8]);
+    const metadata = await handle.query<{ currentDetails: string }>('__temporal_workflow_metadata');
+    expect(metadata.currentDetails).toContain(
+      'bottleneck: **target 80%** (Source 10% > Network 0% > Proxy 10% > Target 80%)',
+    );
     const order = state.calls.filter((name, at) => state.calls.indexOf(name) === at);
     expect(order).toEqual(
       `startRestore acquireResources openRestore createTargets restoreDisk finishTargets releaseResources

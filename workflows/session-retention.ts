@@ -3,6 +3,7 @@ import { lineageOf } from '../schema/domain/ids.ts';
 import type { LineagePolicy } from '../schema/domain/maintenance-sessions.ts';
 import { controlQueue, repositoryCtlQueue } from '../schema/domain/queues.ts';
 import { viewOf } from './failures.ts';
+import { leftToRetain } from './retention-pages.ts';
 import { say } from './say.ts';
 import type { SessionRun } from './session-run.ts';
 
@@ -14,10 +15,15 @@ export async function retainAfter(run: SessionRun, lineages: readonly LineagePol
   const queue = repositoryCtlQueue(run.job.repositoryId);
   try {
     for (let at = 0; at < lineages.length; at += LINEAGES_AT_ONCE) {
-      const some = lineages.slice(at, at + LINEAGES_AT_ONCE);
-      const retained = await say('applyRetention', { queue, summary: 'retention' })({ lineages: some, dryRun: false });
-      if (retained.some(({ decisions, trashed = [] }) => decisions.length + trashed.length > 0))
-        await say('recordRetention', { queue: controlQueue })({ sessionId, lineages: retained });
+      for (let left = lineages.slice(at, at + LINEAGES_AT_ONCE); left.length > 0;) {
+        const retained = await say('applyRetention', { queue, summary: 'retention' })({
+          lineages: left,
+          dryRun: false,
+        });
+        if (retained.some(({ decisions, trashed = [] }) => decisions.length + trashed.length > 0))
+          await say('recordRetention', { queue: controlQueue })({ sessionId, lineages: retained });
+        left = leftToRetain(left, retained);
+      }
     }
   } catch (error) {
     const message = `retention is left to the maintenance of the repository: ${viewOf(error).message}`;

@@ -119,7 +119,8 @@ it('names repository, proxies and files, and keeps rows to the end', async () =>
   expect(await restore()).toEqual(started);
   expect(await restore()).toEqual(started);
   const { recordRestore } = createRestoreSessionActivities({ db, clock });
-  const figures = { sizeBytes: 4096, receivedBytes: 500, writtenBytes: 4096 };
+  const stages = { source: 1, proxy: 2, throttling: 3, network: 4, target: 5 };
+  const figures = { sizeBytes: 4096, receivedBytes: 500, writtenBytes: 4096, stages };
   await recordRestore({
     sessionId: sessionId('r1'),
     disks: [{ diskKey: diskKey('d0'), file: '/restores/web/web-01-d0.raw', ...figures }],
@@ -142,7 +143,7 @@ it('names repository, proxies and files, and keeps rows to the end', async () =>
         restorePointId: sealed.restorePointId,
         disks: [
           { diskKey: 'd/1', doneBytes: 0 },
-          { diskKey: 'd0', doneBytes: 4096, readBytes: 500, sentBytes: 4096 },
+          { diskKey: 'd0', doneBytes: 4096, readBytes: 500, sentBytes: 4096, stages },
         ],
       },
     ],

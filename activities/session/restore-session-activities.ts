@@ -40,8 +40,14 @@ export function createRestoreSessionActivities({
         const vm = session?.vms[0];
         if (!vm) throw new TidemarkError('NOT_FOUND', `there is no restore session ${sessionId}`, { sessionId });
         const endedAt = new Date(clock.now()).toISOString();
-        for (const { diskKey, sizeBytes, receivedBytes, writtenBytes } of disks) {
-          const figures = { sizeBytes, doneBytes: sizeBytes, readBytes: receivedBytes, sentBytes: writtenBytes };
+        for (const { diskKey, sizeBytes, receivedBytes, writtenBytes, stages = null } of disks) {
+          const figures = {
+            sizeBytes,
+            doneBytes: sizeBytes,
+            readBytes: receivedBytes,
+            sentBytes: writtenBytes,
+            stages,
+          };
           await updateSessionDisk(db, sessionId, vm.vmId, diskKey, { ...figures, waitsFor: null, endedAt });
         }
         await recordEvents(db, eventsOf(sessionId, 'restore', findings, endedAt));

@@ -3,13 +3,14 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { CancelledFailure } from '@temporalio/common';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { brakesForRestore } from '../../engines/hypervisors/brakes.ts';
 import { createRestorePool, type RestorePool } from '../../engines/mover/restore-client/pool.ts';
 import { createSourcePool, type SourcePool } from '../../engines/mover/source/pool.ts';
 import { type MoverTarget, startMoverTarget } from '../../engines/mover/target/mover-target.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
-import { diskKey, restorePointId, runKey } from '../../schema/domain/ids.ts';
+import { diskKey, hostId, restorePointId, runKey } from '../../schema/domain/ids.ts';
 import type { TransferHeartbeat } from '../../schema/domain/sessions.ts';
-import { noStageTimes, verdictOf } from '../../schema/domain/stages.ts';
+import { noStageTimes, type StageTimes, verdictOf } from '../../schema/domain/stages.ts';
 import { runActivity } from '../../tests/fixtures/activity.ts';
 import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
 import { MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
@@ -23,6 +24,7 @@ const sizeBytes = 130 * MIB + 512;
 const lane = (name: string): URL => new URL(`../../tests/fixtures/mover/${name}.ts`, import.meta.url);
 const seams = testSeams();
 const { clock } = seams;
+const noLimits = { readBytesPerSecond: null, latencyMs: null };
 
 let folder: string;
 let disks: string;
@@ -96,13 +98,24 @@ it('transfers a disk with figures in its heartbeats; from there it is restored b
   expect(Buffer.byteLength(JSON.stringify(sending.beats.at(-1)))).toBeLessThan(1024);
   const run = runKey('restore00000');
   const out = path.join(folder, 'out');
-  const { createTargets, finishTargets } = createTargetActivities({ allowedFolders: [folder] });
+  const braked = {
+    provider: 'image' as const,
+    hostId: hostId('h1'),
+    slots: 1,
+    vms: [],
+    datastores: [{ name: 'ssd', folder, limits: { ...noLimits, writeBytesPerSecond: 1024 * MIB } }],
+  };
+  const { createTargets, finishTargets } = createTargetActivities({
+    allowedFolders: [folder],
+    brakesOf: async (of) => brakesForRestore([braked], of),
+  });
   const [made] = await runActivity(createTargets, {
     run,
     folder: out,
     format: 'raw' as const,
     disks: [{ diskKey: TEST_DISK, sizeBytes, name: 'd0.raw' }],
   }).result;
+  expect(made!.brakes).toMatchObject([{ name: 'datastore ssd', writeBytesPerSecond: 1024 * MIB }]);
   const { restoreDisk } = createRestoreActivities({ pool: restores, clock });
   const restoring = runActivity<Parameters<typeof restoreDisk>[0], unknown, TransferHeartbeat>(restoreDisk, {
     run,
@@ -111,8 +124,11 @@ it('transfers a disk with figures in its heartbeats; from there it is restored b
     endpoint: target.endpoint,
     target: made!,
   });
-  expect(await restoring.result).toMatchObject({ diskKey: TEST_DISK, sizeBytes });
+  const restored = (await restoring.result) as { stages: StageTimes };
+  expect(restored).toMatchObject({ diskKey: TEST_DISK, sizeBytes });
+  expect(verdictOf(restored.stages)).not.toBeNull();
   expect(restoring.beats[0]).toMatchObject({ disk: TEST_DISK, bytesTotal: sizeBytes, windowCount: 3 });
+  expect(restoring.beats[0]!.stages).toEqual(noStageTimes);
   const finished = await runActivity(finishTargets, { run, folder: out }).result;
   expect(finished).toEqual([{ diskKey: TEST_DISK, file: path.join(out, 'd0.raw') }]);
   expect((await readFile(finished[0]!.file)).equals(await readFile(source))).toBe(true);
@@ -200,7 +216,10 @@ it('the rehearsal reaches the target, or says why not', async () => {
 });
 
 it('targets outside the allowed folders are refused', async () => {
-  const { createTargets, discardTargets } = createTargetActivities({ allowedFolders: [path.join(folder, 'allowed')] });
+  const { createTargets, discardTargets } = createTargetActivities({
+    allowedFolders: [path.join(folder, 'allowed')],
+    brakesOf: async () => ({}),
+  });
   const request = {
     run: runKey('restore00000'),
     folder: path.join(folder, 'elsewhere'),

@@ -4,7 +4,7 @@
  * at the next it collects, lets the grace go by, collects once more, and prints that last `Collection`.
  */
 import { once } from 'node:events';
-import { listTrash } from '../../engines/repository/maintenance/trash.ts';
+import { listTrash } from '../../engines/repository/maintenance/trash-list.ts';
 import { openRepository } from '../../engines/repository/open-repository.ts';
 import type { CollectionReport } from '../../schema/domain/maintenance.ts';
 import { FOOTER_ENTRY_BYTES, RECORD_HEADER_BYTES } from '../../schema/repository/limits.ts';

@@ -6,10 +6,11 @@ import { type IssuedView, initAuthority, openAuthority } from '../../engines/sec
 import { enrolMachine, fetchState, parseSiteUrl } from '../../engines/security/enrolment-client.ts';
 import { openCredentials } from '../../engines/security/credentials.ts';
 import { readIfThere, writePrivate } from '../../engines/security/private-files.ts';
-import { describeSecurity, securityLayout } from '../../engines/security/security-layout.ts';
+import { describeSecurity, securityLayout, type SecurityLayout } from '../../engines/security/security-layout.ts';
+import { readCertificate } from '../../engines/security/x509.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import { isShortName, isSiteId, machineId, type MachineId, siteId, type SiteId } from '../../schema/domain/ids.ts';
-import { isMachineRole, type MachineRole, machineRoles } from '../../schema/domain/security.ts';
+import { identityIn, isMachineRole, type MachineRole, machineRoles } from '../../schema/domain/security.ts';
 import { loadMachine } from '../../workers/runtime/config.ts';
 import { commandSeams } from '../command-seams.ts';
 import { exitCodes } from '../exit-codes.ts';
@@ -60,6 +61,12 @@ export async function initSite(options: SecurityOptions & { site?: string; machi
       console.log('Keep a copy of this folder in a safe place: who has it can make himself any machine of the site.');
   }
   return exitCodes.ok;
+}
+
+/** Whom the certificate of this machine is of; null: it has none. */
+async function ownMachine({ certificate }: SecurityLayout): Promise<MachineId | null> {
+  const pem = await readIfThere(certificate);
+  return pem === null ? null : (identityIn(readCertificate(pem, certificate).names)?.machineId ?? null);
 }
 
 function rolesOf(text: string): MachineRole[] {
@@ -125,9 +132,16 @@ export async function listMachines(options: SecurityOptions): Promise<number> {
   return exitCodes.ok;
 }
 
-/** NOT_FOUND: it has no certificate that is valid. */
+/** NOT_FOUND: it has no certificate that is valid. BAD_REQUEST: it is this machine, which all others rely on. */
 export async function revokeMachine(machine: string, options: SecurityOptions): Promise<number> {
-  const authority = await openAuthority(securityLayout(layoutOf(options.state).configFolder), now);
+  const files = securityLayout(layoutOf(options.state).configFolder);
+  const authority = await openAuthority(files, now);
+  if (machine === (await ownMachine(files)))
+    throw new TidemarkError(
+      'BAD_REQUEST',
+      `machine ${machine} is the stack's own: without its certificate no machine of the site could enrol or renew, and no transfer reach it`,
+      { machineId: machine },
+    );
   const revoked = await authority.revoke(machineOf(machine));
   if (options.json) printJson({ machineId: machine, revoked: revoked.map(({ serial }) => serial) });
   else

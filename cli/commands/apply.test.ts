@@ -73,6 +73,21 @@ test('a change of jobs alone leaves the machine file, and with it the workers, a
   expect((await stat(stack.layout.machineFile)).mtimeMs).toBe(before.mtimeMs);
 });
 
+test('names what it changes of how machines trust and reach each other, without any of their things', async () => {
+  await writeFile(file, site());
+  await stack.tidemark('apply', '-f', file);
+  const trust = (key: string): string =>
+    `security: { authority: /pki/ca.pem, certificate: /pki/box.pem, key: ${key}, machines: [{ name: box.lab, machine: box, roles: [proxy] }] }
+enrolment: { listen: "127.0.0.1:7944" }
+`;
+  await writeFile(file, site() + trust('/pki/a.key'));
+  const added = await stack.tidemark('apply', '-f', file);
+  expect(added.output).toBe('+ security box\n+ enrolment box\napplied\n');
+  expect((await stack.tidemark('apply', '-f', file, '--dry-run')).output).toBe('nothing changes\n');
+  await writeFile(file, site() + trust('/pki/b.key'));
+  expect((await stack.tidemark('apply', '-f', file, '--dry-run')).output).toBe('~ security box\n');
+});
+
 test('a file with mistakes changes nothing, and tells all of them', async () => {
   await writeFile(file, site());
   await stack.tidemark('apply', '-f', file);

@@ -29,7 +29,8 @@ describe('restores', () => {
     sessions.plays.set('d0', end);
     const { exitCode, output } = await command.outcome;
     expect(exitCode).toBe(0);
-    expect(output).toContain(`\nd0    1000 B      60 B     50 B  ${folder}/files-d0.raw\n`);
+    expect(output).toContain(`\nd0    1000 B      60 B     50 B  source 90%  ${folder}/files-d0.raw\n`);
+    expect(output).toContain('\nbottleneck: source 90% (Source 90% > Network 2% > Proxy 5% > Target 3%)\n');
     expect(output).toContain(`${folder}/files-d1.raw`);
     const one = await stack.tidemark(
       'restore',
@@ -45,10 +46,15 @@ describe('restores', () => {
       '--json',
     );
     expect(one.exitCode).toBe(0);
-    const { files, result } = JSON.parse(one.output) as SessionReport;
+    const { files, result, bottleneck } = JSON.parse(one.output) as SessionReport;
+    const stages = { source: 90, proxy: 5, throttling: 0, network: 2, target: 3 };
+    const waits = { busy: 5, waitsForInput: 92, waitsForOutput: 3 };
+    expect(bottleneck).toMatchObject({ bottleneck: 'source', stagesMs: stages, shares: { proxy: waits } });
     expect({ files, result }).toEqual({
       result: 'Success',
-      files: [{ diskKey: 'd1', file: `${folder}/old-d1.qcow2`, sizeBytes: 1000, receivedBytes: 60, writtenBytes: 50 }],
+      files: [
+        { diskKey: 'd1', file: `${folder}/old-d1.qcow2`, sizeBytes: 1000, receivedBytes: 60, writtenBytes: 50, stages },
+      ],
     });
     const detached = await stack.tidemark('restore', 'disk', id, 'd1', '--into', folder, '--name', 'third', '--detach');
     expect(detached).toMatchObject({ exitCode: 0, errors: expect.stringMatching(/^session \S+ goes on\n/) });

@@ -87,9 +87,11 @@ describe('what is away is said, and waited for', () => {
   });
 
   test('Temporal from the beginning', async () => {
-    stack.change({ temporal: { address: '127.0.0.1:1', namespace: 'tidemark', uiUrl: 'http://x' } });
+    stack.change({ temporal: { address: '127.0.0.1:1', namespace: 'tidemark', uiUrl: 'http://x', codecUrl: null } });
     const { exitCode, errors } = await stack.tidemark('job', 'run', 'nightly');
-    stack.change({ temporal: { address: played.temporal.address, namespace: 'tidemark', uiUrl: 'http://x' } });
+    stack.change({
+      temporal: { address: played.temporal.address, namespace: 'tidemark', uiUrl: 'http://x', codecUrl: null },
+    });
     expect(exitCode).toBe(4);
     expect(errors).toMatch(/^error: Temporal does not answer at 127\.0\.0\.1:1\nhint: /);
   });

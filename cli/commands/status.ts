@@ -21,7 +21,9 @@ function show(stack: StackFile, folder: string): void {
     { title: 'LAST EXIT', of: (child: ChildStatus) => child.lastExit ?? '-' },
   ];
   console.log(`stack ${stack.state}, pid ${stack.pid}, since ${formatTime(stack.startedAt)}, state in ${folder}`);
-  console.log(`Temporal UI: ${stack.temporal.uiUrl}\n`);
+  console.log(`Temporal UI: ${stack.temporal.uiUrl}`);
+  const { codecUrl } = stack.temporal;
+  console.log(codecUrl === null ? '' : `payload codec: ${codecUrl} (temporal --codec-endpoint)\n`);
   console.log(renderTable(stack.children, columns));
 }
 

@@ -17,6 +17,7 @@ import {
 import { startStack } from '../../engines/stack/start-stack.ts';
 import type { Stack } from '../../engines/stack/supervisor.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
+import { loadPayloadCodec } from '../../workers/runtime/payload-codec.ts';
 import { createSeams } from '../../workers/runtime/seams.ts';
 import { example } from '../command-options.ts';
 import { exitCodes } from '../exit-codes.ts';
@@ -82,6 +83,7 @@ async function foreground(options: UpOptions): Promise<number> {
     tools: locateTools(),
     workers: workerEntries(),
     ports: askedPorts(options),
+    hasPayloadCodec: (await loadPayloadCodec(layout.payloadKeysFile, process.env)) !== null,
     migrate,
     clock,
     log,

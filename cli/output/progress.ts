@@ -4,6 +4,7 @@
  */
 import { formatBytes } from '../../schema/domain/figures.ts';
 import { stageLine, type StageTimes } from '../../schema/domain/stages.ts';
+import { stageOrderOf } from '../session-stages.ts';
 import { formatRate } from './table.ts';
 
 export type LiveDisk = {
@@ -61,7 +62,7 @@ function diskLine(disk: LiveDisk, kind: LiveSession['kind']): string {
     : '';
   const waits = disk.waitsFor === '' ? '' : `, waits for ${disk.waitsFor}`;
   const rate = disk.readRateBytesPerSecond === 0 ? '' : `, ${formatRate(disk.readRateBytesPerSecond)}`;
-  const flow = stageLine(disk.stages);
+  const flow = stageLine(disk.stages, stageOrderOf(kind));
   const stages = flow === '' ? '' : `, ${flow}`;
   return `${disk.diskKey} ${bar(percent)} ${String(percent).padStart(3)} %  ${done}${figures}${rate}${waits}${stages}`;
 }

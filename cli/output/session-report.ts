@@ -5,7 +5,7 @@ import type { AuditResult, Conservation } from '../../schema/domain/restore-poin
 import type { RestoredDisk } from '../../schema/domain/sessions.ts';
 import { formatBytes } from '../../schema/domain/figures.ts';
 import { bottleneckWords, stageLine } from '../../schema/domain/stages.ts';
-import { stagesOfSession } from '../session-stages.ts';
+import { stageOrderOf, stagesOfSession } from '../session-stages.ts';
 import type { MaintenanceOutcome } from '../../schema/domain/maintenance-sessions.ts';
 import { renderOutcomes } from './maintenance-report.ts';
 import { type Column, formatDuration, formatTime, renderTable } from './table.ts';
@@ -101,7 +101,7 @@ const isTold = (error: SessionError, failed: readonly SessionVm[]): boolean =>
 
 function bottleneckLine(session: SessionWithRows): string {
   const times = stagesOfSession(session);
-  const line = stageLine(times);
+  const line = stageLine(times, stageOrderOf(session.kind));
   return line === '' ? '' : `bottleneck: ${bottleneckWords(times)} (${line})`;
 }
 
@@ -110,6 +110,7 @@ const fileColumns: Column<RestoredDisk>[] = [
   { title: 'SIZE', of: (file) => formatBytes(file.sizeBytes), right: true },
   { title: 'RECEIVED', of: (file) => formatBytes(file.receivedBytes), right: true },
   { title: 'WRITTEN', of: (file) => formatBytes(file.writtenBytes), right: true },
+  { title: 'BOTTLENECK', of: (file) => bottleneckWords(file.stages) || '-' },
   { title: 'FILE', of: (file) => file.file },
 ];
 const restoredColumns = vmColumns.filter(({ title }) => !['CONSISTENT', 'TRY'].includes(title));

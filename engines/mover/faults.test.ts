@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
-import { createServer, type Server } from 'node:net';
+import { connect, createServer, type Server } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,7 +13,7 @@ import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
 import { diskKey, restorePointId, runKey } from '../../schema/domain/ids.ts';
 import { blockSizes, compressions } from '../../schema/domain/states.ts';
 import type { RestoreSource, TransferRegistrar } from '../../schema/domain/seams.ts';
-import { encodeMessage, type Message } from '../../schema/wire/messages.ts';
+import { encodeMessage, type Message, type Welcome } from '../../schema/wire/messages.ts';
 import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
 import { expectedMap, mapOf, MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
 import {
@@ -31,6 +31,8 @@ import { testSeams } from '../../tests/fixtures/seams.ts';
 import { createRestorePool, type RestorePool } from './restore-client/pool.ts';
 import { createSourcePool, type SourcePool } from './source/pool.ts';
 import { type MoverTarget, startMoverTarget } from './target/mover-target.ts';
+import { TokenBucket } from './throttle/token-bucket.ts';
+import { Wire } from './wire-session/wire.ts';
 
 const MIB = 1024 * 1024;
 let folder: string;
@@ -226,6 +228,29 @@ describe('waiting', () => {
     await vi.waitFor(() => expect(silent.open()).toBe(0), { timeout: 15_000 });
   });
 
+  test('a storage that answers no read any more ends the transfer, and the checkpoint with it', async () => {
+    const file = await randomDisk('disk', 8 * MIB);
+    const { endpoint } = await start();
+    const disk = { file, delayMs: 60_000 };
+    const order = orderOf({ disk, sizeBytes: 8 * MIB, blockSize: MIB, compression: 'none', endpoint });
+    await expect(sourcePool(1).transfer({ ...order, sourceSilenceMs: 500 })).rejects.toMatchObject({
+      code: 'UNREACHABLE',
+      message: expect.stringMatching(/its storage has answered no read for \d+ s/),
+    });
+  });
+
+  test('a connection that ends takes what a rate held back with it', async () => {
+    const socket = connect(kept(await silentServer(path.join(folder, 'silent'))).path);
+    const wire = new Wire({ socket, what: 'test', onMessage: () => undefined, onEnd: () => undefined });
+    const bucket = new TokenBucket();
+    bucket.rate = 1000;
+    const pace = { bucket, waiting: <T>(work: () => Promise<T>) => work() };
+    const head = { type: 'data', window: 0, codec: 'none', rawLength: MIB } as const;
+    const held = [0, 1].map((block) => wire.sendPaced({ ...head, block }, Buffer.alloc(MIB), pace));
+    wire.destroy(new Error('gone'));
+    for (const each of held) await expect(each).rejects.toMatchObject({ code: 'UNREACHABLE' });
+  });
+
   test('a restore from a target that falls silent is given up; closing the pool says why', async () => {
     const silent = kept(
       await wireServer(path.join(folder, 'deaf'), (asked) => (asked.type === 'hello' ? [restoreWelcome] : [])),
@@ -249,7 +274,7 @@ function emptyDisk() {
     hello: [restoreWelcome],
     get: [
       { type: 'entries', window: 0, digests: Buffer.alloc(32) },
-      { type: 'windowDone', window: 0 },
+      { type: 'windowDone', window: 0, busyMs: 0, heldMs: 0 },
     ],
   };
   return wireServer(path.join(folder, 'empty'), (asked) => answers[asked.type] ?? []);
@@ -275,9 +300,9 @@ test('what a lane wrote that died before it was durable is restored again', asyn
 });
 
 const none = { creditBytes: 0, lowWater: 0, auditDue: false, above: [] };
-const restoreWelcome: Message = {
+const restoreWelcome: Welcome = {
   type: 'welcome',
-  version: 0,
+  version: 1,
   laneCount: 1,
   ...none,
   sizeBytes: MIB,
@@ -416,8 +441,8 @@ describe('lanes', () => {
 const restoreHello = encodeMessage({
   type: 'hello',
   purpose: 'restore',
-  lowestVersion: 0,
-  highestVersion: 0,
+  lowestVersion: 1,
+  highestVersion: 1,
   software: 'test',
   restorePointId: restorePointId('0123456789abcdef0123456789abcdef'),
   run: runKey('restore00000'),
@@ -434,6 +459,36 @@ async function listenOnTcp(): Promise<{ port: number; close(): Promise<void> }> 
   const { port } = server.address() as { port: number };
   return { port, close: async () => void (await new Promise((resolve) => server.close(resolve))) };
 }
+
+describe('versions', () => {
+  test('the highest that both ends speak is chosen; a client that speaks none of ours is refused by name', async () => {
+    await start();
+    const greet = async (lowestVersion: number, highestVersion: number): Promise<RawClient> => {
+      const client = await laneClient();
+      client.send(backupHello(MIB, MIB, { lowestVersion, highestVersion }));
+      return client;
+    };
+    expect(await (await greet(0, 7)).next('welcome')).toMatchObject({ version: 1 });
+    for (const [lowest, highest, said] of [
+      [0, 0, 'HELLO versions is 0, allowed is 1'],
+      [2, 7, 'HELLO versions is 2 to 7, allowed is 1'],
+    ] as const) {
+      const refused = await greet(lowest, highest);
+      const message = expect.stringContaining(said) as string;
+      expect(await refused.next('error')).toMatchObject({ code: 'PROTOCOL_ERROR', message });
+      await refused.closed;
+    }
+  });
+
+  test('a target that chooses a version that was not offered is refused by name', async () => {
+    const server = kept(await wireServer(path.join(folder, 'newer'), () => [{ ...restoreWelcome, version: 2 }]));
+    const order = await restoreOrder({ unix: server.path }, new AbortController().signal);
+    await expect(restorePool(1).restoreDisk(order)).rejects.toMatchObject({
+      code: 'PROTOCOL_ERROR',
+      message: expect.stringContaining('WELCOME version is 2, allowed is 1') as string,
+    });
+  });
+});
 
 describe('a target that lies', () => {
   const welcome = { ...restoreWelcome, blockSize: MIB / 4, creditBytes: 4 * MIB } as Message;

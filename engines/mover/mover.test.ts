@@ -524,7 +524,7 @@ test('rehearsal shakes hands; sockets are private', async () => {
     restorePointId: restorePointId('0123456789abcdef0123456789abcdef'),
     run: runKey('abcdef012345'),
   };
-  expect(await rehearse(of)).toEqual({ protocolVersion: 0, laneCount: 2 });
+  expect(await rehearse(of)).toEqual({ protocolVersion: 1, laneCount: 2 });
   const socket = path.join(folder, 'sock', 'mover');
   expect((await stat(socket)).mode & 0o777).toBe(0o600);
   expect((await stat(path.dirname(socket))).mode & 0o777).toBe(0o700);

@@ -3,18 +3,38 @@
  * out). A thread that computes hears late of what has ended meanwhile: what an operation waited for the thread alone is
  * the proxy's time. An operation heard of after a stretch of computing ended, as far as can be known, when that began.
  */
-import { type StageTimes, noStageTimes } from '../../schema/domain/stages.ts';
+import { type StageTimes, noStageTimes, stages } from '../../schema/domain/stages.ts';
 
-/** `away`: with network or target, which only the target can tell apart. */
-export type Place = 'source' | 'throttling' | 'away';
+/**
+ * `away`: with the network or what is at its other end, which only that end can tell apart. Beside the lane is the source of
+ * a backup, and the target of a restore.
+ */
+export type Place = 'source' | 'target' | 'throttling' | 'away';
 /** Goes around what is waited for because of a rule. */
 export type HoldBack = <T>(work: () => Promise<T>) => Promise<T>;
 
+/** Its part of the moments, and how long it lasted. */
+export type Spent = { shareMs: number; lastedMs: number };
 type Moment = { shareMs: number; atMs: number };
+
+/** What a lane tells of its clock: since the last time, whole milliseconds; what is left of them counts the next time. */
+export function stagesSince(clock: LaneClock): () => StageTimes {
+  let told = clock.times;
+  return () => {
+    const now = clock.times;
+    const since = { ...now };
+    for (const stage of stages) {
+      now[stage] = Math.round(now[stage]);
+      since[stage] = now[stage] - told[stage];
+    }
+    told = now;
+    return since;
+  };
+}
 
 export class LaneClock {
   readonly #now: () => number;
-  readonly #times = { source: 0, proxy: 0, throttling: 0, away: 0 };
+  readonly #times = { source: 0, target: 0, proxy: 0, throttling: 0, away: 0 };
   /** Pieces in work, and since when so many. */
   #count = 0;
   #atMs: number;
@@ -37,17 +57,33 @@ export class LaneClock {
 
   /** A piece is at `place` until `work` ends. */
   async spend<T>(place: Place, work: () => Promise<T>): Promise<T> {
-    this.#enter(place === 'away');
-    const from = this.#shareMs;
+    const leave = this.enter(place);
     try {
       return await work();
     } finally {
+      leave();
+    }
+  }
+
+  /** A piece is at `place` until what this returns is called, which says how long that was. */
+  enter(place: Place): () => Spent {
+    this.#enter(place === 'away');
+    const [from, fromMs] = [this.#shareMs, this.#atMs];
+    return () => {
       this.#leave(place === 'away');
       const ended = this.#computedBefore?.shareMs ?? this.#computedAt?.shareMs ?? this.#shareMs;
       const heardLate = this.#shareMs - Math.max(ended, from);
+      const shareMs = this.#shareMs - from - heardLate;
       this.#times.proxy += heardLate;
-      this.#times[place] += this.#shareMs - from - heardLate;
-    }
+      this.#times[place] += shareMs;
+      return { shareMs, lastedMs: Math.max(0, this.heardMs - fromMs) };
+    };
+  }
+
+  /** So much of what pieces had spent away, as it is known now, was spent there. */
+  awayWas(place: Exclude<Place, 'away'>, shareMs: number): void {
+    this.#times.away -= shareMs;
+    this.#times[place] += shareMs;
   }
 
   /** Of a piece that is at `place` already: held back meanwhile, so that place has it not. */
@@ -95,9 +131,8 @@ export class LaneClock {
 
   /** Milliseconds since the clock was made. What is away and not told of yet counts as the network's. */
   get times(): StageTimes {
-    const { source, proxy, throttling, away } = this.#times;
-    const { target } = this.#told;
-    return { ...noStageTimes, source, proxy, throttling, network: away - target, target };
+    const { away, target, ...others } = this.#times;
+    return { ...noStageTimes, ...others, network: away - this.#told.target, target: target + this.#told.target };
   }
 
   #settle(): void {

@@ -5,7 +5,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { errorCodeOf } from '../../schema/domain/errors.ts';
 import { seeded } from '../../tests/fixtures/mover/disks.ts';
 import { checkTold } from '../../tests/fixtures/repository/check-told.ts';
@@ -91,6 +91,30 @@ test('any one call fails', { timeout: 600_000 }, async () => {
       throw new Error(`call ${point} of ${points} failed with ${what}: ${String(error)}`, { cause: error });
     }
   }
+});
+
+describe.each(['EIO', 'ENOSPC'] as const)('one sync of a ledger that fails with %s', (what) => {
+  test.each([
+    ['and is cut back', false],
+    ['and cannot be cut back', true],
+  ])('%s: the same process goes on with the next try', async (_, cutFails) => {
+    const disk = new FaultyDisk();
+    const ofLedger = { what, path: /ledger/, times: 1 };
+    // Past the one of a new ledger, and the first window of the first disk.
+    disk.fail({ ...ofLedger, call: 'sync', after: 2 });
+    if (cutFails) disk.fail({ ...ofLedger, call: 'truncate', after: 1 });
+    const told: Told[] = [];
+    const failures: unknown[] = [];
+    const life = await begin(disk, noIndex(), 1);
+    const call = patient(failures, () => undefined);
+    for (const run of runs) await driveOn(life, run, { assignment: 1, tell: (one) => told.push(one), call });
+    const code = what === 'EIO' ? 'STORAGE_ERROR' : 'REPOSITORY_FULL';
+    expect(failures).toEqual([expect.objectContaining({ code })]);
+    const words = told.map((one) => one.what).filter((word) => word !== 'fence');
+    const transferred = ['opened', 'acknowledged', 'acknowledged'];
+    expect(words).toEqual(['sealed', 'sealed', 'aborted'].flatMap((decision) => [...transferred, decision]));
+    await checkAll({ life, told, disk });
+  });
 });
 
 test('the disk is full at any size; with room it goes on', { timeout: 600_000 }, async () => {

@@ -18,6 +18,7 @@ import { createChecking } from './maintenance/checking.ts';
 import { bringBack, createMaintenance, withTrash } from './maintenance/maintenance.ts';
 import { loadMarks } from './maintenance/marks.ts';
 import { describeTrashed, surveyPoints } from './maintenance/survey.ts';
+import { watchTrash } from './maintenance/trash-list.ts';
 import { openVerifiedPacks } from './maintenance/verified-packs.ts';
 import { loadState } from './maintenance/repository-state.ts';
 import { createRepositoryTime, DAY_MS } from './maintenance/repository-time.ts';
@@ -97,7 +98,8 @@ type Loaded = Pick<CheckParts, 'vault' | 'points' | 'source' | 'records'> & {
 };
 
 async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded: Loaded): Promise<CheckParts> {
-  const { storage, seams, serverTime = async () => null, graceMs = DAY_MS, lockDays = 0, packWorker } = options;
+  const { seams, serverTime = async () => null, graceMs = DAY_MS, lockDays = 0, packWorker } = options;
+  const { storage, trashed } = watchTrash(options.storage);
   const { vault, points, source, records, damaged, laneKeys: keys } = loaded;
   const state = await loadState({ storage, vault }, seams.log);
   const time = createRepositoryTime(state.keptTimeMs(), { clock: seams.clock, log: seams.log, serverTime });
@@ -108,7 +110,8 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
   const index = createDigestIndex(records, vault, (id) => reliance.touch(id));
   const damages = createDamages(damaged, index, seams);
   const turns = createTurns();
-  const pageStore = createPageStore(openPageSink({ storage, vault, uuid: file.uuid, seams }), index);
+  const pages = openPageSink({ storage, vault, uuid: file.uuid, seams, idleMs: options.idlePackMs });
+  const pageStore = createPageStore(pages, index);
   return {
     vault,
     points,
@@ -121,6 +124,7 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
     seams,
     index,
     reliance,
+    trashed,
     state,
     time,
     flags,

@@ -47,6 +47,8 @@ export type RepositoryOptions = {
   /** Records that are kept in memory before they go into the index's folder; for tests, which have few. */
   indexDeltaEntries?: number;
   seams: Seams;
+  /** So long a pack of map pages waits for more before it is closed; without, until the repository is. */
+  idlePackMs?: number;
   /** The lanes' packs become closed ones: only those are checked and collected. */
   closePacks?: () => Promise<void>;
   /** A clock that is not this host's: without one time does not go on, and nothing is removed for good. */

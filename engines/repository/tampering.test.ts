@@ -6,6 +6,7 @@ import type { RestorePointId } from '../../schema/domain/ids.ts';
 import { sumOf } from '../../schema/repository/digest.ts';
 import { decodeRecordHeader, encodeRecordHeader } from '../../schema/repository/record.ts';
 import { plainVault } from '../../schema/repository/vault.ts';
+import { packsOf, placeOfBlock } from '../../tests/fixtures/repository/damage.ts';
 import { handRestore } from '../../tests/fixtures/repository/hand-restore.ts';
 import { KEY_FILE } from '../../tests/fixtures/repository/keys.ts';
 import {
@@ -61,6 +62,78 @@ describe('a record', () => {
     bytes.set(encodeRecordHeader({ ...header, payloadSum }), offset);
     await writeFile(path, bytes);
     await expect(restored(id)).rejects.toMatchObject(codes('TAMPERED', 'authentication tag'));
+  });
+
+  describe('that was tampered with is told as such, and healed by the next session', () => {
+    /** As somebody would who makes the sums right. */
+    async function forge(shelf: 'packs' | 'meta', pack: string, offset: number): Promise<void> {
+      const path = at(shelf, pack.slice(0, 2), pack);
+      const bytes = await readFile(path);
+      const header = decodeRecordHeader(bytes.subarray(offset))!;
+      bytes[offset + 128 + 5]! ^= 1;
+      const payloadSum = sumOf(bytes.subarray(offset + 128, offset + 128 + header.storedLength));
+      bytes.set(encodeRecordHeader({ ...header, payloadSum }), offset);
+      await writeFile(path, bytes);
+    }
+    const forgeBlock = async (id: RestorePointId): Promise<void> => {
+      const { pack, offset } = await placeOfBlock(world, id, 1);
+      await forge('packs', pack, offset);
+    };
+    const forgePage = async (): Promise<void> => {
+      const [pack] = await packsOf(world, 'pages');
+      await forge('meta', pack!, 64);
+    };
+    const check = () =>
+      world.repository.check(
+        { depth: 'full', restorePointId: null, vmId: null, maxBytes: null, maxMs: null },
+        { signal: new AbortController().signal, onProgress: () => undefined },
+      );
+
+    test.each([
+      ['a block, found by a restore', forgeBlock, 'restore', [{ offset: MIB, length: MIB }]],
+      ['a block, found by a check', forgeBlock, 'check', [{ offset: MIB, length: MIB }]],
+      ['a map page, found by a restore', forgePage, 'restore', [{ offset: 0, length: 3 * MIB }]],
+      ['a map page, found by a check', forgePage, 'check', [{ offset: 0, length: 3 * MIB }]],
+      ['a map page, found by the session', forgePage, 'session', [{ offset: 0, length: 3 * MIB }]],
+    ] as const)('%s', async (_, tamper, finder, read) => {
+      const disk = diskOf(3);
+      const full = await sealedFull(1, disk);
+      await world.reopen();
+      await tamper(full.restorePointId);
+      await world.reopen();
+      if (finder === 'check')
+        expect((await check()).damages).toMatchObject([
+          {
+            why: { code: 'TAMPERED', message: 'its authentication tag is wrong' },
+            restorePoints: [full.restorePointId],
+          },
+        ]);
+      if (finder !== 'session') {
+        // Found once, it stays told as what it was, also by the next process.
+        for (const loseIndex of [false, true]) {
+          await expect(restored(full.restorePointId)).rejects.toMatchObject(codes('TAMPERED'));
+          await world.reopen({ loseIndex });
+        }
+        await check();
+        expect(world.repository.markOf(full.restorePointId)).toMatchObject({
+          state: 'damaged',
+          why: { code: 'TAMPERED' },
+        });
+      }
+      const point = await openPoint(2);
+      const base = { mode: 'cbt', baseRestorePointId: full.restorePointId } as const;
+      const assignment = await assign(point, planOf(disk.length, base));
+      expect(assignment.alsoRead).toEqual(read);
+      await send({ assignment, disk, changed: [] });
+      const sealed = await seal(point);
+      for (const loseIndex of [false, true]) {
+        for (const { restorePointId } of [full, sealed])
+          expect((await restored(restorePointId)).equals(disk)).toBe(true);
+        await world.reopen({ loseIndex });
+      }
+      await check();
+      expect(world.repository.markOf(full.restorePointId)).toBeNull();
+    });
   });
 
   test('in the clear is no record of it, whatever pack it lies in', async () => {

@@ -51,8 +51,9 @@ export const networks = strict('a mapping with preferred and throttle', {
 export const limits = strict('a mapping with read and write', { read: rate.optional(), write: rate.optional() });
 
 /** Of a host or datastore, for the sake of what else lives there. */
-export const brakeLimits = strict('a mapping with readRate and latency', {
+export const brakeLimits = strict('a mapping with readRate, writeRate and latency', {
   readRate: rate.optional(),
+  writeRate: rate.optional(),
   latency: duration(1, 60_000, '1ms to 60s').optional(),
 });
 export type BrakeText = z.output<typeof brakeLimits>;

@@ -41,7 +41,7 @@ describe('the example of the page', () => {
     expect(machine!.hosts[0]).toEqual({
       hostId: 'kvm-1',
       slots: 4,
-      limits: { readBytesPerSecond: 300 * 2 ** 20, latencyMs: 60 },
+      limits: { readBytesPerSecond: 300 * 2 ** 20, writeBytesPerSecond: 200 * 2 ** 20, latencyMs: 60 },
       datastores: [{ name: 'ssd', folder: '/vms', limits: { readBytesPerSecond: null, latencyMs: 20 } }],
       provider: 'qemu',
       scratch: { folder: '/var/lib/tidemark/scratch', maxBytes: 20 * 2 ** 30 },

@@ -226,8 +226,9 @@ function encryptionOf(places: NonNullable<RepositoryText['encryption']>): Encryp
   return keyFile === undefined ? { passphraseEnvironment: passphraseEnvironment! } : { keyFile };
 }
 
-const brakesOf = ({ readRate, latency }: BrakeText): BrakeLimits => ({
+const brakesOf = ({ readRate, writeRate, latency }: BrakeText): BrakeLimits => ({
   readBytesPerSecond: readRate ?? null,
+  ...(writeRate === undefined ? {} : { writeBytesPerSecond: writeRate }),
   latencyMs: latency ?? null,
 });
 

@@ -2,6 +2,7 @@ import { expect, test } from 'vitest';
 import { refusal } from '../../tests/fixtures/site.ts';
 import type { Problem } from './problems.ts';
 import { parseSite } from './parse-site.ts';
+import { diffSites } from '../../schema/domain/site-changes.ts';
 import { parseAddress } from './security-shape.ts';
 
 const small = `site: lab
@@ -35,6 +36,19 @@ test('things are on the machines that they say, the others on that of the stack,
   expect(machines.map((machine) => machine.enrolment)).toEqual([{ host: '::1', port: 7944 }, undefined, undefined]);
   // As it comes out of a machine's file again.
   expect(JSON.parse(JSON.stringify(machines))).toEqual(machines.map((machine) => structuredClone(machine)));
+});
+
+test('what changes of a machine’s trust and ways is named by itself', () => {
+  const changesTo = (before: string, after: string): string[] =>
+    diffSites(parseSite(small + before, 'f'), parseSite(small + after, 'f')).map(
+      ({ change, kind, id }) => `${change} ${kind} ${id}`,
+    );
+  const temporal = (port: number): string => `temporal: { address: "t.example.org:${port}" }\n`;
+  const enrolment = 'enrolment: { listen: "10.0.0.1:7944" }\n';
+  expect(changesTo('', temporal(7233))).toEqual(['added temporal m3', 'added temporal m2']);
+  expect(changesTo(temporal(7233), temporal(7234))).toEqual(['changed temporal m3', 'changed temporal m2']);
+  expect(changesTo(temporal(7233), enrolment + temporal(7233))).toEqual(['added enrolment m1']);
+  expect(changesTo(enrolment, '')).toEqual(['removed enrolment m1']);
 });
 
 test('a PKI of the operator’s is the same for every machine; what is wrong in it is named', () => {

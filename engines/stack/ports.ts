@@ -1,10 +1,10 @@
-/** Loopback ports of Temporal's server: chosen once, kept in the state folder, so that addresses survive restarts. */
+/** Loopback ports of Temporal's server and of the codec of its payloads: chosen once, kept in the state folder, so that addresses survive restarts. */
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 
-export type StackPorts = { temporal: number; http: number; ui: number; metrics: number };
-const names = ['temporal', 'http', 'ui', 'metrics'] as const;
+export type StackPorts = { temporal: number; http: number; ui: number; metrics: number; codec: number };
+const names = ['temporal', 'http', 'ui', 'metrics', 'codec'] as const;
 
 /** Binds the port for a moment; 0 asks the system for a free one. Null when it is taken. */
 export function probePort(port: number): Promise<number | null> {

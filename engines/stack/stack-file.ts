@@ -24,7 +24,8 @@ export type ChildStatus = {
 };
 
 export type StackConnections = {
-  temporal: { address: string; uiUrl: string; namespace: string };
+  /** `codecUrl`: where UI and CLI have payloads decoded; null: they are not encrypted. */
+  temporal: { address: string; uiUrl: string; namespace: string; codecUrl: string | null };
   database: { socket: string; user: string; passwordFile: string; name: string };
 };
 

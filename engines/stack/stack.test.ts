@@ -28,6 +28,7 @@ import {
 import { readStackFile, runningChildren, type StackFile } from './stack-file.ts';
 import { startStack } from './start-stack.ts';
 import { Child, type ChildSpec, nextPauseMs } from './child.ts';
+import { residentBytes } from './worker-caps.ts';
 import { type WorkerName, workerNames } from './worker-child.ts';
 
 const missing = ['temporal', 'mariadbd'].filter((name) => locateTool(name) === null);
@@ -36,11 +37,17 @@ const node = path.join(rootFolder, 'node_modules/.bin/node');
 
 /** Ready after a moment; notes its environment; exits when its parent is gone, as real workers do. */
 const standIn = `
-import { writeFileSync } from 'node:fs';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 const name = path.basename(process.argv[1], '.mjs');
 const mine = Object.entries(process.env).filter(([key]) => key.startsWith('TIDEMARK_'));
 writeFileSync(path.join(process.env.TIDEMARK_STATE, name + '.environment'), JSON.stringify(Object.fromEntries(mine)));
+// Takes 256 MiB once, when the test says so.
+const grow = path.join(process.env.TIDEMARK_STATE, name + '.grow');
+if (existsSync(grow)) {
+  rmSync(grow);
+  globalThis.taken = Buffer.alloc(256 * 1024 * 1024, 1);
+}
 process.on('disconnect', () => process.exit(0));
 process.on('SIGTERM', () => process.exit(0));
 setTimeout(() => process.send({ ready: true }), 50);
@@ -51,10 +58,11 @@ setInterval(() => undefined, 1000);
 const supervisor = (module: string, options: string): string => `
 import { startStack } from '${module}';
 const clock = { now: () => Date.now(), monotonic: () => performance.now(),
-  sleep: (ms, signal) => import('node:timers/promises').then((t) => t.setTimeout(ms, undefined, { signal })) };
+  // Memory is looked at twice a minute: here more often.
+  sleep: (ms, signal) => import('node:timers/promises').then((t) => t.setTimeout(ms === 30_000 ? 300 : ms, undefined, { signal })) };
 const quiet = { debug() {}, info() {}, warn() {}, error() {}, child: () => quiet };
 try {
-  const stack = await startStack({ ...${options}, stateFolder: process.argv[2], clock, log: quiet, migrate: async () => undefined });
+  const stack = await startStack({ ...${options}, stateFolder: process.argv[2], hasPayloadCodec: false, clock, log: quiet, migrate: async () => undefined });
   process.on('SIGTERM', () => void stack.stop().then(() => process.exit(0)));
   console.log(await stack.whenReady(60000) ? 'ready' : 'not ready');
 } catch (error) {
@@ -183,6 +191,22 @@ describe.skipIf(missing.length > 0)('a stack', () => {
     expect(await restartedBy('{"proxies":[],"hosts":[1],"site":"lab"}')).toEqual(['keeper', 'host']);
     expect(await restartedBy('{"proxies":[2],"hosts":[1],"site":"lab"}')).toEqual(['proxy']);
 
+    // a worker that takes more memory than it may is started anew, and only that one
+    await writeFile(path.join(state, 'repository.grow'), '');
+    const most = 200 * 1024 * 1024;
+    const capped = { memoryBytes: most, cpus: null, nice: null };
+    const text = JSON.stringify({ proxies: [2], hosts: [1], site: 'lab', workers: { repository: capped } });
+    expect(await restartedBy(text)).toEqual(['repository']);
+    const grown = read();
+    await until('the repository started anew', () => {
+      const { pid: now, state: how } = childOf('repository');
+      return how === 'ready' && now !== pid(grown, 'repository');
+    });
+    expect(await residentBytes(childOf('repository').pid!)).toBeLessThan(most);
+    expect(existsSync(path.join(state, 'repository.grow'))).toBe(false);
+    const others = workerNames.filter((name) => name !== 'repository');
+    expect(others.filter((name) => pid(read(), name) !== pid(grown, name))).toEqual([]);
+
     // the supervisor is killed: servers live on, and the next one ends them and uses the same ports
     const daemon = await startStorageDaemon(state);
     const foreign = await startStorageDaemon(`${state}-other`);
@@ -235,7 +259,16 @@ function startWithoutTools(stateFolder: string): Promise<unknown> {
   const { clock, log } = testSeams();
   const tools = { temporal: '', mariadbd: '', mariadbShare: '', node };
   const workers = Object.fromEntries(workerNames.map((name) => [name, ''])) as Record<WorkerName, string>;
-  return startStack({ stateFolder, tools, workers, ports: {}, migrate: async () => undefined, clock, log });
+  return startStack({
+    stateFolder,
+    tools,
+    workers,
+    ports: {},
+    hasPayloadCodec: false,
+    migrate: async () => undefined,
+    clock,
+    log,
+  });
 }
 
 async function temporaryFolder(): Promise<string> {
@@ -251,11 +284,11 @@ describe('pieces of a stack', () => {
     const kept = await choosePorts(file, {});
     const swapped = await choosePorts(file, { ui: kept.temporal });
     expect(swapped.ui).toBe(kept.temporal);
-    expect(new Set(Object.values(swapped)).size).toBe(4);
+    expect(new Set(Object.values(swapped)).size).toBe(5);
     const twice = choosePorts(file, { ui: kept.temporal, http: kept.temporal });
     await expect(twice).rejects.toMatchObject({ code: 'BAD_REQUEST' });
     await writeFile(file, '{"temporal":"x","ui":70000,"http":null}');
-    expect(new Set(Object.values(await choosePorts(file, {}))).size).toBe(4);
+    expect(new Set(Object.values(await choosePorts(file, {}))).size).toBe(5);
   });
 
   test("another user's stack is refused, and a database without its password", async () => {

@@ -33,12 +33,13 @@ async function refuseForeign({ folder, databaseFolder }: StackLayout): Promise<v
   throw new TidemarkError('BAD_CONFIG', message, { folder, uid });
 }
 
-function connectionsOf(layout: StackLayout, ports: StackPorts): StackConnections {
+function connectionsOf(layout: StackLayout, ports: StackPorts, hasCodec: boolean): StackConnections {
   return {
     temporal: {
       address: `127.0.0.1:${ports.temporal}`,
       uiUrl: `http://127.0.0.1:${ports.ui}/namespaces/${TEMPORAL_NAMESPACE}/workflows`,
       namespace: TEMPORAL_NAMESPACE,
+      codecUrl: hasCodec ? `http://127.0.0.1:${ports.codec}` : null,
     },
     database: {
       socket: layout.databaseSocket,
@@ -74,7 +75,13 @@ async function start(options: StackOptions, layout: StackLayout): Promise<Stack>
     if (ended.length > 0) options.log.warn('ended what an earlier stack left running', { children: ended });
     await rm(layout.databaseSocket, { force: true });
     const ports = await choosePorts(layout.portsFile, options.ports);
-    const supervisor = new Supervisor(options, layout, ports, connectionsOf(layout, ports), unlock);
+    const supervisor = new Supervisor(
+      options,
+      layout,
+      ports,
+      connectionsOf(layout, ports, options.hasPayloadCodec),
+      unlock,
+    );
     await supervisor.start();
     return supervisor;
   } catch (error) {

@@ -28,6 +28,8 @@ export type StackOptions = {
   workers: Record<WorkerName, string>;
   /** Ports asked for; the others are free ones, kept over restarts. */
   ports: Partial<StackPorts>;
+  /** Payloads are encrypted: the control worker decodes them for Temporal's UI. */
+  hasPayloadCodec: boolean;
   /** Brings the catalog's tables up to date; the database answers when it is called. */
   migrate(database: StackConnections['database']): Promise<void>;
   clock: Clock;
@@ -165,7 +167,10 @@ export class Supervisor implements Stack {
 
   async #startServers(): Promise<void> {
     const { tools } = this.#options;
-    const specs = [databaseChild(this.layout, tools), temporalChild(this.layout, tools, this.#ports)];
+    const specs = [
+      databaseChild(this.layout, tools),
+      temporalChild(this.layout, tools, this.#ports, this.connections.temporal.codecUrl),
+    ];
     const servers = specs.map((spec) => this.#add(spec));
     for (const server of servers) server.start();
     for (const server of servers) {

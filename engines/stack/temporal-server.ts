@@ -33,10 +33,17 @@ export async function isTemporalReady(httpPort: number, namespace: string): Prom
   }
 }
 
-export function temporalChild(layout: StackLayout, tools: StackTools, ports: StackPorts): ChildSpec {
+/** `codecUrl`: where the UI has payloads decoded; null: they are in the clear. */
+export function temporalChild(
+  layout: StackLayout,
+  tools: StackTools,
+  ports: StackPorts,
+  codecUrl: string | null,
+): ChildSpec {
   const flags = [
     ['--ip', '127.0.0.1', '--port', String(ports.temporal), '--http-port', String(ports.http)],
     ['--ui-ip', '127.0.0.1', '--ui-port', String(ports.ui), '--metrics-port', String(ports.metrics)],
+    codecUrl === null ? [] : ['--ui-codec-endpoint', codecUrl],
     ['--db-filename', layout.temporalDatabase, '--namespace', TEMPORAL_NAMESPACE],
     ['--log-format', 'json', '--log-level', 'warn'],
     eachWith('--sqlite-pragma', pragmas),

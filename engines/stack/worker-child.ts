@@ -13,7 +13,7 @@ const WORKER_GRACE_MS = 20_000;
 /** What V8 keeps for young objects grows by half a hundred MiB per thread at a busy moment, and hardly makes it faster. */
 const NODE_FLAGS = ['--max-semi-space-size=16'];
 
-/** Only `control` learns where the catalog is: the others have no business with it. */
+/** Only `control` learns where the catalog is, and serves the codec: the others have no business with them. */
 function environmentOf(name: WorkerName, layout: StackLayout, connections: StackConnections): Record<string, string> {
   const { temporal, database } = connections;
   const common = {
@@ -24,6 +24,7 @@ function environmentOf(name: WorkerName, layout: StackLayout, connections: Stack
   if (name !== 'control') return common;
   return {
     ...common,
+    ...(temporal.codecUrl === null ? {} : { TIDEMARK_CODEC_URL: temporal.codecUrl, TIDEMARK_UI_URL: temporal.uiUrl }),
     TIDEMARK_DATABASE_SOCKET: database.socket,
     TIDEMARK_DATABASE_USER: database.user,
     TIDEMARK_DATABASE_PASSWORD_FILE: database.passwordFile,

@@ -9,7 +9,8 @@ import { noteAbsences } from './absent-vms.ts';
 import { fromJson, toJson } from './json.ts';
 import type { CatalogTables, ResourceRowState } from './tables.ts';
 
-type MachineRules = Pick<MachineConfig, 'networks' | 'workers'>;
+/** What a machine has beside its hosts, proxies and repositories. */
+type MachineRules = Pick<MachineConfig, 'networks' | 'workers' | 'security' | 'temporal' | 'enrolment'>;
 type Write = Transaction<CatalogTables>;
 
 /**
@@ -81,8 +82,9 @@ async function markRemoved(db: Write, site: SiteConfig, at: Date): Promise<void>
 const upsertState = sql<ResourceRowState>`if(state = 'drained', 'drained', 'active')`;
 
 async function storeMachine(db: Write, machine: MachineConfig, at: Date): Promise<void> {
-  const { networks, workers } = machine;
-  const config = toJson({ networks, workers } satisfies { [key in keyof MachineRules]-?: unknown });
+  const { networks, workers, security, temporal, enrolment } = machine;
+  const rules = { networks, workers, security, temporal, enrolment };
+  const config = toJson(rules satisfies { [key in keyof MachineRules]-?: unknown });
   const row = { site_id: machine.site, state: 'active' as const, config, updated_at: at };
   await db
     .insertInto('machines')

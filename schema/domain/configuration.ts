@@ -34,8 +34,15 @@ export type SimulatedVmConfig = {
 /** `image`: a raw file that holds what the disk held at first; else it follows from `seed`. */
 export type SimulatedDiskConfig = { diskKey: DiskKey; sizeBytes: number; seed: number; image?: string | undefined };
 
-/** For storage that production lives on; null: no bound. `latencyMs`: of a read, from which on fewer are under way. */
-export type BrakeLimits = { readBytesPerSecond: number | null; latencyMs: number | null };
+/**
+ * For storage that production lives on; null: no bound. `latencyMs`: of a read, or of a write of a restore, from which on
+ * fewer are under way. Absent: no bound.
+ */
+export type BrakeLimits = {
+  readBytesPerSecond: number | null;
+  writeBytesPerSecond?: number;
+  latencyMs: number | null;
+};
 /** `name`: "host h1", "datastore ssd". */
 export type BrakeConfig = BrakeLimits & { name: string };
 export type HostConfig = {
@@ -152,7 +159,7 @@ export type SiteConfig = { site: SiteId; machines: MachineConfig[]; jobs: JobCon
 
 /** Difference between two applied sites, for people and for `--json`. */
 export type SiteChange = {
-  kind: 'host' | 'proxy' | 'repository' | 'job' | 'vm' | 'machine';
+  kind: 'host' | 'proxy' | 'repository' | 'job' | 'vm' | 'machine' | 'security' | 'enrolment' | 'temporal';
   id: string;
   change: 'added' | 'changed' | 'removed';
 };

@@ -86,7 +86,9 @@ export type Endpoint = { unix: string } | { host: string; port: number };
  * on this machine. Without a socket: plain TCP, on the loopback.
  */
 export type TargetEndpoint =
-  { unix: string; machineId?: MachineId; listen?: { host: string; port: number } } | { host: string; port: number };
+  { unix: string; machineId?: MachineId; listen?: ListenedAt } | { host: string; port: number };
+/** `others`: hosts under which it is reached as well, to be tried in this order when `host` does not answer. */
+export type ListenedAt = { host: string; port: number; others?: string[] };
 
 /** How a lane, on any thread of any proxy, opens a disk. Plain data, no secrets. */
 export type DiskAccess = {

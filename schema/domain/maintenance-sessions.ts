@@ -82,6 +82,8 @@ export type MaintenanceCursor =
   | {
       step: 'retention';
       after: LineageId | null;
+      /** Of the plan that ends with `after`, what is not done; absent: nothing. */
+      left?: LineagePolicy[];
       part: number;
       told: { stays: number; goes: number; refused: number };
     };
@@ -96,7 +98,14 @@ export type LineagePolicy = {
   vmName: string;
   policy: RetentionPolicy | null;
   vmGoneSince: string | null;
+  /** Absent: it begins. */
+  after?: RetentionCursor;
 };
+/**
+ * Where the next answer about a lineage goes on: behind this restore point, by age. `again`: an answer before may have been
+ * lost, so what lies in the trash is told as well.
+ */
+export type RetentionCursor = { takenAt: string; restorePointId: RestorePointId; again: boolean };
 
 /** `refused`: no rule keeps it, but the repository does; `refusal` says why. */
 export type PointOutcome = 'stays' | 'would-go' | 'removed' | 'refused';
@@ -111,12 +120,14 @@ export type PointDecision = RetentionDecision & {
 
 /**
  * Of a dry run all decisions, else those of what does not just stay; newest first. `stays`: how many do. `trashed`: of a
- * repeated try, what lies in the trash: the answer that told of it may have been lost.
+ * repeated try, what lies in the trash: the answer that told of it may have been lost. `next`: it is a part, of the oldest
+ * restore points that were not decided about before; there are more.
  */
-export type LineageRetention = Omit<LineagePolicy, 'policy' | 'vmGoneSince'> & {
+export type LineageRetention = Omit<LineagePolicy, 'policy' | 'vmGoneSince' | 'after'> & {
   stays: number;
   decisions: PointDecision[];
   trashed?: RemovedSign[];
+  next?: RetentionCursor;
 };
 
 export const noFlags: RestorePointFlags = { keep: false, hold: null, lockedUntil: null };

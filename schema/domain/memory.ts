@@ -14,3 +14,12 @@ export function releaseMemory(bytes: Uint8Array): void {
   const { buffer } = bytes;
   if (buffer instanceof ArrayBuffer && buffer.byteLength > SHARED_BYTES) buffer.transfer(0);
 }
+
+/**
+ * The same for many small pieces that nobody else has a part of. Nothing is done with less than half of its memory: it may
+ * be of a pool, which never gives a half of itself.
+ */
+export function releaseOwnMemory(bytes: Uint8Array): void {
+  const { buffer } = bytes;
+  if (buffer instanceof ArrayBuffer && bytes.byteLength * 2 > buffer.byteLength) buffer.transfer(0);
+}

@@ -1,4 +1,5 @@
 /** A restore point as the repository, the mover and the workflows see it. Block lists stay in the repository. */
+import type { BrakeConfig } from './configuration.ts';
 import type { Extent } from './extents.ts';
 import type { Endpoint, Reason, ReferencePoint, TargetEndpoint, VmRef } from './hypervisor.ts';
 import type { DiskKey, JobId, LineageId, MachineId, RepositoryId, RestorePointId, RunKey, SessionId } from './ids.ts';
@@ -190,4 +191,6 @@ export type TargetAccess = {
   /** Where the restore keeps how far it durably came; removed with the state of the run. */
   cursorFile: string;
   data: { via: 'file'; path: string } | { via: 'nbd'; at: Endpoint; export: string };
+  /** Of the storage that it lies on; absent: none. */
+  brakes?: BrakeConfig[];
 };

@@ -108,7 +108,7 @@ export type TransferHeartbeat = {
   waitsFor: string | null;
   /** Of an increment: blocks that change tracking calls unchanged, of which so many were looked at. */
   audit?: { audited: number; wanted: number };
-  /** Where its time went so far; absent from a restore. */
+  /** Where its time went so far; absent in those of before there were such figures of restores. */
   stages?: StageTimes;
 };
 
@@ -145,6 +145,8 @@ export type RestoredDisk = {
   sizeBytes: number;
   receivedBytes: number;
   writtenBytes: number;
+  /** Where the time of its lanes went; absent in histories of before there were such figures. */
+  stages?: StageTimes;
 };
 export type RestoreSessionResult = {
   result: Exclude<SessionResult, 'None'>;
@@ -157,7 +159,13 @@ export type RestoreSessionResult = {
 export type RestoreProgressView = {
   step: 'waiting' | 'preparing' | 'transferring' | 'finishing' | 'undoing' | 'done';
   waitsFor: string | null;
-  disks: { diskKey: DiskKey; sizeBytes: number; state: 'waiting' | 'transferring' | 'done' | 'failed' }[];
+  disks: {
+    diskKey: DiskKey;
+    sizeBytes: number;
+    state: 'waiting' | 'transferring' | 'done' | 'failed';
+    /** Of the tries that have ended. */
+    stages?: StageTimes;
+  }[];
 };
 
 // ---- names on Temporal -------------------------------------------------------------------------

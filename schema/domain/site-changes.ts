@@ -4,7 +4,7 @@ import type { SiteChange, SiteConfig } from './configuration.ts';
 type Things = Map<string, { kind: SiteChange['kind']; id: string; text: string }>;
 
 /**
- * Machines, hosts, VMs (id `host/name`), proxies, repositories and jobs that are new, different or gone, in this order
+ * Machines, their security, enrolment and way to Temporal (id of the machine), hosts, VMs (id `host/name`), proxies, repositories and jobs that are new, different or gone, in this order
  * within the new site, what is gone last. `before` null: everything is added.
  */
 export function diffSites(before: SiteConfig | null, after: SiteConfig): SiteChange[] {
@@ -27,6 +27,8 @@ function thingsOf(site: SiteConfig | null): Things {
   for (const machine of site?.machines ?? []) {
     const { site: name, networks = null, workers = null } = machine;
     add('machine', machine.machineId, { site: name, networks, workers });
+    for (const kind of ['security', 'enrolment', 'temporal'] as const)
+      if (machine[kind] !== undefined) add(kind, machine.machineId, machine[kind]);
     for (const { vms, ...host } of machine.hosts) {
       add('host', host.hostId, { ...host, on: machine.machineId });
       for (const vm of vms) add('vm', `${host.hostId}/${vm.name}`, vm);

@@ -10,6 +10,8 @@
 /** In the order in which a piece passes them. Throttling: held back by a rule, not by what anything can do. */
 export const stages = ['source', 'proxy', 'throttling', 'network', 'target'] as const;
 export type Stage = (typeof stages)[number];
+/** As a piece of a restore passes them: the repository is its source, what is written its target. */
+export const restoreStages: readonly Stage[] = ['source', 'throttling', 'network', 'proxy', 'target'];
 /** Milliseconds, whole. */
 export type StageTimes = Record<Stage, number>;
 
@@ -28,14 +30,14 @@ export type StageShare = { busy: number; waitsForInput: number; waitsForOutput: 
 /** In percent, with one decimal. `bottleneck`: the stage with the largest share. */
 export type StageVerdict = { bottleneck: Stage; shares: Record<Stage, StageShare> };
 
-/** Null when no time was spent yet. */
-export function verdictOf(times: Readonly<StageTimes>): StageVerdict | null {
+/** Null when no time was spent yet. `order`: in which pieces pass the stages. */
+export function verdictOf(times: Readonly<StageTimes>, order: readonly Stage[] = stages): StageVerdict | null {
   const total = stages.reduce((sum, stage) => sum + times[stage], 0);
   if (total <= 0) return null;
   const percent = (part: number): number => Math.round((part / total) * 1000) / 10;
   const shares = {} as Record<Stage, StageShare>;
   let before = 0;
-  for (const stage of stages) {
+  for (const stage of order) {
     const behind = total - before - times[stage];
     shares[stage] = {
       busy: percent(times[stage]),
@@ -51,10 +53,10 @@ export function verdictOf(times: Readonly<StageTimes>): StageVerdict | null {
 const capital = (word: string): string => word.charAt(0).toUpperCase() + word.slice(1);
 
 /** "Source 91% > Proxy 6% > Network 2% > Target 1%"; throttling only where there was some. Empty when nothing is known. */
-export function stageLine(times: Readonly<StageTimes> | null | undefined): string {
+export function stageLine(times: Readonly<StageTimes> | null | undefined, order: readonly Stage[] = stages): string {
   const verdict = times ? verdictOf(times) : null;
   if (!verdict) return '';
-  return stages
+  return order
     .filter((stage) => stage !== 'throttling' || times!.throttling > 0)
     .map((stage) => `${capital(stage)} ${Math.round(verdict.shares[stage].busy)}%`)
     .join(' > ');

@@ -36,6 +36,8 @@ const damaged = z.object({
     .regex(/^[0-9a-f]{64}$/)
     .nullable(),
   why: text,
+  // Absent: it is not whole. Readers before this one pass it over.
+  code: z.literal('TAMPERED').optional(),
   foundAt: text,
 });
 /** A line of `damaged`: a record at an offset of a pack, or (both null) something of the pack as a whole. */

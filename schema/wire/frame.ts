@@ -34,7 +34,7 @@ export const frameTypes = {
   get: limits(20, 'GET', 4, 4),
   entries: limits(21, 'ENTRIES', 40, 8200),
   block: limits(22, 'BLOCK', 16, 16, true),
-  windowDone: limits(23, 'WINDOW_DONE', 4, 4),
+  windowDone: limits(23, 'WINDOW_DONE', 16, 16),
   audit: limits(24, 'AUDIT', 8, 8),
   auditSample: limits(25, 'AUDIT_SAMPLE', 12, 12 + 4 * 256),
   auditAnswer: limits(26, 'AUDIT_ANSWER', 4, 4 + 33 * 256),

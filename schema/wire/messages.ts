@@ -15,7 +15,23 @@ import {
   refuse,
 } from './frame.ts';
 
-export const PROTOCOL_VERSION = 0;
+/** What this build speaks, from the lowest to the highest. */
+export const protocolVersions = { lowestVersion: 1, highestVersion: 1 } as const;
+
+/** The highest that both ends speak. Throws PROTOCOL_ERROR that names the versions of both. */
+export function chooseVersion(
+  theirs: Pick<Hello, 'lowestVersion' | 'highestVersion'>,
+  field = 'HELLO versions',
+): number {
+  const { lowestVersion, highestVersion } = protocolVersions;
+  const version = Math.min(highestVersion, theirs.highestVersion);
+  if (version >= Math.max(lowestVersion, theirs.lowestVersion)) return version;
+  throw refuse(field, rangeOf(theirs), rangeOf(protocolVersions));
+}
+
+const rangeOf = ({ lowestVersion, highestVersion }: Pick<Hello, 'lowestVersion' | 'highestVersion'>): string =>
+  lowestVersion === highestVersion ? String(lowestVersion) : `${lowestVersion} to ${highestVersion}`;
+
 /** Blocks of one AUDIT_SAMPLE. */
 export const MAX_AUDIT_BLOCKS = 256;
 export const MIN_CREDIT_BYTES = MAX_PAYLOAD_BYTES;
@@ -95,7 +111,7 @@ export type Message =
   | { type: 'get'; window: number }
   | { type: 'entries'; window: number; digests: Uint8Array }
   | ({ type: 'block' } & BlockHead)
-  | { type: 'windowDone'; window: number }
+  | { type: 'windowDone'; window: number; busyMs: number; heldMs: number }
   | { type: 'audit'; changedBytes: number }
   | AuditSample
   | AuditAnswer
@@ -192,7 +208,8 @@ function headOf(m: Message): FieldWriter {
   if (m.type === 'ack') return writer().u32(m.firstWindow).u32(m.count).u32(m.busyMs).zeros(4);
   if (m.type === 'rate') return writer().u64(m.bytesPerSecond).text(m.limit);
   if (m.type === 'untouched') return writer().u32(m.firstWindow).u32(m.count);
-  if (m.type === 'get' || m.type === 'windowDone' || m.type === 'windowDiffers') return writer().u32(m.window);
+  if (m.type === 'windowDone') return writer().u32(m.window).u32(m.busyMs).u32(m.heldMs).zeros(4);
+  if (m.type === 'get' || m.type === 'windowDiffers') return writer().u32(m.window);
   if (m.type === 'windowDigest') return sumsTo(writer().u32(m.window).zeros(4).bytes(m.digest), m.sums);
   if (m.type === 'audit') return writer().u64(m.changedBytes);
   if (m.type === 'auditSample') return auditSampleHead(m);
@@ -398,6 +415,13 @@ function readAck(r: FieldReader): Message {
   return ack;
 }
 
+function readWindowDone(r: FieldReader): Message {
+  const done = { type: 'windowDone' as const, window: readWindow(r), busyMs: r.u32('busy'), heldMs: r.u32('held') };
+  r.zeros('reserved', 4);
+  r.end();
+  return done;
+}
+
 function readRate(r: FieldReader): Message {
   const rate = { type: 'rate' as const, bytesPerSecond: r.u64('bytes per second'), limit: r.text('limit', 0, 128) };
   r.end();
@@ -427,7 +451,7 @@ const readers: Record<FrameType, (r: FieldReader, payloadLength: number) => Mess
   get: (r) => ({ type: 'get', window: readWindow(r) }),
   entries: readEntries,
   block: (r, length) => ({ type: 'block', ...readBlockHead(r, length) }),
-  windowDone: (r) => ({ type: 'windowDone', window: readWindow(r) }),
+  windowDone: readWindowDone,
   audit: readAudit,
   auditSample: readAuditSample,
   auditAnswer: readAuditAnswer,

@@ -6,8 +6,8 @@ import { decodeMessage, encodeMessage, type Message } from './messages.ts';
 
 const hello: Message = {
   type: 'hello',
-  lowestVersion: 0,
-  highestVersion: 0,
+  lowestVersion: 1,
+  highestVersion: 1,
   purpose: 'backup',
   restorePointId: restorePointId('00112233445566778899aabbccddeeff'),
   run: runKey('abcdef012345'),
@@ -21,7 +21,7 @@ const hello: Message = {
 const digest = Buffer.alloc(32, 0xd1);
 const welcome = {
   type: 'welcome',
-  version: 0,
+  version: 1,
   laneCount: 2,
   creditBytes: 16_777_216,
   blockSize: 1_048_576,
@@ -123,7 +123,7 @@ const transcripts: Record<string, { from: '>' | '<'; message: Message; payload?:
       message: { type: 'block', window: 0, block: 0, codec: 'lz4', rawLength: 1_048_576 },
       payload: Buffer.from('payload'),
     },
-    { from: '<', message: { type: 'windowDone', window: 0 } },
+    { from: '<', message: { type: 'windowDone', window: 0, busyMs: 0x01020304, heldMs: 0x05060708 } },
     { from: '>', message: { type: 'credit', bytes: 7 } },
     {
       from: '<',

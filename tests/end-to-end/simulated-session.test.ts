@@ -11,6 +11,9 @@ import type { JobConfig, RepositoryConfig } from '../../schema/domain/configurat
 import { diskKey, jobId, type DiskKey } from '../../schema/domain/ids.ts';
 import { parseRepositoryFile } from '../../schema/repository/documents.ts';
 import { unlock } from '../../schema/repository/keys.ts';
+import { describeWorkflow } from '../../cli/temporal-access.ts';
+import { listSessions } from '../../schema/catalog/sessions.ts';
+import { type TransferHeartbeat, vmBackupWorkflowId } from '../../schema/domain/sessions.ts';
 import { imageHost, imageVm, MIB, repository, simulatedDisk, simulatedHost, simulatedVm } from '../fixtures/machine.ts';
 import { secretsIn } from '../fixtures/repository/keys.ts';
 import { sessionsOf } from '../fixtures/whole-sessions.ts';
@@ -102,6 +105,39 @@ test('a bitmap that lost bits: the audit finds it, the disk is compared, what re
   );
   expect(points.map(({ suspect }) => suspect)).toEqual([false, true, false]);
   expect((await restore(vm!.restorePointId!, 'third', 'raw')).equals(now)).toBe(true);
+  await nothingLeft();
+});
+
+/** What the transfer of a session's disk last told of its audit; null before it has begun. */
+async function auditOf(workflowId: string): Promise<NonNullable<TransferHeartbeat['audit']> | null> {
+  const picture = await describeWorkflow(whole.client, vmBackupWorkflowId(workflowId, simulatedVm.vmId, 1));
+  const transfer = picture?.pending.find(({ type }) => type === 'transferDisk');
+  return (transfer?.heartbeat as TransferHeartbeat | undefined)?.audit ?? null;
+}
+
+test('a proxy that is killed in the middle of an audit: it is done all the same, from the beginning', async () => {
+  // 64 blocks take eight seconds so.
+  whole.machine.config.hosts[0]!.limits = { readBytesPerSecond: 8 * MIB, latencyMs: null };
+  await whole.apply([simulated, images]);
+  const write = { kind: 'write', diskKey: key, offset: 5 * MIB, length: 4096, seed: 5 } as const;
+  await actOnSimulated(whole.machine.layout.hostFolder(simulatedHost), simulatedVm.vmId, write);
+  const now = await bytesNow();
+  const { pid } = whole.child('proxy');
+  const running = backUp(simulated);
+  await whole.until('the audit goes on', async () => {
+    const [newest] = await listSessions(whole.db, { open: true, limit: 1 });
+    const audit = newest && (await auditOf(newest.workflowId));
+    return audit != null && audit.audited < audit.wanted;
+  });
+  process.kill(pid!, 'SIGKILL');
+  const session = await running;
+  expect(whole.child('proxy')).toMatchObject({ restarts: 1, lastExit: 'signal SIGKILL' });
+  expect(session).toMatchObject({
+    state: 'Stopped',
+    result: 'Success',
+    vms: [{ disks: [{ mode: 'cbt', audit: { sampled: 64, mismatched: 0 }, readBytes: MIB }] }],
+  });
+  expect((await restore(session.vms[0]!.restorePointId!, 'audited', 'raw')).equals(now)).toBe(true);
   await nothingLeft();
 });
 

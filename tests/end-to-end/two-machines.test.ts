@@ -9,8 +9,11 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Client } from '@temporalio/client';
 import { readSimulated } from '../../engines/hypervisors/simulated/model.ts';
 import { stackLayout } from '../../engines/stack/layout.ts';
+import { describeWorkflow } from '../../cli/temporal-access.ts';
+import { listSessions } from '../../schema/catalog/sessions.ts';
+import { type TransferHeartbeat, vmBackupWorkflowId } from '../../schema/domain/sessions.ts';
 import { createPayloadCodec, parsePayloadKeys } from '../../workers/runtime/payload-codec.ts';
-import { rootFolder } from '../../setup/locate.mjs';
+import { locateTool, rootFolder } from '../../setup/locate.mjs';
 import { simulatedDisk, simulatedHost, simulatedJob, simulatedVm } from '../fixtures/machine.ts';
 import { startTlsFront, type TlsFront } from '../fixtures/tls-front.ts';
 import { sessionsOf } from '../fixtures/whole-sessions.ts';
@@ -55,6 +58,12 @@ function lookInto(history: unknown, marker: string): { encodings: Set<string>; h
   return found;
 }
 
+/** So slow that a disk would take most of an hour; both ends are on this computer. */
+const slowRule = `
+networks:
+  throttle: [{ name: slow, from: 127.0.0.0/8, to: 127.0.0.0/8, rate: 64KiB/s }]
+`;
+
 const siteText = (repositoryPort: number): string => `
 site: lab
 machine: m1
@@ -93,6 +102,32 @@ afterAll(async () => {
   await whole?.close();
 });
 
+async function untilHeldBackBy(what: string): Promise<void> {
+  await whole.until(`a transfer is held back by ${what}`, async () => {
+    const [session] = await listSessions(whole.db, { open: true, limit: 1 });
+    if (!session) return false;
+    const picture = await describeWorkflow(whole.client, vmBackupWorkflowId(session.workflowId, simulatedVm.vmId, 1));
+    return (picture?.pending ?? []).some(({ heartbeat }) => (heartbeat as TransferHeartbeat)?.waitsFor === what);
+  });
+}
+
+/** By its CLI through the codec of the stack, whose address its UI has been given as well. */
+async function expectReadByTemporalsTools(workflowId: string): Promise<void> {
+  const { address, namespace, codecUrl, uiUrl } = whole.stack.connections.temporal;
+  const show = async (...more: string[]): Promise<string> => {
+    const where = ['--address', address, '--namespace', namespace, '--workflow-id', workflowId, '--output', 'json'];
+    const { stdout } = await promisify(execFile)(locateTool('temporal')!, ['workflow', 'show', ...where, ...more], {
+      maxBuffer: 64 * 1024 * 1024,
+    });
+    const payloads = [...stdout.matchAll(/"data": "([^"]*)"/g)];
+    return payloads.map(([, data]) => Buffer.from(data!, 'base64').toString()).join('\n');
+  };
+  expect(await show()).not.toContain('"jobId"');
+  expect(await show('--codec-endpoint', codecUrl!)).toContain('"jobId"');
+  const settings = (await (await fetch(new URL('/api/v1/settings', uiUrl))).json()) as { Codec: { Endpoint: string } };
+  expect(settings.Codec.Endpoint).toBe(codecUrl);
+}
+
 test('a machine joins with a token, reads and restores a disk over TLS, and reaches Temporal through a front with its certificate', async () => {
   const { folder, enrolmentFile } = whole.machine.layout;
   const own = (args: string[]) => tidemark(folder, args);
@@ -100,7 +135,8 @@ test('a machine joins with a token, reads and restores a disk over TLS, and reac
   const authority = path.join(folder, 'config/security/authority.pem');
   front = await startTlsFront(whole.machine.root, authority, whole.stack.connections.temporal.address);
   const siteFile = path.join(whole.machine.root, 'site.yaml');
-  await writeFile(siteFile, siteText(await freePort()));
+  const text = siteText(await freePort());
+  await writeFile(siteFile, text + slowRule);
   expect(await own(['apply', '-f', siteFile])).toMatchObject({ applied: true });
   await whole.until('machines may enrol', () =>
     stat(enrolmentFile).then(
@@ -131,7 +167,12 @@ test('a machine joins with a token, reads and restores a disk over TLS, and reac
     });
 
   const { backUp, restore } = sessionsOf(() => whole);
-  const session = await backUp(simulatedJob);
+  const running = backUp(simulatedJob);
+  await untilHeldBackBy('throttling (rule slow)');
+  // It ends because the rule is gone, and only so.
+  await writeFile(siteFile, text);
+  expect(await own(['apply', '-f', siteFile])).toMatchObject({ changes: [{ kind: 'machine' }, { kind: 'machine' }] });
+  const session = await running;
   expect(session).toMatchObject({
     result: 'Success',
     error: null,
@@ -144,6 +185,7 @@ test('a machine joins with a token, reads and restores a disk over TLS, and reac
     const { encodings, hasMarker } = lookInto(history, whole.machine.root);
     expect([execution.type, [...encodings], hasMarker]).toEqual([execution.type, ['binary/encrypted'], false]);
   }
+  await expectReadByTemporalsTools(session.workflowId);
   // Only the second machine goes through the front.
   expect(front.count.passed).toBeGreaterThan(0);
   const { certificates } = (await own(['machine', 'list'])) as { certificates: { machineId: string }[] };

@@ -1,7 +1,7 @@
 /** Movers of different machines, with real sockets and certificates: what comes through, and who is refused. */
 import { once } from 'node:events';
 import { copyFile, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
-import { connect as connectPlain, type Socket } from 'node:net';
+import { connect as connectPlain, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -338,4 +338,36 @@ test('one that sends a byte now and then, closes within a frame or stops reading
   deaf.socket.resume();
   await deaf.closed;
   expect(deaf.heard.filter(({ type }) => type === 'windowDone')).toEqual([]);
+});
+
+test('of several addresses the first that answers is used, and the log names those that did not', async () => {
+  const { host, port } = target.secureEndpoint!;
+  // Takes the connection and says nothing, as what drops packets; the other one refuses it.
+  const mute = createServer().listen(port, '127.0.0.3');
+  await once(mute, 'listening');
+  ends.push(() => mute.close());
+  const { unix } = target.endpoint as { unix: string };
+  const { machineId } = site.own;
+  const warned: [string, unknown][] = [];
+  const seams = testSeams();
+  seams.log.warn = (message, fields) => void warned.push([message, fields?.['address']]);
+  const secure = clientEnd(proxy, seams);
+  const { restorePointId: point, run } = plain;
+  const at = { unix, machineId, listen: { host: '127.0.0.3', port, others: ['127.0.0.2', host] } };
+  expect(await rehearse({ endpoint: at, restorePointId: point, run, secure })).toMatchObject({ laneCount: 2 });
+  const said = 'an address of a repository does not answer, the next one is tried';
+  expect(warned).toEqual([
+    [said, `127.0.0.3:${port}`],
+    [said, `127.0.0.2:${port}`],
+  ]);
+  // A whole disk, over as many connections as there are lanes.
+  endpoint = { unix, machineId, listen: { host: '127.0.0.2', port, others: [host] } };
+  await sourceOn(proxy).transfer(order({ grant: grantOf() }));
+  expect(repository.map(SIZE, MIB)).toEqual(await expectedMap(disk, MIB));
+  // With none that answers it is as lost as with one.
+  const dead = { unix, machineId, listen: { host: '127.0.0.2', port, others: ['127.0.0.4'] } };
+  await expect(rehearse({ endpoint: dead, restorePointId: point, run, secure })).rejects.toMatchObject({
+    code: 'UNREACHABLE',
+    message: expect.stringContaining('127.0.0.4') as string,
+  });
 });

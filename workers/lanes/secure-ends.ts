@@ -32,6 +32,11 @@ export function clientEnd(of: LaneSecurity, seams: Seams): ClientEnd {
       return transport.connect(at, expected);
     },
     explain: (error, at) => transport?.explain(error, at) ?? null,
+    onUnanswered: ({ host, port }, error) =>
+      seams.log.warn('an address of a repository does not answer, the next one is tried', {
+        address: `${host}:${port}`,
+        error: error.message,
+      }),
   };
 }
 

@@ -1,7 +1,7 @@
 /** Thread entry: a target lane on a repository's storage, with its keys. */
 import { workerData } from 'node:worker_threads';
 import { runTargetLane, type TargetLaneData } from '../../engines/mover/target/lane.ts';
-import { openRecordSink } from '../../engines/repository/pack/record-sink.ts';
+import { IDLE_PACK_MS, openRecordSink } from '../../engines/repository/pack/record-sink.ts';
 import { openRecordSource } from '../../engines/repository/pack/record-source.ts';
 import type { StorageDescription } from '../../engines/repository/storage/storage.ts';
 import type { VaultKeys } from '../../schema/repository/keys.ts';
@@ -24,7 +24,7 @@ const { security } = data.laneData;
 runTargetLane({
   port: parent(),
   data,
-  sink: openRecordSink({ storage, vault, seams }),
+  sink: openRecordSink({ storage, vault, seams, idleMs: IDLE_PACK_MS }),
   records: openRecordSource({ storage, vault }),
   seams,
   secure: security ? await serverEnd(security, seams) : undefined,

@@ -1,6 +1,7 @@
-/** Under which address a repository that listens at all of its machine's is told to others. */
+/** Under which addresses a repository that listens at all of its machine's is told to others. */
+import { isIPv4 } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import type { Endpoint } from '../../schema/domain/hypervisor.ts';
+import type { ListenedAt } from '../../schema/domain/hypervisor.ts';
 import { orderByPreference } from '../../schema/domain/networks.ts';
 
 const everywhere = ['0.0.0.0', '::', ''];
@@ -12,13 +13,15 @@ const addressesOf = (): string[] =>
     .filter(({ internal, address }) => !internal && !address.startsWith('fe80:'))
     .map(({ address }) => address);
 
-/** `at` itself unless it listens everywhere: then the first of the machine's addresses in the order of `preferred`. */
-export function advertised<At extends Endpoint>(
-  at: At,
+/** `at` itself unless it listens everywhere: then all of the machine's addresses, in the order of `preferred`. */
+export function advertised(
+  at: ListenedAt,
   preferred: readonly string[],
   addresses: readonly string[] = addressesOf(),
-): At {
-  if ('unix' in at || !everywhere.includes(at.host)) return at;
-  const [host] = orderByPreference(addresses, preferred, (address) => address);
-  return host === undefined ? at : { ...at, host };
+): ListenedAt {
+  if (!everywhere.includes(at.host)) return at;
+  const reached = at.host === '0.0.0.0' ? addresses.filter((address) => isIPv4(address)) : addresses;
+  const [host, ...others] = orderByPreference(reached, preferred, (address) => address);
+  if (host === undefined) return at;
+  return { ...at, host, ...(others.length === 0 ? {} : { others }) };
 }

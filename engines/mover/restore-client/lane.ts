@@ -2,27 +2,44 @@
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 import type { DiskWriter, Seams } from '../../../schema/domain/seams.ts';
+import { decodeBlock } from '../block-codec.ts';
+import { brakedWriter, permitsOf } from '../braked.ts';
+import { LaneClock, stagesSince } from '../stage-clock.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
 import type { ClientEnd } from '../wire-session/secure-ends.ts';
 import { createFlushBehind, type FlushBehind } from './flush-behind.ts';
-import { RestoreConnection } from './restore-connection.ts';
-import type { LaneDurable, RestoreItem, RestoreSpec, WindowWritten } from './restore-spec.ts';
+import { type ConnectionOptions, RestoreConnection } from './restore-connection.ts';
+import type { LaneDurable, LaneStages, RestoreItem, RestoreSpec, WindowWritten } from './restore-spec.ts';
+
+/** A window of a slow restore takes longer. */
+const TELL_STAGES_MS = 1000;
 
 export type RestoreLaneOptions = {
   port: Port;
   seams: Seams;
   openWriter: (access: TargetAccess, seams: Seams) => Promise<DiskWriter>;
+  /** Default: the codecs of the wire. */
+  decode?: typeof decodeBlock;
   /** For repositories of other machines. */
   secure?: ClientEnd | undefined;
 };
 
 /** Serves the pool over `port` until the thread ends. */
-export function runRestoreLane({ port, seams, openWriter, secure }: RestoreLaneOptions): void {
+export function runRestoreLane(options: RestoreLaneOptions): void {
+  const { port, seams, openWriter, decode = decodeBlock, secure } = options;
   const restores = new Map<number, LaneRestore>();
   const calls: PortCalls = openPortCalls(port, {
     begin: (spec: RestoreSpec) => {
-      const tell = (durable: LaneDurable): void => calls.notify('durable', durable);
-      restores.set(spec.restoreId, new LaneRestore(spec, () => openWriter(spec.target, seams), tell, secure));
+      const permits = permitsOf(calls, spec.restoreId, spec.target.brakes);
+      const open: OpenWriter = async (clock) => {
+        const writer = await openWriter(spec.target, seams);
+        return permits ? brakedWriter(writer, permits, clock) : writer;
+      };
+      const report: Reports = {
+        durable: (of) => calls.notify('durable', of),
+        stages: (of) => calls.notify('stages', of),
+      };
+      restores.set(spec.restoreId, new LaneRestore(spec, open, report, { decode, secure }));
     },
     run: (restoreId: number, item: RestoreItem) => {
       const restore = restores.get(restoreId);
@@ -38,41 +55,53 @@ export function runRestoreLane({ port, seams, openWriter, secure }: RestoreLaneO
   });
 }
 
+/** What all restores of a lane share. */
+type LaneTools = Pick<ConnectionOptions, 'decode' | 'secure'>;
+type OpenWriter = (clock: LaneClock) => Promise<DiskWriter>;
+type Reports = { durable(of: LaneDurable): void; stages(of: LaneStages): void };
 type OpenTarget = { writer: DiskWriter; flushes: FlushBehind };
 
 class LaneRestore {
   readonly #spec: RestoreSpec;
-  readonly #open: () => Promise<DiskWriter>;
-  readonly #tell: (durable: LaneDurable) => void;
-  readonly #secure: ClientEnd | undefined;
+  readonly #open: OpenWriter;
+  readonly #report: Reports;
+  readonly #tools: LaneTools;
   readonly #abort = new AbortController();
   #target: Promise<OpenTarget> | null = null;
   readonly #connections = new Set<RestoreConnection>();
   readonly #idle: RestoreConnection[] = [];
+  readonly #clock = new LaneClock();
+  readonly #stages = stagesSince(this.#clock);
+  #toldAtMs = performance.now();
 
-  constructor(
-    spec: RestoreSpec,
-    open: () => Promise<DiskWriter>,
-    tell: (durable: LaneDurable) => void,
-    secure: ClientEnd | undefined,
-  ) {
+  constructor(spec: RestoreSpec, open: OpenWriter, report: Reports, tools: LaneTools) {
     this.#spec = spec;
     this.#open = open;
-    this.#tell = tell;
-    this.#secure = secure;
+    this.#report = report;
+    this.#tools = tools;
   }
 
   async run({ window }: RestoreItem): Promise<WindowWritten> {
-    const target = await (this.#target ??= this.#openTarget());
-    const written = await this.#write(window, target);
-    await target.flushes.finished(window);
-    return written;
+    try {
+      const target = await this.#clock.spend('target', () => (this.#target ??= this.#openTarget()));
+      const written = await this.#write(window, target);
+      await this.#clock.spend('target', () => target.flushes.finished(window));
+      return written;
+    } finally {
+      this.#tellStages();
+    }
+  }
+
+  #tellStages(): void {
+    this.#toldAtMs = performance.now();
+    this.#report.stages({ restoreId: this.#spec.restoreId, stages: this.#stages() });
   }
 
   /** All it wrote is durable. */
   async finish(): Promise<void> {
     const target = await this.#target;
-    await target?.flushes.idle();
+    await this.#clock.spend('target', async () => target?.flushes.idle());
+    this.#tellStages();
     for (const connection of this.#connections) connection.close();
     await target?.writer.close();
   }
@@ -87,10 +116,10 @@ class LaneRestore {
 
   async #openTarget(): Promise<OpenTarget> {
     const { restoreId } = this.#spec;
-    const writer = await this.#open();
+    const writer = await this.#open(this.#clock);
     const flushes = createFlushBehind(
       () => writer.flush(),
-      (windows) => this.#tell({ restoreId, windows }),
+      (windows) => this.#report.durable({ restoreId, windows }),
     );
     return { writer, flushes };
   }
@@ -98,7 +127,7 @@ class LaneRestore {
   async #write(window: number, { writer, flushes }: OpenTarget): Promise<WindowWritten> {
     const { signal } = this.#abort;
     let writtenBytes = 0;
-    const connection = this.#idle.pop() ?? (await this.#connect());
+    const connection = this.#idle.pop() ?? (await this.#clock.spend('away', () => this.#connect()));
     try {
       const receivedBytes = await connection.getWindow(window, {
         zero: (offset, length) => writer.zero({ offset, length }, signal),
@@ -106,6 +135,7 @@ class LaneRestore {
           await writer.write(offset, bytes, signal);
           writtenBytes += bytes.length;
           flushes.wrote(bytes.length);
+          if (performance.now() - this.#toldAtMs >= TELL_STAGES_MS) this.#tellStages();
         },
       });
       this.#idle.push(connection);
@@ -121,7 +151,7 @@ class LaneRestore {
   async #connect(): Promise<RestoreConnection> {
     const { signal } = this.#abort;
     signal.throwIfAborted();
-    const connection = await RestoreConnection.open(this.#spec, signal, this.#secure);
+    const connection = await RestoreConnection.open(this.#spec, { clock: this.#clock, signal, ...this.#tools });
     this.#connections.add(connection);
     if (signal.aborted) connection.destroy(signal.reason as Error);
     return connection;

@@ -1,10 +1,18 @@
 /** Restores in the main thread's eyes: lane threads shared by all disks, and as many disks at a time as there are lanes. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { LanePool, type LanePoolOptions } from '../lane-pool.ts';
+import { brakeCalls, Brakes, type RequestEnd } from '../brakes.ts';
 import { ByteBudget } from '../waiting.ts';
 import { readCursor } from './cursor-file.ts';
 import { DurableCursor } from './durable-cursor.ts';
-import type { LaneDurable, RestoreItem, RestoreOrder, RestoreSummary, WindowWritten } from './restore-spec.ts';
+import type {
+  LaneDurable,
+  LaneStages,
+  RestoreItem,
+  RestoreOrder,
+  RestoreSummary,
+  WindowWritten,
+} from './restore-spec.ts';
 import { RunningRestore } from './running-restore.ts';
 
 export type RestorePool = {
@@ -23,7 +31,11 @@ export function createRestorePool(options: LanePoolOptions): RestorePool {
   const { laneCount, seams } = options;
   const places = new ByteBudget(laneCount);
   const cursors = new Map<number, DurableCursor>();
-  const onNotice = (name: string, value: unknown): void => {
+  const brakes = new Brakes(seams.clock, 'write');
+  const requests = brakeCalls(brakes, (id) => lanes.get(id));
+  const onNotice = (name: string, value: unknown, lane: number): void => {
+    if (name === 'endRequest') requests.end(lane, value as RequestEnd);
+    if (name === 'stages') lanes.get((value as LaneStages).restoreId)?.addStages((value as LaneStages).stages);
     if (name !== 'durable') return;
     const { restoreId, windows } = value as LaneDurable;
     cursors.get(restoreId)?.add(windows);
@@ -32,6 +44,8 @@ export function createRestorePool(options: LanePoolOptions): RestorePool {
     ...options,
     itemsPerLane: WINDOWS_PER_LANE,
     onNotice,
+    handlersOf: (lane) => ({ beginRequest: (id: number, bytes: number) => requests.begin(lane, id, bytes) }),
+    onGone: (lane) => brakes.endLane(lane),
   });
   let nextId = 0;
 
@@ -39,16 +53,18 @@ export function createRestorePool(options: LanePoolOptions): RestorePool {
     const { restorePointId, diskKey, target } = order;
     const identity = { restorePointId, diskKey, sizeBytes: target.sizeBytes };
     const begun = await readCursor(target.cursorFile, identity);
-    const restoring = new RunningRestore((nextId += 1), order, begun, seams.clock);
+    const restoring = new RunningRestore((nextId += 1), order, begun, seams);
     const cursor = new DurableCursor(target.cursorFile, begun, (error) => restoring.fail(error));
     cursors.set(restoring.id, cursor);
+    brakes.configure(target.brakes ?? []);
     const stop = (): void => void lanes.end(restoring.id, true).catch(() => undefined);
     try {
       const summary = await lanes.run(restoring, order.signal);
       order.signal.addEventListener('abort', stop, { once: true });
       await lanes.end(restoring.id, false);
       await cursor.idle();
-      return summary;
+      // Of the last flushes the lanes tell at their end.
+      return { ...summary, stages: restoring.stages };
     } catch (error) {
       await lanes.end(restoring.id, true).catch(() => undefined);
       order.signal.throwIfAborted();

@@ -4,14 +4,16 @@ import { windowExtent } from '../../../schema/domain/extents.ts';
 import { releaseMemory } from '../../../schema/domain/memory.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
 import type { BlockHead, Message, Welcome } from '../../../schema/wire/messages.ts';
-import { decodeBlock, DIGEST_BYTES, digestOf } from '../block-codec.ts';
+import { type decodeBlock, DIGEST_BYTES, digestOf } from '../block-codec.ts';
+import type { LaneClock } from '../stage-clock.ts';
 import { deferred, type Deferred } from '../waiting.ts';
 import { openWire, versions } from '../wire-session/open-wire.ts';
 import type { ClientEnd } from '../wire-session/secure-ends.ts';
 import type { Wire } from '../wire-session/wire.ts';
 import type { RestoreSpec } from './restore-spec.ts';
+import { WindowStages } from './window-stages.ts';
 
-const CREDIT_BYTES = 16 * 1024 * 1024;
+const CREDIT_BYTES = 8 * 1024 * 1024;
 const MAX_WANTS = 3;
 
 /** What a window is made of, in the order of the disk, as far as it is there. Offsets of the disk. */
@@ -20,18 +22,34 @@ export type BlockSink = {
   write(offset: number, bytes: Buffer): Promise<void>;
 };
 
+/** `clock`: of the restore in this lane. `secure`: for repositories of other machines. */
+export type ConnectionOptions = {
+  clock: LaneClock;
+  signal: AbortSignal;
+  decode: typeof decodeBlock;
+  secure: ClientEnd | undefined;
+};
+
+type WindowTools = Pick<ConnectionOptions, 'clock' | 'decode'>;
+
 export class RestoreConnection {
   #wire!: Wire;
   #welcome!: Welcome;
   #failure: Error | null = null;
   #window: WindowInWork | null = null;
+  readonly #tools: WindowTools;
+
+  private constructor({ clock, decode }: WindowTools) {
+    this.#tools = { clock, decode };
+  }
 
   /**
    * UNREACHABLE with details.lost: try again later; RESTORE_POINT_NOT_FOUND and others are the target's refusal. BAD_DISK:
    * the target has another size. The signal ends the opening only.
    */
-  static async open(spec: RestoreSpec, signal: AbortSignal, secure?: ClientEnd): Promise<RestoreConnection> {
-    const connection = new RestoreConnection();
+  static async open(spec: RestoreSpec, of: ConnectionOptions): Promise<RestoreConnection> {
+    const { signal, secure } = of;
+    const connection = new RestoreConnection(of);
     const { restorePointId, run, diskKey } = spec;
     const none = { fence: 0, sizeBytes: 0, blockSize: 0 };
     const opened = await openWire(
@@ -74,7 +92,7 @@ export class RestoreConnection {
   async getWindow(window: number, sink: BlockSink): Promise<number> {
     if (this.#failure) throw this.#failure;
     const { sizeBytes, blockSize } = this.#welcome;
-    const work = new WindowInWork(window, { sizeBytes, blockSize }, this.#wire, sink);
+    const work = new WindowInWork(window, { sizeBytes, blockSize }, { wire: this.#wire, sink, ...this.#tools });
     this.#window = work;
     this.#wire.send({ type: 'get', window });
     try {
@@ -82,6 +100,7 @@ export class RestoreConnection {
     } finally {
       this.#window = null;
       await work.settled;
+      work.leave();
     }
   }
 
@@ -105,12 +124,17 @@ export class RestoreConnection {
   }
 }
 
-/** Memory: what the credit lets be on its way, decoded; a block's credit goes back once it is written. */
+/** Of a window: one is written, the others are ready when it is. What came well compressed would take many times its credit. */
+const MOST_DECODED = 4;
+
+/** Memory: what the credit lets be on its way, of which a few blocks are decoded; a block's credit goes back once it is written. */
 class WindowInWork {
   readonly #window: number;
   readonly #disk: { sizeBytes: number; blockSize: number };
   readonly #wire: Wire;
   readonly #sink: BlockSink;
+  readonly #decode: typeof decodeBlock;
+  readonly #stages: WindowStages;
   readonly #result: Deferred<number> = deferred<number>();
   #digests: Uint8Array | null = null;
   readonly #missing = new Set<number>();
@@ -121,12 +145,21 @@ class WindowInWork {
   #receivedBytes = 0;
   #failed = false;
   #writes = Promise.resolve();
+  /** Decoded, and not written yet; beyond so many what came waits as it came. */
+  #toWrite = 0;
+  readonly #packed: { head: BlockHead; payload: Buffer }[] = [];
 
-  constructor(window: number, disk: { sizeBytes: number; blockSize: number }, wire: Wire, sink: BlockSink) {
+  constructor(
+    window: number,
+    disk: { sizeBytes: number; blockSize: number },
+    { wire, sink, clock, decode }: { wire: Wire; sink: BlockSink } & WindowTools,
+  ) {
     this.#window = window;
     this.#disk = disk;
     this.#wire = wire;
     this.#sink = sink;
+    this.#decode = decode;
+    this.#stages = new WindowStages(clock);
   }
 
   get finished(): Promise<number> {
@@ -143,7 +176,16 @@ class WindowInWork {
     this.#result.reject(error);
   }
 
+  /** Its time is counted no further. */
+  leave(): void {
+    this.#stages.leave();
+  }
+
   receive(message: Message, payload: Buffer): void {
+    this.#stages.compute(() => this.#take(message, payload));
+  }
+
+  #take(message: Message, payload: Buffer): void {
     // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- all other frames are refused alike
     switch (message.type) {
       case 'entries':
@@ -152,6 +194,7 @@ class WindowInWork {
         return this.#takeBlock(message, payload);
       case 'windowDone':
         this.#sent = true;
+        this.#stages.toldBy(message);
         return this.#next();
       default:
         throw refuse('type', message.type, 'ENTRIES, BLOCK or WINDOW_DONE');
@@ -191,24 +234,42 @@ class WindowInWork {
   #takeBlock(head: BlockHead, payload: Buffer): void {
     if (head.window !== this.#window || !this.#missing.has(head.block))
       throw refuse('BLOCK block', `${head.block} of window ${head.window}`, 'a block that is missing');
-    const { offset, length } = this.#extentOf(head.block);
+    const { length } = this.#extentOf(head.block);
     if (head.rawLength !== length) throw refuse('BLOCK raw length', head.rawLength, String(length));
     this.#receivedBytes += payload.length;
+    // The next frame overwrites the payload.
+    if (this.#toWrite < MOST_DECODED) this.#unpack(head, payload);
+    else this.#packed.push({ head, payload: Buffer.from(payload) });
+  }
+
+  #unpack({ block: index, codec }: BlockHead, payload: Buffer): void {
+    const { offset, length } = this.#extentOf(index);
     const credit = payload.length;
-    const block = decodeBlock(head.codec, payload, length);
-    if (!block || !digestOf(block).equals(this.#digestOf(head.block))) {
+    const block = this.#decode(codec, payload, length);
+    if (!block || !digestOf(block).equals(this.#digestOf(index))) {
       this.#wire.send({ type: 'credit', bytes: credit });
-      return this.#askAgain(head.block);
+      return this.#askAgain(index);
     }
-    this.#missing.delete(head.block);
-    // With codec none the block is the decoder's memory, which the next frame overwrites.
-    const bytes = head.codec === 'none' ? Buffer.from(block) : block;
+    this.#missing.delete(index);
+    const bytes = codec === 'none' ? Buffer.from(block) : block;
+    this.#toWrite += 1;
     this.#write(async () => {
       await this.#sink.write(offset, bytes);
       releaseMemory(bytes);
       this.#wire.send({ type: 'credit', bytes: credit });
+      this.#toWrite -= 1;
+      this.#unpackNext();
     });
     if (this.#sent) this.#next();
+  }
+
+  #unpackNext(): void {
+    while (this.#toWrite < MOST_DECODED) {
+      const next = this.#packed.shift();
+      if (!next) return;
+      this.#stages.compute(() => this.#unpack(next.head, next.payload));
+      releaseMemory(next.payload);
+    }
   }
 
   #askAgain(block: number): void {
@@ -224,6 +285,7 @@ class WindowInWork {
 
   /** After the target has sent all: ask for what was damaged, one at a time, then wait for the writes. */
   #next(): void {
+    if (this.#packed.length > 0) return;
     const block = this.#toAsk[0];
     if (block === undefined) return this.#finish();
     if (this.#asked && this.#missing.has(block)) return;
@@ -244,12 +306,14 @@ class WindowInWork {
 
   /** One write at a time, in the order of the disk. */
   #write(work: () => Promise<void>): void {
+    const written = this.#stages.write();
     this.#writes = this.#writes.then(async () => {
-      if (this.#failed) return;
       try {
-        await work();
+        if (!this.#failed) await work();
       } catch (error) {
         this.fail(error);
+      } finally {
+        written();
       }
     });
   }

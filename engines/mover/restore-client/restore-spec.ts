@@ -1,6 +1,7 @@
 /** What a restore lane is asked, tells on the way, and answers. Bytes. */
 import type { TargetEndpoint } from '../../../schema/domain/hypervisor.ts';
 import type { DiskKey, RestorePointId, RunKey } from '../../../schema/domain/ids.ts';
+import type { StageTimes } from '../../../schema/domain/stages.ts';
 import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 
 /** Which disk from where to where. `grant`: what the repository lets this machine do; hex. */
@@ -17,6 +18,11 @@ export type RestoreSpec = DiskToRestore & { restoreId: number; silenceMs: number
 export type RestoreItem = { kind: 'window'; window: number };
 /** The window is written, and durable once the lane says so (`LaneDurable`) or has ended the restore. */
 export type WindowWritten = { receivedBytes: number; writtenBytes: number };
+/**
+ * A notice, `stages`: where its time went since the last one. A part may be negative: what the repository's part was is known
+ * at the end of a window.
+ */
+export type LaneStages = { restoreId: number; stages: StageTimes };
 /** A notice, `durable`. */
 export type LaneDurable = { restoreId: number; windows: number[] };
 
@@ -32,6 +38,8 @@ export type RestoreProgress = {
   receivedBytes: number;
   writtenBytes: number;
   waitsFor: string | null;
+  /** Where its time went so far. */
+  stages: StageTimes;
 };
 export type RestoreSummary = {
   diskKey: DiskKey;
@@ -40,4 +48,5 @@ export type RestoreSummary = {
   writtenBytes: number;
   windowsRestored: number;
   reconnects: number;
+  stages: StageTimes;
 };

@@ -1,7 +1,10 @@
 /** One disk on its way back, as the pool's main thread sees it: its windows, its figures, its patience. */
 import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import { windowCountOf } from '../../../schema/domain/extents.ts';
-import type { Clock } from '../../../schema/domain/seams.ts';
+import type { BrakeConfig } from '../../../schema/domain/configuration.ts';
+import type { Seams } from '../../../schema/domain/seams.ts';
+import { addStageTimes, noStageTimes, stages, type StageTimes } from '../../../schema/domain/stages.ts';
+import { BrakeNote } from '../brakes.ts';
 import { Patience, PATIENCE_MS, silenceMsOf } from '../patience.ts';
 import { deferred } from '../waiting.ts';
 import { WindowQueue } from '../window-queue.ts';
@@ -24,12 +27,17 @@ export class RunningRestore {
   #writtenBytes = 0;
   #windowsRestored = 0;
   #reconnects = 0;
+  #stages: Readonly<StageTimes> = noStageTimes;
+  readonly #brake: BrakeNote;
+  readonly #seams: Pick<Seams, 'clock' | 'meter'>;
 
   /** `begun`: what an attempt before this one left done. */
-  constructor(id: number, order: RestoreOrder, begun: WindowsDone, clock: Clock) {
+  constructor(id: number, order: RestoreOrder, begun: WindowsDone, seams: Pick<Seams, 'clock' | 'meter'>) {
     this.id = id;
     this.#order = order;
-    this.#patience = new Patience(clock, this.#patienceMs);
+    this.#seams = seams;
+    this.#patience = new Patience(seams.clock, this.#patienceMs);
+    this.#brake = new BrakeNote(seams.clock);
     const { sizeBytes } = order.target;
     const windowCount = windowCountOf(sizeBytes);
     this.#queue = new WindowQueue(sizeBytes, windowCount, null);
@@ -79,6 +87,28 @@ export class RunningRestore {
     this.#settle();
   }
 
+  /** Where its time went, so far as lanes have told. */
+  get stages(): StageTimes {
+    return { ...this.#stages };
+  }
+
+  addStages(since: StageTimes): void {
+    this.#stages = addStageTimes(this.#stages, since);
+    for (const stage of stages)
+      if (since[stage] !== 0) this.#seams.meter.add('restore_stage_ms', since[stage], { stage });
+    this.#report(null);
+  }
+
+  get brakes(): readonly BrakeConfig[] {
+    return this.#order.target.brakes ?? [];
+  }
+
+  /** A brake holds it back; said until it has not for a while. */
+  brake(reason: string): void {
+    this.#brake.say(reason);
+    this.#report(null);
+  }
+
   /** What was lost comes back; what the target refused or could not be written ends the restore. */
   lost(item: RestoreItem, error: unknown): void {
     this.#inWork -= 1;
@@ -110,6 +140,7 @@ export class RunningRestore {
       writtenBytes: this.#writtenBytes,
       windowsRestored: this.#windowsRestored,
       reconnects: this.#reconnects,
+      stages: this.stages,
     });
   }
 
@@ -125,7 +156,8 @@ export class RunningRestore {
       bytesTotal: this.#order.target.sizeBytes,
       receivedBytes: this.#receivedBytes,
       writtenBytes: this.#writtenBytes,
-      waitsFor,
+      waitsFor: this.#brake.now ?? waitsFor,
+      stages: this.stages,
     });
   }
 }

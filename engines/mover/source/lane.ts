@@ -3,16 +3,16 @@ import type { DiskAccess } from '../../../schema/domain/hypervisor.ts';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { DiskReader, Seams, TransferCursor } from '../../../schema/domain/seams.ts';
-import { type StageTimes, stages } from '../../../schema/domain/stages.ts';
+import type { StageTimes } from '../../../schema/domain/stages.ts';
 import { encodeBlock } from '../block-codec.ts';
-import { LaneClock } from '../stage-clock.ts';
+import { brakedReader, permitsOf } from '../braked.ts';
+import { LaneClock, stagesSince } from '../stage-clock.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
 import { endOf, windowExtent } from '../../../schema/domain/extents.ts';
 import type { ClientEnd } from '../wire-session/secure-ends.ts';
 import { LevelChoice } from './level-choice.ts';
 import { auditTracking } from './audit-tracking.ts';
 import { compareWindow } from './compare-window.ts';
-import { brakedReader } from './braked-reader.ts';
 import { SegmentBuffers, sendWindow, type WaitsFor, type WindowWork } from './send-window.ts';
 import { SourceConnection } from './source-connection.ts';
 import { touchedWindows } from './window-plan.ts';
@@ -49,8 +49,6 @@ export type LaneProgress = {
   stages: StageTimes;
 };
 
-/** Said by a lane after each read that it began with `beginRead`. */
-export type ReadEnd = { read: number; latencyMs: number | null };
 /** Share of a window that may differ for the next one to be compared as a whole. */
 const MOST_DIFFERING = 1 / 8;
 
@@ -80,11 +78,8 @@ export function runSourceLane(options: SourceLaneOptions): void {
           { buffers, encode, secure },
           async (clock) => {
             const reader = await openReader(spec.access, seams);
-            const { transferId } = spec;
-            const begin = (bytes: number): Promise<number> => calls.call('beginRead', transferId, bytes);
-            const end = (read: number, latencyMs: number | null): void =>
-              calls.notify('endRead', { read, latencyMs } satisfies ReadEnd);
-            return spec.access.brakes ? brakedReader(reader, { begin, end }, clock) : reader;
+            const permits = permitsOf(calls, spec.transferId, spec.access.brakes);
+            return permits ? brakedReader(reader, permits, clock) : reader;
           },
           { progress: (p) => calls.notify('progress', p), audit: (p) => calls.notify('audit', p) },
         ),
@@ -98,6 +93,7 @@ export function runSourceLane(options: SourceLaneOptions): void {
       const transfer = transfers.get(transferId);
       transfers.delete(transferId);
       await transfer?.end(aborted);
+      if (transfers.size === 0) buffers.release();
     },
   });
 }
@@ -121,7 +117,7 @@ class LaneTransfer {
   /** The last window was. */
   #isMostlySame = true;
   readonly #clock = new LaneClock();
-  #told: StageTimes = this.#clock.times;
+  readonly #stages = stagesSince(this.#clock);
 
   constructor(spec: TransferSpec, tools: LaneTools, open: OpenReader, report: Reports) {
     this.#spec = spec;
@@ -149,18 +145,6 @@ class LaneTransfer {
     if (this.#isDurable(item.window)) return { sent: false, touched: null };
     await this.#send(item);
     return { sent: true, touched: null };
-  }
-
-  /** Since the last call; whole milliseconds, what is left of them counts the next time. */
-  #stages(): StageTimes {
-    const now = this.#clock.times;
-    const since = { ...now };
-    for (const stage of stages) {
-      now[stage] = Math.round(now[stage]);
-      since[stage] = now[stage] - this.#told[stage];
-    }
-    this.#told = now;
-    return since;
   }
 
   async #send({ window, width }: LaneItem & { kind: 'window' }): Promise<void> {

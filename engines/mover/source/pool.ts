@@ -1,8 +1,8 @@
 /** The source's lanes: threads shared by all disks of a proxy. */
 import type { TransferSummary } from '../../../schema/domain/restore-point.ts';
 import { LanePool, type LanePoolOptions } from '../lane-pool.ts';
-import { Brakes } from './brakes.ts';
-import type { ItemDone, LaneAudit, LaneItem, LaneProgress, ReadEnd } from './lane.ts';
+import { brakeCalls, Brakes, type RequestEnd } from '../brakes.ts';
+import type { ItemDone, LaneAudit, LaneItem, LaneProgress } from './lane.ts';
 import { RunningTransfer } from './running-transfer.ts';
 import type { SourceLanes } from './read-depth.ts';
 import type { TransferOrder } from './transfer-order.ts';
@@ -19,26 +19,23 @@ export type SourcePool = {
   close(): Promise<void>;
 };
 
+/** How often it is looked whether a transfer still moves. */
+const LOOK_MS = 1000;
+
 /** `laneEntry`: a module that calls `runSourceLane`. */
 export function createSourcePool(options: LanePoolOptions & SourceLanes): SourcePool {
-  const brakes = new Brakes(options.seams.clock);
+  const brakes = new Brakes(options.seams.clock, 'read');
+  const requests = brakeCalls(brakes, (id) => lanes.get(id));
   const onNotice = (name: string, value: unknown, lane: number): void => {
     if (name === 'progress') lanes.get((value as LaneProgress).transferId)?.progress(value as LaneProgress, lane);
-    if (name === 'endRead') brakes.end(lane, (value as ReadEnd).read, (value as ReadEnd).latencyMs);
+    if (name === 'endRequest') requests.end(lane, value as RequestEnd);
     if (name === 'audit') lanes.get((value as LaneAudit).transferId)?.audit(value as LaneAudit);
-  };
-  const beginRead = async (lane: number, id: number, bytes: number): Promise<number> => {
-    const transfer = lanes.get(id);
-    const of = transfer?.spec.access.brakes ?? [];
-    const reason = brakes.reasonOf(of);
-    if (reason !== null) transfer?.brake(reason);
-    return await brakes.begin(lane, of, bytes);
   };
   const lanes = new LanePool<LaneItem, ItemDone, RunningTransfer>({
     ...options,
     itemsPerLane: 1,
     onNotice,
-    handlersOf: (lane) => ({ beginRead: (id: number, bytes: number) => beginRead(lane, id, bytes) }),
+    handlersOf: (lane) => ({ beginRequest: (id: number, bytes: number) => requests.begin(lane, id, bytes) }),
     onGone: (lane) => brakes.endLane(lane),
   });
   let nextId = 0;
@@ -47,9 +44,11 @@ export function createSourcePool(options: LanePoolOptions & SourceLanes): Source
     transfer: async (order) => {
       const transfer = new RunningTransfer((nextId += 1), order, options.seams, options);
       brakes.configure(order.access.brakes ?? []);
+      const looking = setInterval(() => transfer.look(), LOOK_MS);
       try {
         return await lanes.run(transfer, order.signal);
       } finally {
+        clearInterval(looking);
         // Everything is acknowledged, or has failed already.
         await lanes.end(transfer.id, transfer.failed).catch(() => undefined);
       }

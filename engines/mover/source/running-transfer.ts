@@ -1,9 +1,11 @@
 /** One disk on its way, as the pool's main thread sees it: its queue, its figures, its patience. */
+import type { BrakeConfig } from '../../../schema/domain/configuration.ts';
 import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TransferSummary } from '../../../schema/domain/restore-point.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import { addStageTimes, noStageTimes, stages, type StageTimes } from '../../../schema/domain/stages.ts';
 import { windowCountOf } from '../../../schema/domain/extents.ts';
+import { BrakeNote } from '../brakes.ts';
 import { Patience, PATIENCE_MS, silenceMsOf } from '../patience.ts';
 import { deferred } from '../waiting.ts';
 import { describeEndpoint } from '../wire-session/open-wire.ts';
@@ -12,8 +14,8 @@ import type { TransferOrder, TransferProgress } from './transfer-order.ts';
 import { type DepthFigures, ReadDepth, type SourceLanes } from './read-depth.ts';
 import { WindowQueue } from '../window-queue.ts';
 
-/** Reads begin and end many times a second. */
-const BRAKE_SAID_MS = 2000;
+/** A storage that hangs answers no read for ever, and the checkpoint grows meanwhile. */
+const SOURCE_SILENCE_MS = 15 * 60_000;
 
 export class RunningTransfer {
   readonly id: number;
@@ -21,6 +23,8 @@ export class RunningTransfer {
   readonly #seams: Pick<Seams, 'clock' | 'meter'>;
   readonly #lanes: SourceLanes;
   readonly #startedMs: number;
+  /** When anything was read, sent, acknowledged or lost last. */
+  #movedMs: number;
   readonly #patience: Patience;
   readonly #result = deferred<TransferSummary>();
   #queue: WindowQueue | null = null;
@@ -37,7 +41,7 @@ export class RunningTransfer {
   #reconnects = 0;
   #stages: Readonly<StageTimes> = noStageTimes;
   #waitsFor: string | null = null;
-  #brake: { reason: string; atMs: number } | null = null;
+  readonly #brake: BrakeNote;
   #audit: TransferProgress['audit'] = null;
 
   constructor(id: number, order: TransferOrder, seams: Pick<Seams, 'clock' | 'meter'>, lanes: SourceLanes) {
@@ -45,8 +49,9 @@ export class RunningTransfer {
     this.#order = order;
     this.#seams = seams;
     this.#lanes = lanes;
-    this.#startedMs = seams.clock.monotonic();
+    this.#startedMs = this.#movedMs = seams.clock.monotonic();
     this.#patience = new Patience(seams.clock, this.#patienceMs);
+    this.#brake = new BrakeNote(seams.clock);
   }
 
   get finished(): Promise<TransferSummary> {
@@ -97,6 +102,7 @@ export class RunningTransfer {
   }
 
   progress(p: LaneProgress, lane: number): void {
+    this.#moved();
     this.#readBytes += p.readBytes;
     this.#sentBytes += p.sentBytes;
     this.#partBytes.set(lane, (this.#partBytes.get(lane) ?? 0) + p.doneBytes);
@@ -106,6 +112,7 @@ export class RunningTransfer {
   }
 
   audit({ audited, wanted }: LaneAudit): void {
+    this.#moved();
     this.#audit = { audited, wanted };
     this.#report();
   }
@@ -145,9 +152,32 @@ export class RunningTransfer {
     this.#report();
   }
 
+  get brakes(): readonly BrakeConfig[] {
+    return this.#order.access.brakes ?? [];
+  }
+
+  /**
+   * Looks whether the source has fallen silent: UNREACHABLE then. A target that has is lost sooner (`silenceMsOf`), and who
+   * is held back waits for nothing that could fail.
+   */
+  look(): void {
+    const limitMs = this.#order.sourceSilenceMs ?? SOURCE_SILENCE_MS;
+    const silentMs = this.#seams.clock.monotonic() - this.#movedMs;
+    const isHeldBack = this.#brake.now !== null || this.#waitsFor?.startsWith('throttling');
+    if (this.#failed || this.#inWork === 0 || isHeldBack || silentMs < limitMs) return;
+    const { diskKey } = this.#order.assignment;
+    const message = `disk ${diskKey}: its storage has answered no read for ${Math.round(silentMs / 1000)} s`;
+    this.fail(new TidemarkError('UNREACHABLE', message, { diskKey }));
+  }
+
+  #moved(): void {
+    this.#movedMs = this.#seams.clock.monotonic();
+  }
+
   /** A brake holds it back; said until it has not for a while. */
   brake(reason: string): void {
-    this.#brake = { reason, atMs: this.#seams.clock.monotonic() };
+    this.#moved();
+    this.#brake.say(reason);
     this.#report();
   }
 
@@ -163,11 +193,6 @@ export class RunningTransfer {
     return new TidemarkError('TRANSFER_FAILED', message, { diskKey }, cause);
   }
 
-  get #brakeNow(): string | null {
-    if (this.#brake && this.#seams.clock.monotonic() - this.#brake.atMs > BRAKE_SAID_MS) this.#brake = null;
-    return this.#brake?.reason ?? null;
-  }
-
   #addStages(since: StageTimes): void {
     this.#stages = addStageTimes(this.#stages, since);
     for (const stage of stages)
@@ -175,6 +200,7 @@ export class RunningTransfer {
   }
 
   #leaveWork(lane: number): void {
+    this.#moved();
     this.#inWork -= 1;
     this.#partBytes.delete(lane);
   }
@@ -190,7 +216,7 @@ export class RunningTransfer {
       windowsAcked: this.#queue?.doneCount ?? 0,
       windowCount: windowCountOf(sizeBytes),
       windowOpen: this.#queue !== null && this.#inWork > 0,
-      waitsFor: this.#brakeNow ?? this.#waitsFor,
+      waitsFor: this.#brake.now ?? this.#waitsFor,
       stages: { ...this.#stages },
       audit: this.#audit,
     });

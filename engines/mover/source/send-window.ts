@@ -12,16 +12,48 @@ import { digestOf, type encodeBlock, isZeroBlock } from '../block-codec.ts';
 import type { LaneClock } from '../stage-clock.ts';
 import { runSideBySide } from '../waiting.ts';
 import type { LevelChoice } from './level-choice.ts';
+import { MOST_PER_LANE } from './read-depth.ts';
 import type { SourceConnection, WantedBlock } from './source-connection.ts';
 import { blockExtent, type BlockPlan, planWindow, type Segment, SEGMENT_BYTES, segmentsOf } from './window-plan.ts';
 
 export type WaitsFor = 'source' | 'target' | `throttling (${string})`;
 
-/** Buffers of a lane, shared by all its transfers: a lane works on one window at a time. */
+/** So large that the system takes it back when it is released: smaller ones glibc would keep. */
+const SLAB_BYTES = MOST_PER_LANE * SEGMENT_BYTES;
+
+/**
+ * Buffers of a lane, shared by all its transfers: a lane works on one window at a time. Those used last come first, so that
+ * only as many take memory as are in use at once.
+ */
 export class SegmentBuffers {
+  #slab: Buffer | null = null;
   readonly #free: Buffer[] = [];
-  take = (): Buffer => this.#free.pop() ?? Buffer.allocUnsafeSlow(SEGMENT_BYTES);
-  give = (buffer: Buffer): void => void this.#free.push(buffer);
+  #inUse = 0;
+
+  take(): Buffer {
+    this.#slab ??= this.#cut();
+    this.#inUse += 1;
+    return this.#free.pop()!;
+  }
+
+  give(buffer: Buffer): void {
+    this.#inUse -= 1;
+    this.#free.push(buffer);
+  }
+
+  /** Their memory, unless a window has some of them still. */
+  release(): void {
+    if (this.#slab === null || this.#inUse > 0) return;
+    this.#free.length = 0;
+    releaseMemory(this.#slab);
+    this.#slab = null;
+  }
+
+  #cut(): Buffer {
+    const slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+    for (let at = 0; at < SLAB_BYTES; at += SEGMENT_BYTES) this.#free.push(slab.subarray(at, at + SEGMENT_BYTES));
+    return slab;
+  }
 }
 
 export type WindowWork = {

@@ -27,4 +27,6 @@ export type TransferOrder = {
   onProgress?(progress: TransferProgress): void;
   /** How long a target may stay silent before TRANSFER_FAILED; default 30 min. */
   patienceMs?: number;
+  /** How long the disk's storage may give nothing before UNREACHABLE; default 15 min. */
+  sourceSilenceMs?: number;
 };

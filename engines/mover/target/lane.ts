@@ -14,7 +14,7 @@ import type {
   TransferRegistrar,
 } from '../../../schema/domain/seams.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
-import { type Hello, type Message, PROTOCOL_VERSION, type Welcome } from '../../../schema/wire/messages.ts';
+import { chooseVersion, type Hello, type Message, type Welcome } from '../../../schema/wire/messages.ts';
 import { openPortCalls, type Port, type PortCalls } from '../port-calls.ts';
 import type { Grant } from '../throttle/grants.ts';
 import type { ServerEnd } from '../wire-session/secure-ends.ts';
@@ -46,7 +46,9 @@ type Session = {
   setGrant(grant: Grant): void;
   readonly usedBytes: number;
 };
-type Opened = { session: Session | null; welcome: Welcome; grant: Grant };
+/** But for the version, which is chosen already. */
+type Greeting = Omit<Welcome, 'version'>;
+type Opened = { session: Session | null; welcome: Greeting; grant: Grant };
 type Begun<T> = { begun: T; grant: Grant };
 type RestoredDisk = Awaited<ReturnType<RestoreSource['begin']>>;
 export type GrantNotice = Grant & { connection: string };
@@ -189,12 +191,11 @@ class TargetLane {
   async #greet(connection: string, wire: Wire, message: Message, peer: Peer | null): Promise<Session | null> {
     try {
       if (message.type !== 'hello') throw refuse('type', message.type, 'HELLO');
-      if (message.lowestVersion > PROTOCOL_VERSION)
-        throw refuse('HELLO lowest version', message.lowestVersion, `${PROTOCOL_VERSION} or lower`);
+      const version = chooseVersion(message);
       if (peer !== null) this.#options.secure!.authorize(peer, message);
       const { session, welcome, grant } = await this.#open(connection, wire, message);
       // Nothing the client sends now can arrive before the session is set: both happen in this turn.
-      wire.send(welcome);
+      wire.send({ ...welcome, version });
       if (session && !wire.ended) this.#sessions.set(connection, session);
       if (grant.rateBytesPerSecond > 0) session?.setGrant(grant);
       return session;
@@ -233,12 +234,12 @@ class TargetLane {
       begin,
       wire.ends,
     );
-    const { records } = this.#options;
-    const session = new RestoreSession({ connection, wire, source, records, disk, creditBytes });
+    const own = { records: this.#options.records, work: this.#work };
+    const session = new RestoreSession({ connection, wire, source, disk, creditBytes, ...own });
     return { session, welcome: this.#welcome({ ...disk, windowCount: windowCountOf(disk.sizeBytes) }), grant };
   }
 
-  #welcome(of: Partial<Welcome>): Welcome {
+  #welcome(of: Partial<Welcome>): Greeting {
     const none = {
       creditBytes: 0,
       sizeBytes: 0,
@@ -248,7 +249,7 @@ class TargetLane {
       auditDue: false,
       above: [],
     };
-    return { type: 'welcome', version: PROTOCOL_VERSION, laneCount: this.#options.data.laneCount, ...none, ...of };
+    return { type: 'welcome', laneCount: this.#options.data.laneCount, ...none, ...of };
   }
 
   #sink(own: Wire): RecordSink {

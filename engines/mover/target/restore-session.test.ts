@@ -5,6 +5,7 @@ import type { RecordPlace } from '../../../schema/domain/seams.ts';
 import type { Message } from '../../../schema/wire/messages.ts';
 import type { Wire } from '../wire-session/wire.ts';
 import { RestoreSession } from './restore-session.ts';
+import { LaneWork } from './work-clock.ts';
 
 const BLOCK = 4;
 const placeIn = (pack: string): RecordPlace => ({
@@ -54,6 +55,7 @@ function sessionOf(packs: string[], packsThere: string[]) {
     },
     disk: { sizeBytes: BLOCK, blockSize: BLOCK },
     creditBytes: 100,
+    work: new LaneWork(),
   });
   session.receive({ type: 'get', window: 0 });
   return { ended, asked, told };

@@ -10,6 +10,7 @@ import type { Grant } from '../throttle/grants.ts';
 import { TokenBucket } from '../throttle/token-bucket.ts';
 import { ByteBudget } from '../waiting.ts';
 import type { Wire } from '../wire-session/wire.ts';
+import { type LaneWork, WorkClock } from './work-clock.ts';
 
 const MAX_WANTS_PER_BLOCK = 3;
 /** Reads begun ahead of the socket. */
@@ -27,6 +28,7 @@ export type RestoreSessionOptions = {
   records: RecordSource;
   disk: { sizeBytes: number; blockSize: number };
   creditBytes: number;
+  work: LaneWork;
 };
 type Resolved = { window: number; digests: Uint8Array; places: (RecordPlace | null)[]; wants: Map<number, number> };
 
@@ -36,9 +38,13 @@ export class RestoreSession {
   readonly #bucket = new TokenBucket();
   #resolved: Resolved | null = null;
   #busy = false;
+  /** Of the window in work: at work, and held back by a rate. */
+  readonly #clock: WorkClock;
+  #heldMs = 0;
 
   constructor(options: RestoreSessionOptions) {
     this.#options = options;
+    this.#clock = new WorkClock(options.work);
     this.#credit = new ByteBudget(options.creditBytes);
   }
 
@@ -86,7 +92,9 @@ export class RestoreSession {
     const { source, connection, wire, disk } = this.#options;
     const windowCount = windowCountOf(disk.sizeBytes);
     if (window >= windowCount) throw refuse('GET window', window, `below ${windowCount}`);
-    const { digests, places } = await source.resolve(connection, window);
+    this.#clock.begin();
+    this.#heldMs = 0;
+    const { digests, places } = await this.#clock.wait(() => source.resolve(connection, window));
     const resolved = { window, digests, places, wants: new Map<number, number>() };
     this.#resolved = resolved;
     wire.send({ type: 'entries', window, digests });
@@ -99,12 +107,12 @@ export class RestoreSession {
       reads[i] = Promise.resolve(new Uint8Array());
     }
     this.#busy = false;
-    wire.send({ type: 'windowDone', window });
+    wire.send({ type: 'windowDone', window, busyMs: this.#clock.busyMs, heldMs: Math.round(this.#heldMs) });
   }
 
   /** `unsummed`: the client checks the digest in any case, and says so when it is wrong; then it is seen whose fault it is. */
   #read(resolved: Resolved, block: number, options: { unsummed: boolean }): Promise<Uint8Array> {
-    const reading = this.#readSound(resolved, block, options);
+    const reading = this.#clock.wait(() => this.#readSound(resolved, block, options));
     reading.catch(() => undefined);
     return reading;
   }
@@ -136,9 +144,18 @@ export class RestoreSession {
     const message = { type: 'block' as const, window: resolved.window, block, codec, rawLength };
     const { wire } = this.#options;
     if (this.#bucket.isLimited)
-      await wire.sendPaced(message, bytes, { bucket: this.#bucket, waiting: (work) => work() });
+      await wire.sendPaced(message, bytes, { bucket: this.#bucket, waiting: (work) => this.#heldBack(work) });
     else await wire.sendBlock(message, bytes);
     releaseMemory(payload);
+  }
+
+  async #heldBack<T>(work: () => Promise<T>): Promise<T> {
+    const fromMs = performance.now();
+    try {
+      return await work();
+    } finally {
+      this.#heldMs += performance.now() - fromMs;
+    }
   }
 
   async #sendAgain(window: number, block: number): Promise<void> {

@@ -28,6 +28,17 @@ test('saves up a quarter of a second and no more; what is lent is paid back', as
   expect(await isPending(next)).toBe(false);
 });
 
+test('who waits leaves with the reason of the signal', async () => {
+  const bucket = new TokenBucket(() => 0);
+  bucket.rate = 10;
+  const over = new AbortController();
+  const waiting = bucket.take(100, over.signal);
+  expect(await isPending(waiting.catch(() => undefined))).toBe(true);
+  over.abort(new Error('the connection has ended'));
+  await expect(waiting).rejects.toThrow('the connection has ended');
+  await expect(bucket.take(1, over.signal)).rejects.toThrow('the connection has ended');
+});
+
 test('a rate that goes lets everybody go; pieces are small where the rate is', async () => {
   const bucket = new TokenBucket(() => 0);
   await bucket.take(2 ** 40);

@@ -1,5 +1,4 @@
 /** Paces a sender: bytes leave at a rate that may change while somebody waits. */
-import { deferred, type Deferred } from '../waiting.ts';
 
 /** How long what was not used may be made up for: no second sees more than 1.25 times the rate. */
 const DEPTH_S = 0.25;
@@ -14,7 +13,7 @@ export class TokenBucket {
   #rate = 0;
   #tokens = 0;
   #atMs: number;
-  #changed: Deferred<void> = deferred<void>();
+  readonly #sleepers = new Set<() => void>();
 
   constructor(now: () => number = () => performance.now()) {
     this.#now = now;
@@ -42,13 +41,16 @@ export class TokenBucket {
     this.#refill();
     this.#rate = bytesPerSecond;
     this.#tokens = Math.min(this.#tokens, bytesPerSecond * DEPTH_S);
-    this.#changed.resolve();
-    this.#changed = deferred<void>();
+    for (const wake of this.#sleepers) wake();
   }
 
-  /** Resolves when so many bytes may leave. More than a filled bucket holds are lent, and paid back by who comes next. */
-  async take(bytes: number): Promise<void> {
+  /**
+   * Resolves when so many bytes may leave. More than a filled bucket holds are lent, and paid back by who comes next. Rejects
+   * with the signal's reason.
+   */
+  async take(bytes: number, signal?: AbortSignal): Promise<void> {
     for (;;) {
+      signal?.throwIfAborted();
       if (!this.isLimited) return;
       this.#refill();
       const needed = Math.min(bytes, this.#rate * DEPTH_S);
@@ -57,17 +59,22 @@ export class TokenBucket {
         this.#tokens -= bytes;
         return;
       }
-      await this.#wait(((needed - this.#tokens) / this.#rate) * 1000);
+      await this.#wait(((needed - this.#tokens) / this.#rate) * 1000, signal);
     }
   }
 
-  async #wait(durationMs: number): Promise<void> {
-    let timer: NodeJS.Timeout | undefined;
-    const over = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, Math.min(LONGEST_WAIT_MS, Math.ceil(durationMs)));
+  #wait(durationMs: number, signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = (): void => {
+        clearTimeout(timer);
+        this.#sleepers.delete(wake);
+        signal?.removeEventListener('abort', wake);
+        resolve();
+      };
+      const timer = setTimeout(wake, Math.min(LONGEST_WAIT_MS, Math.ceil(durationMs)));
+      this.#sleepers.add(wake);
+      signal?.addEventListener('abort', wake, { once: true });
     });
-    await Promise.race([over, this.#changed.promise]);
-    clearTimeout(timer);
   }
 
   #refill(): void {

@@ -3,13 +3,21 @@ import { connect, type Socket } from 'node:net';
 import path from 'node:path';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { TargetEndpoint } from '../../../schema/domain/hypervisor.ts';
-import { type Hello, type Message, PROTOCOL_VERSION, type Welcome } from '../../../schema/wire/messages.ts';
-import { type ClientEnd, reach, type WireEndpoint } from './secure-ends.ts';
+import {
+  chooseVersion,
+  type Hello,
+  type Message,
+  protocolVersions,
+  type Welcome,
+} from '../../../schema/wire/messages.ts';
+import { type Address, type ClientEnd, reach, type WireEndpoint } from './secure-ends.ts';
 import { readInto, Wire } from './wire.ts';
 
 const GREETING_TIMEOUT_MS = 20_000;
+/** Of an address behind which there is another one. */
+const NEXT_ADDRESS_MS = 5000;
 export const SOFTWARE = 'tidemark';
-export const versions = { lowestVersion: PROTOCOL_VERSION, highestVersion: PROTOCOL_VERSION, software: SOFTWARE };
+export const versions = { ...protocolVersions, software: SOFTWARE };
 
 export type ClientOptions = {
   onMessage(message: Message, payload: Buffer): void;
@@ -26,12 +34,32 @@ export type OpenedWire = { wire: Wire; welcome: Welcome };
 export const describeEndpoint = (at: TargetEndpoint): string => ('unix' in at ? at.unix : `${at.host}:${at.port}`);
 
 /**
- * UNREACHABLE (details.lost): nobody listens, no answer, or the connection was lost; worth trying again. PEER_REFUSED,
+ * By the first of its addresses that answers. UNREACHABLE (details.lost): nobody listens, no answer, or the connection was lost; worth trying again. PEER_REFUSED,
  * CERTIFICATE_INVALID: one of both ends does not take the other's certificate. Any other code is the target's refusal.
  * `options` hear everything after WELCOME.
  */
 export async function openWire(target: TargetEndpoint, hello: Hello, options: ClientOptions): Promise<OpenedWire> {
-  const endpoint = reach(target, options.secure);
+  const [first, ...others] = reach(target, options.secure);
+  let endpoint = first;
+  for (const next of others) {
+    try {
+      return await openAt(endpoint, hello, { ...options, greetingMs: NEXT_ADDRESS_MS });
+    } catch (error) {
+      if (!isUnanswered(error)) throw error;
+      options.secure?.onUnanswered(endpoint as Address, error);
+      endpoint = next;
+    }
+  }
+  return await openAt(endpoint, hello, options);
+}
+
+/** Anything else is an answer, and would be none other at another address. */
+const isUnanswered = (error: unknown): error is TidemarkError =>
+  error instanceof TidemarkError && error.code === 'UNREACHABLE' && error.details['lost'] === true;
+
+type GreetingOptions = ClientOptions & { greetingMs?: number };
+
+async function openAt(endpoint: WireEndpoint, hello: Hello, options: GreetingOptions): Promise<OpenedWire> {
   const first = await greet(endpoint, hello, options);
   if ('welcome' in first) return first;
   const second = await greet(checkedDetour(endpoint, first.goTo), hello, options);
@@ -77,10 +105,10 @@ function explained(error: Error, endpoint: WireEndpoint, secure: ClientEnd | und
 async function greet(
   endpoint: WireEndpoint,
   hello: Hello,
-  options: ClientOptions,
+  options: GreetingOptions,
 ): Promise<OpenedWire | { goTo: string }> {
   const what = `target ${describeEndpoint(endpoint)}`;
-  const { signal, silenceMs, secure } = options;
+  const { signal, silenceMs, secure, greetingMs = GREETING_TIMEOUT_MS } = options;
   signal?.throwIfAborted();
   let take: (bytes: Buffer) => void = () => undefined;
   const socket = await openSocket(
@@ -103,6 +131,9 @@ async function greet(
       onMessage: (message, payload) => {
         if (message.type === 'error') return wire.destroy(errorOfPeer(message, what));
         if (greeted) return options.onMessage(message, payload);
+        // It must have chosen one of ours.
+        if (message.type === 'welcome')
+          chooseVersion({ lowestVersion: message.version, highestVersion: message.version }, 'WELCOME version');
         greeted = true;
         settle();
         if (message.type === 'welcome') {
@@ -123,8 +154,7 @@ async function greet(
     });
     take = (bytes) => wire.take(bytes);
     const late = new TidemarkError('UNREACHABLE', `${what} did not answer HELLO in time`, { lost: true });
-    const greetingMs = Math.min(GREETING_TIMEOUT_MS, silenceMs ?? GREETING_TIMEOUT_MS);
-    const timer = setTimeout(() => wire.destroy(late), greetingMs);
+    const timer = setTimeout(() => wire.destroy(late), Math.min(greetingMs, silenceMs ?? greetingMs));
     signal?.addEventListener('abort', giveUp, { once: true });
     wire.send(hello);
   });

@@ -15,6 +15,8 @@ export type ClientEnd = {
   connect(at: Address, expected: { machineId: MachineId; role: MachineRole }): Promise<Socket>;
   /** The error that a failed handshake is, else null. */
   explain(error: unknown, at: Address): TidemarkError | null;
+  /** Told of an address that gave no answer, before the machine's next one is tried. */
+  onUnanswered(at: Address, error: Error): void;
 };
 
 export type ServerEnd = {
@@ -33,12 +35,15 @@ export type ServerEnd = {
 /** How the target is reached from here. `machineId`: over TLS, and whom to expect. */
 export type WireEndpoint = { unix: string } | (Address & { machineId?: MachineId });
 
-/** BAD_CONFIG: it is on another machine and listens to none. */
-export function reach(endpoint: TargetEndpoint, here: ClientEnd | undefined): WireEndpoint {
-  if (!('unix' in endpoint)) return endpoint;
+/** In the order in which they are to be tried, never none. BAD_CONFIG: it is on another machine and listens to none. */
+export function reach(endpoint: TargetEndpoint, here: ClientEnd | undefined): [WireEndpoint, ...WireEndpoint[]] {
+  if (!('unix' in endpoint)) return [endpoint];
   const { unix, machineId, listen } = endpoint;
-  if (machineId === undefined || here === undefined || machineId === here.machineId) return { unix };
-  if (listen) return { ...listen, machineId };
+  if (machineId === undefined || here === undefined || machineId === here.machineId) return [{ unix }];
+  if (listen) {
+    const { host, port, others = [] } = listen;
+    return [{ host, port, machineId }, ...others.map((other) => ({ host: other, port, machineId }))];
+  }
   const message = `machine ${machineId} has a repository that listens to no other machine, and this is ${here.machineId}: give the repository \`listen\` in site.yaml`;
   throw new TidemarkError('BAD_CONFIG', message, { machine: machineId });
 }

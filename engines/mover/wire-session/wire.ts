@@ -58,6 +58,8 @@ export class Wire {
   #held: Buffer[] = [];
   #ended = false;
   #leaving = false;
+  /** Aborted at its end: nothing waits on to send. */
+  readonly #over = new AbortController();
 
   constructor(options: WireOptions) {
     this.#options = options;
@@ -128,13 +130,14 @@ export class Wire {
    */
   async sendPaced(message: BlockMessage, payload: Buffer, pace: Pace): Promise<void> {
     while (this.#pacing) await pace.waiting(() => this.#pacing ?? Promise.resolve());
+    this.#over.signal.throwIfAborted();
     const over = deferred<void>();
     this.#pacing = over.promise;
     const left: Promise<void>[] = [];
     try {
       for (let at = 0; at < payload.length;) {
         const piece = payload.subarray(at, at + pace.bucket.pieceBytes);
-        await pace.waiting(() => pace.bucket.take(piece.length));
+        await pace.waiting(() => pace.bucket.take(piece.length, this.#over.signal));
         const leaving = this.#write(at === 0 ? [encodeMessage(message, payload.length), piece] : [piece]);
         leaving.catch(() => undefined);
         left.push(leaving);
@@ -265,6 +268,7 @@ export class Wire {
   #finish(error: Error | null): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#over.abort(this.#unreachable(error ?? new Error('the connection has ended')));
     this.#disarm();
     this.#endSilence();
     this.#endStall();

@@ -52,10 +52,11 @@ export const prefixAt = (id: Uint8Array, base: number): number =>
   ((id[base]! << 24) | (id[base + 1]! << 16) | (id[base + 2]! << 8) | id[base + 3]!) >>> 0;
 
 /** Whether the entry is one of `id`. */
-export const hasId = (bytes: Buffer, base: number, id: Uint8Array): boolean =>
-  // One byte tells most neighbours apart without a call.
-  bytes[base + DIGEST_BYTES - 1] === id[DIGEST_BYTES - 1] &&
-  bytes.compare(id, 0, DIGEST_BYTES, base, base + DIGEST_BYTES) === 0;
+export function hasId(bytes: Buffer, base: number, id: Uint8Array): boolean {
+  // From the end, where neighbours differ. Byte by byte: a call of `compare` takes several times as long.
+  for (let at = DIGEST_BYTES - 1; at >= 0; at -= 1) if (bytes[base + at] !== id[at]) return false;
+  return true;
+}
 
 /** By id: negative, zero or positive. */
 export const compareIds = (a: Buffer, aBase: number, b: Buffer, bBase: number): number =>

@@ -129,7 +129,7 @@ class Finder {
     if (!isSoundAt(this.#state, bytes, base)) return false;
     const isPage = isPageAt(bytes, base);
     if (this.#hasFound && !isPage) return false;
-    bytes.copy(this.found, 0, base, base + ENTRY_BYTES);
+    for (let at = 0; at < ENTRY_BYTES; at += 1) this.found[at] = bytes[base + at]!;
     this.#hasFound = true;
     return isPage;
   };

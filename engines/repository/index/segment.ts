@@ -2,6 +2,7 @@
 import type { BloomFilter } from './bloom-filter.ts';
 import { ENTRY_BYTES, hasId, prefixAt, type SeeEntry } from './entry.ts';
 import type { IndexFile, IndexFolder } from './index-folder.ts';
+import { lowerBound, lowerBoundOfEven } from './lower-bound.ts';
 import {
   checkedPage,
   decodeTail,
@@ -125,7 +126,7 @@ export class Segment {
   }
 
   #firstFenceFrom(prefix: number): number {
-    return lowerBound(this.#fences, prefix);
+    return lowerBoundOfEven(this.#fences, prefix);
   }
 
   #load(number: number): void {
@@ -164,15 +165,3 @@ export class Segment {
 }
 
 const baseOf = (at: number): number => PAGE_HEADER_BYTES + at * ENTRY_BYTES;
-
-/** Index of the first number that is not below `value`. */
-function lowerBound(numbers: Uint32Array, value: number): number {
-  let low = 0;
-  let high = numbers.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (numbers[middle]! < value) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}

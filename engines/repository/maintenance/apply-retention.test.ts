@@ -1,8 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { jobId, lineageId, restorePointId, vmId, type RestorePointId } from '../../../schema/domain/ids.ts';
-import type { LineagePolicy, SealedRestorePoint } from '../../../schema/domain/maintenance-sessions.ts';
+import type {
+  LineagePolicy,
+  LineageRetention,
+  SealedRestorePoint,
+} from '../../../schema/domain/maintenance-sessions.ts';
 import type { TimeReading } from './repository-time.ts';
+import { leftToRetain } from '../../../workflows/retention-pages.ts';
 import { applyRetention } from './apply-retention.ts';
 
 const id = (number: number): RestorePointId => restorePointId(String(number).padStart(32, '0'));
@@ -128,6 +133,102 @@ describe('applyRetention', () => {
     expect(first[0]!.decisions).toMatchObject([{ restorePointId: id(3), outcome: 'removed', asOf }]);
     const [again] = await applyRetention(held, { lineages: [of], dryRun: false, again: true });
     expect(again!.trashed).toEqual([{ restorePointId: id(1), trashedUntil: 'u', asOf }]);
+  });
+
+  describe('in parts', () => {
+    const many = (from: number, count: number): SealedRestorePoint[] =>
+      Array.from({ length: count }, (_, at) => {
+        const takenAt = new Date(Date.parse('2020-01-01T00:00:00.000Z') + (from + at) * 3_600_000).toISOString();
+        const { manifest, ...rest } = point(1);
+        const times = { takenAt, nominalTime: takenAt, sealedAt: takenAt };
+        return { ...rest, restorePointId: id(from + at), manifest: { ...manifest, ...times } };
+      });
+    type Held = ReturnType<typeof repository>;
+
+    /** As a workflow asks: until nothing is left. `lose`: so many answers get lost, and are asked for again. */
+    async function askAll(held: Held, lineages: LineagePolicy[], options: { dryRun: boolean; lose?: number }) {
+      const answers: LineageRetention[] = [];
+      let lose = options.lose ?? 0;
+      for (let left = lineages; left.length > 0;) {
+        const question = { lineages: left, dryRun: options.dryRun };
+        if ((lose -= 1) >= 0) await applyRetention(held, { ...question, again: false });
+        const said = await applyRetention(held, { ...question, again: lose >= 0 });
+        expect(JSON.stringify(said).length).toBeLessThan(256 * 1024);
+        answers.push(...said);
+        left = leftToRetain(left, said);
+      }
+      return answers;
+    }
+    /** What is removed is in the trash from then on. */
+    function living(
+      points: SealedRestorePoint[],
+      refuses: Record<string, TidemarkError> = {},
+      trash: SealedRestorePoint[] = [],
+    ) {
+      const held = repository(points, refuses, november25, trash);
+      const { removeRestorePoint } = held;
+      const removing: Held['removeRestorePoint'] = async (restorePoint, last) => {
+        const outcome = await removeRestorePoint(restorePoint, last);
+        const at = points.findIndex(({ restorePointId }) => restorePointId === restorePoint);
+        trash.push(...points.splice(at, 1));
+        return outcome;
+      };
+      return { ...held, removeRestorePoint: removing };
+    }
+    const gone = { ...of, vmGoneSince: '2026-11-03T00:00:00.000Z' };
+    const idsIn = (answers: LineageRetention[]): RestorePointId[] =>
+      answers.flatMap(({ decisions, trashed = [] }) => [
+        ...decisions.filter(({ outcome }) => outcome !== 'stays').map(({ restorePointId }) => restorePointId),
+        ...trashed.map(({ restorePointId }) => restorePointId),
+      ]);
+
+    it('a VM with 10 000 restore points that all go: no answer is long, each is told once, oldest first', async () => {
+      const points = many(0, 10_000);
+      const wanted = points.map(({ restorePointId }) => restorePointId);
+      const held = living([...points]);
+      const answers = await askAll(held, [gone, { ...of, lineage: lineageId('l9') }], { dryRun: false });
+      expect(held.removed.map((each) => each.id)).toEqual(wanted);
+      expect(idsIn(answers).toSorted()).toEqual(wanted);
+      expect(answers.at(-1)).toMatchObject({ lineage: 'l9', decisions: [] });
+      expect(answers.length).toBeGreaterThan(20);
+    });
+
+    it('a dry run, too, with all that stays; over the end of a lineage', async () => {
+      const [few, rest] = [many(0, 700), many(700, 700)];
+      const other = rest.map((each) => ({ ...each, manifest: { ...each.manifest, lineage: lineageId('l2') } }));
+      const held = living([...few, ...other]);
+      const lineages = [of, { ...of, lineage: lineageId('l2'), policy: null }];
+      const answers = await askAll(held, lineages, { dryRun: true });
+      expect(held.removed).toEqual([]);
+      const told = answers.flatMap(({ decisions }) => decisions.toReversed());
+      expect(told.map(({ restorePointId }) => restorePointId)).toEqual(Array.from({ length: 1400 }, (_, at) => id(at)));
+      expect(told.filter(({ outcome }) => outcome === 'stays')).toHaveLength(701);
+      expect(answers.reduce((sum, { stays }) => sum + stays, 0)).toBe(701);
+    });
+
+    it('goes past what the repository refuses', async () => {
+      const refusal = new TidemarkError('RESTORE_POINT_HELD', 'locked until 2027');
+      const refuses = Object.fromEntries(Array.from({ length: 600 }, (_, at) => [id(at), refusal]));
+      const held = living(many(0, 1300), refuses);
+      const answers = await askAll(held, [of], { dryRun: false });
+      expect(held.removed.map((each) => each.id)).toEqual(Array.from({ length: 699 }, (_, at) => id(600 + at)));
+      expect(idsIn(answers)).toHaveLength(1299);
+      expect(answers.reduce((sum, { stays }) => sum + stays, 0)).toBe(1);
+    });
+
+    it('with answers lost: what was removed is told all the same, among much else in the trash', async () => {
+      const all = many(0, 3000);
+      const held = living(
+        all.filter((_, at) => at % 2 === 0),
+        {},
+        all.filter((_, at) => at % 2 === 1),
+      );
+      const answers = await askAll(held, [gone], { dryRun: false, lose: 2 });
+      expect(held.removed).toHaveLength(1500);
+      const told = idsIn(answers);
+      for (const { id: removed } of held.removed) expect(told).toContain(removed);
+      expect(new Set(told).size).toBe(told.length);
+    });
   });
 
   it('of a VM that is gone for long may take the last one, too', async () => {

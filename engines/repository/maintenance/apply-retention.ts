@@ -1,17 +1,17 @@
 /** Retention of lineages, decided at the repository and by its own time: what no rule keeps goes to the trash. */
 import { errorCodeOf, messageOf } from '../../../schema/domain/errors.ts';
-import type { LineageId } from '../../../schema/domain/ids.ts';
+import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type {
   LineagePolicy,
   LineageRetention,
   PointDecision,
-  RemovedSign,
   SealedRestorePoint,
   TrashedRestorePoint,
 } from '../../../schema/domain/maintenance-sessions.ts';
 import { stateOf } from '../../../schema/domain/maintenance-sessions.ts';
 import type { RetentionDecision, RetentionPoint } from '../../../schema/domain/retention.ts';
 import type { Repository } from '../repository.ts';
+import type { TimeReading } from './repository-time.ts';
 import { decideRetention } from './retention.ts';
 import type { Survey } from './survey.ts';
 
@@ -23,53 +23,99 @@ const pointOf = (sealed: SealedRestorePoint): RetentionPoint => {
   return { restorePointId, takenAt, nominalTime, sealedAt, state: stateOf(sealed), ...flags };
 };
 
+/** Decisions and signs in one answer, of some 300 bytes each; a history holds them twice. The server refuses 2 MB. */
+const MOST_TOLD = 500;
+
+type Question = { lineages: readonly LineagePolicy[]; dryRun: boolean; again: boolean; mostTold?: number };
+/** `mostTold`: in what is left of the answer. */
+type Work = {
+  repository: Retained;
+  survey: Survey;
+  inTrash: readonly TrashedRestorePoint[];
+  time: TimeReading;
+  dryRun: boolean;
+  again: boolean;
+  mostTold: number;
+};
+
 /**
- * Decides about every restore point of the lineages. Said again after a part of it was done: the rest is done, and the
- * decisions are of what was left; what may have been removed before lies in the trash, and is told when it is known that
- * it was tried before (`again`). What the repository refuses to remove stays, and the decision says why.
+ * Decides about every restore point of the lineages, as many as go into one answer (`mostTold`, the oldest of a lineage
+ * first): those of which there is no answer, and what follows the last one's `next`, are asked for again. Said again after
+ * a part of it was done: the rest is done, and the decisions are of what was left; what may have been removed before lies
+ * in the trash, and is told when it is known that it was tried before (`again`). What the repository refuses to remove
+ * stays, and the decision says why.
  */
-export async function applyRetention(
-  repository: Retained,
-  of: { lineages: readonly LineagePolicy[]; dryRun: boolean; again: boolean },
-): Promise<LineageRetention[]> {
-  const { nowMs, doubt } = await repository.readTime();
+export async function applyRetention(repository: Retained, of: Question): Promise<LineageRetention[]> {
+  const { lineages, dryRun, again, mostTold = MOST_TOLD } = of;
+  const time = await repository.readTime();
   const survey = await repository.survey();
-  const { sealed } = survey;
-  const inTrash = of.again ? await describeAll(repository, survey) : [];
+  const isAgain = again || lineages.some(({ after }) => after?.again);
+  const inTrash = isAgain ? await describeAll(repository, survey) : [];
   const answers: LineageRetention[] = [];
-  for (const { policy, vmGoneSince, ...lineage } of of.lineages) {
-    const points = sealed.filter(({ manifest }) => manifest.lineage === lineage.lineage).map(pointOf);
-    const decisions =
-      doubt === null && nowMs !== null
-        ? decideRetention({ points, policy, now: new Date(nowMs).toISOString(), vmGoneSince })
-        : points.toReversed().map((point) => inDoubt(point, doubt?.message ?? 'the time is not known'));
-    const takenAt = new Map(points.map((point) => [point.restorePointId, point.takenAt]));
-    const carried: PointDecision[] = [];
-    // Oldest first: whatever ends this on the way, the newest are there.
-    for (const decision of decisions.toReversed())
-      carried.unshift({
-        ...decision,
-        takenAt: takenAt.get(decision.restorePointId)!,
-        ...(await carryOut(repository, decision, { dryRun: of.dryRun, last: vmGoneSince !== null })),
-      });
-    const told = carried.filter(({ outcome }) => of.dryRun || outcome !== 'stays');
-    answers.push({
-      ...lineage,
-      stays: decisions.filter(({ stays }) => stays).length,
-      decisions: told,
-      ...(of.again ? { trashed: signsOf(inTrash, lineage.lineage, survey) } : {}),
-    });
+  let left = mostTold;
+  for (const lineage of lineages) {
+    const answer = await retain({ repository, survey, inTrash, time, dryRun, again, mostTold: left }, lineage);
+    answers.push(answer);
+    left -= toldIn(answer);
+    if (left === 0 || answer.next) break;
   }
   return answers;
 }
 
+/** A restore point that is decided about, or one of the trash. */
+type Item = { takenAt: string; restorePointId: RestorePointId; decided: RetentionDecision | TrashedRestorePoint };
+type Place = Pick<Item, 'takenAt' | 'restorePointId'>;
+
+const placeOf = ({ takenAt, restorePointId }: Place): string => `${takenAt} ${restorePointId}`;
+
+async function retain(work: Work, lineage: LineagePolicy): Promise<LineageRetention> {
+  const { policy: _policy, vmGoneSince, after, ...names } = lineage;
+  const again = work.again || after?.again === true;
+  const items = itemsOf(work, lineage, again).filter((item) => !after || placeOf(item) > placeOf(after));
+  const answer: LineageRetention = { ...names, stays: 0, decisions: [], ...(again ? { trashed: [] } : {}) };
+  // Oldest first: whatever ends this on the way, the newest are there.
+  for (const [at, { takenAt, restorePointId, decided }] of items.entries()) {
+    if (at > 0 && toldIn(answer) === work.mostTold) {
+      const last = items[at - 1]!;
+      return { ...answer, next: { takenAt: last.takenAt, restorePointId: last.restorePointId, again } };
+    }
+    if ('manifest' in decided)
+      answer.trashed?.push({ restorePointId, trashedUntil: decided.trashedUntil, asOf: work.survey.asOf });
+    else {
+      if (decided.stays) answer.stays += 1;
+      const carried = await carryOut(work.repository, decided, { dryRun: work.dryRun, last: vmGoneSince !== null });
+      if (work.dryRun || carried.outcome !== 'stays') answer.decisions.unshift({ ...decided, takenAt, ...carried });
+    }
+  }
+  return answer;
+}
+
+const toldIn = ({ decisions, trashed = [] }: LineageRetention): number => decisions.length + trashed.length;
+
+/** Oldest first. */
+function itemsOf(
+  { survey, inTrash, time: { nowMs, doubt } }: Work,
+  { lineage, policy, vmGoneSince }: LineagePolicy,
+  again: boolean,
+): Item[] {
+  const isOurs = ({ manifest }: SealedRestorePoint): boolean => manifest.lineage === lineage;
+  const points = survey.sealed.filter(isOurs).map(pointOf);
+  const decisions =
+    doubt === null && nowMs !== null
+      ? decideRetention({ points, policy, now: new Date(nowMs).toISOString(), vmGoneSince })
+      : points.map((point) => inDoubt(point, doubt?.message ?? 'the time is not known'));
+  const takenAt = new Map(points.map((point) => [point.restorePointId, point.takenAt]));
+  const items: Item[] = decisions.map((decided) => {
+    const { restorePointId } = decided;
+    return { restorePointId, takenAt: takenAt.get(restorePointId)!, decided };
+  });
+  for (const decided of again ? inTrash.filter(isOurs) : [])
+    items.push({ restorePointId: decided.restorePointId, takenAt: decided.manifest.takenAt, decided });
+  return items.sort((a, b) => (placeOf(a) < placeOf(b) ? -1 : 1));
+}
+
 const describeAll = (repository: Retained, { trashed }: Survey): Promise<TrashedRestorePoint[]> =>
   repository.describeTrashed(trashed.map(({ restorePointId }) => restorePointId));
-
-const signsOf = (trashed: readonly TrashedRestorePoint[], lineage: LineageId, { asOf }: Survey): RemovedSign[] =>
-  trashed
-    .filter(({ manifest }) => manifest.lineage === lineage)
-    .map(({ restorePointId, trashedUntil }) => ({ restorePointId, trashedUntil, asOf }));
 
 /** While it is not known what time it is, nothing is too old. */
 const inDoubt = ({ restorePointId }: RetentionPoint, why: string): RetentionDecision => ({

@@ -3,7 +3,7 @@ import { errorCodeOf } from '../../../schema/domain/errors.ts';
 import { layout } from '../storage/layout.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
 import type { TimeReading } from './repository-time.ts';
-import type { Trash } from './trash.ts';
+import type { Trash } from './trash-list.ts';
 
 /** Not zeros: some file systems store those for nothing. */
 const RESERVE = 'room for a collection '.repeat(800).slice(0, 16_384);

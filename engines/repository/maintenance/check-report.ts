@@ -60,7 +60,7 @@ function ofLine(line: DamagedLine, { lost }: Judgement, unplaced: RestorePointId
   const { kind, pack, offset, id } = line;
   const hit = id === null ? unplaced : (lost.get(id)?.points ?? []);
   const name = id === null ? `pack ${pack}` : `${kind} ${id} in pack ${pack} at ${offset}`;
-  return { kind, name, pack, offset, why: { code: DAMAGED, message: line.why }, restorePoints: hit };
+  return { kind, name, pack, offset, why: { code: line.code ?? DAMAGED, message: line.why }, restorePoints: hit };
 }
 
 const ofLost = (id: string, kind: 'record' | 'page', points: RestorePointId[]): Damage => ({

@@ -21,7 +21,7 @@ import { packWorkerOf } from './pack-worker.ts';
 import { packsOfPoints } from './packs-of-points.ts';
 import { takeUpManifests } from './take-up-manifests.ts';
 import { createTeller } from './progress.ts';
-import { listTrash } from './trash.ts';
+import { listTrash } from './trash-list.ts';
 import { verifyDue, type Verified } from './verify-due.ts';
 
 /** `signal` ends it; it rejects with the signal's reason. */

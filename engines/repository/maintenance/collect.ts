@@ -21,7 +21,7 @@ import type { TimeReading } from './repository-time.ts';
 import { PackRewriter } from './rewrite-packs.ts';
 import { takeRoots, type Roots } from './roots.ts';
 import { takeUpManifests } from './take-up-manifests.ts';
-import { listTrash, type Trash } from './trash.ts';
+import { listTrash, type Trash } from './trash-list.ts';
 import { TrashWatch } from './trash-watch.ts';
 
 export type CollectOptions = {

@@ -1,5 +1,6 @@
 /** Copies records verbatim from a closed pack to a new one, each checked on the way. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { releaseMemory } from '../../../schema/domain/memory.ts';
 import { sumOf } from '../../../schema/repository/digest.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import type { PackRecord } from '../../../schema/repository/pack.ts';
@@ -30,6 +31,7 @@ export async function copyRecords(
       const stored = bytes.subarray(at, Math.min(got, at + lengthOf(record)));
       copies.set(record.offset, append(writer, from.pack, record, stored));
     }
+    releaseMemory(bytes);
   }
   return copies;
 }

@@ -4,15 +4,8 @@ import type { StoredFile, TrashedObject } from '../storage/store.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
 import type { TimeReading } from './repository-time.ts';
 import { layout, manifestIdOf } from '../storage/layout.ts';
-import {
-  bringPackBack,
-  listTrash,
-  objectOf,
-  readTrashed,
-  type Trash,
-  type TrashedManifest,
-  type TrashedPack,
-} from './trash.ts';
+import { bringPackBack, objectOf, readTrashed } from './trash.ts';
+import { listTrash, type Trash, type TrashedManifest, type TrashedPack } from './trash-list.ts';
 import type { TrashWatch } from './trash-watch.ts';
 
 /** Ids that are watched at once: 50 MB. Packs beyond them wait for the next collection. */

@@ -3,6 +3,7 @@ import { asBuffer } from '../../../schema/repository/digest.ts';
 import type { DiskKey, RestorePointId } from '../../../schema/domain/ids.ts';
 import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import { PACK_IS_MISSING } from '../pack/record-source.ts';
+import type { DamageCode } from '../restore-point/damages.ts';
 import { createMapJudge, type LostPart } from '../restore-point/judge-map.ts';
 import { createPageReader } from '../restore-point/page-reader.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
@@ -12,7 +13,12 @@ import type { PackPresence } from './pack-presence.ts';
 const MOST_LOST = 2000;
 const MOST_POINTS_EACH = 1000;
 
-export type PointVerdict = { missingBytes: number; first: { diskKey: DiskKey; block: number } | null };
+/** `code`: TAMPERED when anything of it was tampered with. */
+export type PointVerdict = {
+  missingBytes: number;
+  code: DamageCode;
+  first: { diskKey: DiskKey; block: number } | null;
+};
 export type LostId = { kind: 'record' | 'page'; points: RestorePointId[] };
 
 export type Judgement = {
@@ -33,11 +39,12 @@ export async function judgePoints(
   const judge = createMapJudge({ pages, resolves: createResolver(parts, work.presence), signal: work.signal });
   for (const [at, { manifest }] of points.entries()) {
     work.tell(at);
-    const verdict: PointVerdict = { missingBytes: 0, first: null };
+    const verdict: PointVerdict = { missingBytes: 0, code: 'DAMAGED_BLOCK', first: null };
     const lost: { id: string; kind: LostPart['kind'] }[] = [];
     for (const disk of manifest.disks)
       verdict.missingBytes += await judge.missingBytes(disk, ({ kind, digest, block }) => {
         verdict.first ??= { diskKey: disk.diskKey, block };
+        if (parts.damages.codeOf(digest) === 'TAMPERED') verdict.code = 'TAMPERED';
         if (lost.length < MOST_LOST) lost.push({ id: asBuffer(parts.unwatched.idOf(digest)).toString('hex'), kind });
       });
     // One that was removed meanwhile says nothing.
@@ -73,7 +80,7 @@ function createResolver({ records, unwatched, damages }: JudgeParts, presence: P
     const now = records.lookup(id)?.place;
     if (fault && now?.pack === place.pack && now.offset === place.offset) {
       if (fault === PACK_IS_MISSING) damages.missing(place.pack);
-      else damages.report({ id, kind: 'record', place }, fault);
+      else damages.report({ id, kind: 'record', place }, { code: 'DAMAGED_BLOCK', why: fault });
     }
     return fault ? resolves(digest, length) : true;
   }

@@ -8,6 +8,7 @@ import type { Parts } from '../restore-point/parts.ts';
 import type { FlagStore } from './flags.ts';
 import type { RepositoryState } from './repository-state.ts';
 import type { RepositoryTime } from './repository-time.ts';
+import type { TrashedManifests } from './trash-list.ts';
 
 export type MaintenanceParts = Parts & {
   /** The index itself: what is asked of it here is not relied on. By ids. */
@@ -15,6 +16,7 @@ export type MaintenanceParts = Parts & {
   /** The same by digests. */
   unwatched: DigestIndex;
   source: RecordSource;
+  trashed: TrashedManifests;
   state: RepositoryState;
   time: RepositoryTime;
   flags: FlagStore;

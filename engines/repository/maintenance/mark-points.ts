@@ -29,8 +29,8 @@ export async function markPoints(
   return { marked: marked!, healed: healed! };
 }
 
-function whyDamaged({ missingBytes, first }: PointVerdict): Reason | null {
+function whyDamaged({ missingBytes, code, first }: PointVerdict): Reason | null {
   if (missingBytes === 0 || !first) return null;
   const message = `${missingBytes} bytes cannot be read; the first of them: disk ${first.diskKey}, block ${first.block}`;
-  return { code: 'DAMAGED_BLOCK', message };
+  return { code, message };
 }

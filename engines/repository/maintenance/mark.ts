@@ -1,5 +1,6 @@
 /** Marks what is living: from the roots over each map page once, then what ledgers name. */
-import { errorCodeOf } from '../../../schema/domain/errors.ts';
+import { releaseOwnMemory } from '../../../schema/domain/memory.ts';
+import { damageOf } from '../restore-point/damages.ts';
 import { readPage, type DiskMap } from '../restore-point/page-reader.ts';
 import type { Living } from './living.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
@@ -32,6 +33,8 @@ export async function markLiving(parts: MaintenanceParts, marking: Marking): Pro
       await walkMap(map, {
         seen,
         read: pages.read,
+        // Of many small pieces outside the heap the collector lets dozens of MiB gather.
+        done: releaseOwnMemory,
         meet: (digest) => mark(idOf(digest)),
         pause: async () => signal.throwIfAborted(),
       });
@@ -51,7 +54,7 @@ function createPageSource(parts: MaintenanceParts, { progress }: Marking) {
       progress((doneBytes += page.byteLength));
       return page;
     } catch (error) {
-      const count = errorCodeOf(error) === 'DAMAGED_BLOCK' ? await bringBackFor(parts, [parts.vault.idOf(digest)]) : 0;
+      const count = damageOf(error) ? await bringBackFor(parts, [parts.vault.idOf(digest)]) : 0;
       if (count === 0) throw error;
       packsRestored += count;
       return read(digest);

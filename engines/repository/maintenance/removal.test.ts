@@ -2,6 +2,7 @@
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { lineageId, type RestorePointId } from '../../../schema/domain/ids.ts';
 import type { Manifest } from '../../../schema/domain/restore-point.ts';
 import { encodeManifest } from '../../../schema/repository/documents.ts';
@@ -15,6 +16,7 @@ beforeEach(async () => {
 afterEach(() => world.close());
 const { openPoint, sealedFull } = verbsOf(() => world);
 const remove = (id: RestorePointId, last = false) => world.repository.removeRestorePoint(id, { last });
+const isListing = ({ operation }: { operation: string }): boolean => operation === 'listTrash';
 const held = expect.objectContaining({ code: 'RESTORE_POINT_HELD' }) as Error;
 const isLast = expect.objectContaining({ code: 'LAST_RESTORE_POINT' }) as Error;
 const unknown = expect.objectContaining({ code: 'RESTORE_POINT_NOT_FOUND' }) as Error;
@@ -102,6 +104,50 @@ describe('removing', () => {
     world.pass(DAY_MS / 2);
     await world.collect();
     expect(await world.repository.describeTrashed([old.restorePointId])).toEqual([]);
+  });
+
+  test('the trash is listed once for all pages of a survey, and anew when something has moved', async () => {
+    const [first, second] = [await sealedFull(1, diskOf(1)), await sealedFull(2, diskOf(1, 'b'))];
+    await sealedFull(3, diskOf(1, 'c'));
+    let listings = 0;
+    const count = (): void =>
+      world.before(isListing, async () => {
+        listings += 1;
+        count();
+      });
+    count();
+    const idsOf = (points: readonly { restorePointId: RestorePointId }[]) => points.map((one) => one.restorePointId);
+    /** As the pages of an import: a survey each, and what is missing is described. */
+    const lookThrough = async (): Promise<RestorePointId[]> => {
+      let found: RestorePointId[] = [];
+      for (let page = 0; page < 10; page += 1) {
+        found = idsOf((await world.repository.survey()).trashed);
+        expect(idsOf(await world.repository.describeTrashed(found))).toEqual(found);
+      }
+      return found.toSorted();
+    };
+    await remove(first.restorePointId);
+    listings = 0;
+    expect(await lookThrough()).toEqual([first.restorePointId]);
+    expect(listings).toBe(1);
+    await remove(second.restorePointId);
+    listings = 0;
+    expect(await lookThrough()).toEqual([first, second].map((one) => one.restorePointId).toSorted());
+    expect(listings).toBe(1);
+    await world.repository.restoreFromTrash(first.restorePointId);
+    listings = 0;
+    expect(await lookThrough()).toEqual([second.restorePointId]);
+    expect(listings).toBe(1);
+  });
+
+  test('a list of the trash that fails is not kept', async () => {
+    const [first] = [await sealedFull(1, diskOf(1)), await sealedFull(2, diskOf(1, 'b'))];
+    await remove(first.restorePointId);
+    world.before(isListing, async () => {
+      throw new TidemarkError('STORAGE_ERROR', 'no disk');
+    });
+    await expect(world.repository.survey()).rejects.toMatchObject({ code: 'STORAGE_ERROR' });
+    expect((await world.repository.survey()).trashed).toMatchObject([{ restorePointId: first.restorePointId }]);
   });
 
   test('one that was never sealed is not known', async () => {

@@ -8,8 +8,9 @@ import { newestSealed, requireSealed } from '../restore-point/points.ts';
 import { isLocked } from './flags.ts';
 import { manifestNameOf, type Protect } from './locks.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
-import { bringBackFor, keyOf, moveBack, type TrashedManifest } from './trash.ts';
-import { findTrashed, readTrashedManifest, trashedUntil } from './trashed-manifests.ts';
+import { bringBackFor, keyOf, moveBack } from './trash.ts';
+import type { TrashedManifest } from './trash-list.ts';
+import { readTrashedManifest, trashedUntil } from './trashed-manifests.ts';
 import { newSeenPages, walkMap } from './walk-map.ts';
 
 /** `last`: also the newest good one of its lineage: the VM is not needed any more. */
@@ -92,7 +93,7 @@ function isLastGood({ points, stateOf }: MaintenanceParts, { restorePointId, lin
 
 /** Where it is in the trash; then durably: whoever moved it there may have died, or failed, before that was. */
 async function confirmTrashed(parts: MaintenanceParts, id: RestorePointId): Promise<TrashedManifest | undefined> {
-  const trashed = (await findTrashed(parts)).get(id);
+  const trashed = (await parts.trashed.find()).get(id);
   if (trashed && !(await isThere(parts, trashed.name))) await parts.storage.store.moveToTrash(trashed);
   return trashed;
 }
@@ -108,7 +109,7 @@ export async function restoreFromTrash(parts: MaintenanceParts, id: RestorePoint
     await parts.storage.store.confirm(manifestNameOf(parts, known));
     return known;
   }
-  const trashed = (await findTrashed(parts)).get(id);
+  const trashed = (await parts.trashed.find()).get(id);
   if (!trashed)
     throw new TidemarkError('RESTORE_POINT_NOT_FOUND', `no restore point ${id} in the trash`, { restorePointId: id });
   const sealed = await readTrashedManifest(parts, trashed);

@@ -10,7 +10,8 @@ import type { TrashedObject } from '../storage/store.ts';
 import type { JudgeParts } from './judge-points.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
 import { createPackPresence, type PackPresence } from './pack-presence.ts';
-import { objectOf, type TrashedPack } from './trash.ts';
+import { objectOf } from './trash.ts';
+import type { TrashedPack } from './trash-list.ts';
 
 export type RepairView = {
   parts(): JudgeParts;

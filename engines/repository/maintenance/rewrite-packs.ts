@@ -19,7 +19,7 @@ const TARGET_BYTES: Record<PackContents, number> = { blocks: DATA_PACK_TARGET_BY
  * Records listed of packs that wait for their copies to be durable, at most: each takes some hundred bytes of memory. Of
  * blocks that shrank to little a new pack is closed early for it.
  */
-const MOST_LISTED_RECORDS = 8192;
+const MOST_LISTED_RECORDS = 4096;
 
 type Source = { name: PackName; listing: PackListing; copies: Map<number, NewRecord> };
 
@@ -116,7 +116,7 @@ export class PackRewriter {
       if (!found) throw error;
       const { id, pack, offset } = (error as TidemarkError).details as { id: string; pack: string; offset: number };
       const kind = name.contents === 'pages' ? 'page' : 'record';
-      damages.report({ id: Buffer.from(id, 'hex'), kind, place: { pack, offset } }, found.why);
+      damages.report({ id: Buffer.from(id, 'hex'), kind, place: { pack, offset } }, found);
       return null;
     } finally {
       this.#options.report.rewrittenBytes += writer.lengthBytes() - before;

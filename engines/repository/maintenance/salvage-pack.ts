@@ -12,6 +12,7 @@ import { createPackWriter, type PackWriter } from '../pack/pack-writer.ts';
 import { layout } from '../storage/layout.ts';
 import { outlineOf } from './pack-outline.ts';
 import { readRuns } from './read-runs.ts';
+import type { Fault } from '../restore-point/damages.ts';
 import { faultOf, type PackShelf } from './verify-pack.ts';
 
 /** `newPackId` null: only to see what would come of it. `only`: offsets of the records in question; null: all. */
@@ -68,7 +69,7 @@ class SalvageCopy {
   /** The record as it was written, or null. */
   #soundOf(record: PackRecord, stored: Buffer): Buffer | null {
     const { packId } = this.#job;
-    const fault = (bytes: Buffer): string | null => faultOf(this.#shelf, { packId, depth: 'full' }, record, bytes);
+    const fault = (bytes: Buffer): Fault | null => faultOf(this.#shelf, { packId, depth: 'full' }, record, bytes);
     if (fault(stored) === null) return stored;
     const mended = Buffer.concat([encodeRecordHeader(record.header), stored.subarray(RECORD_HEADER_BYTES)]);
     return fault(mended) === null ? mended : null;

@@ -9,8 +9,8 @@ import type {
 import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import { isDamage } from '../storage/documents.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
-import type { TrashedManifest } from './trash.ts';
-import { findTrashed, readTrashedManifest, trashedUntil } from './trashed-manifests.ts';
+import type { TrashedManifest } from './trash-list.ts';
+import { readTrashedManifest, trashedUntil } from './trashed-manifests.ts';
 
 /** By time of the checkpoint; by epoch. None is in both. `asOf`: the moment, by the clock of the host. */
 export type Survey = { sealed: SealedRestorePoint[]; trashed: TrashedSign[]; asOf: string };
@@ -28,7 +28,7 @@ export const surveyPoints = (parts: MaintenanceParts, listSealed: () => SealedRe
   });
 
 async function listRemoved(parts: MaintenanceParts): Promise<TrashedManifest[]> {
-  return [...(await findTrashed(parts)).values()].filter(
+  return [...(await parts.trashed.find()).values()].filter(
     ({ restorePointId }) => !parts.points.sealed.has(restorePointId),
   );
 }

@@ -1,33 +1,12 @@
 /** Packs and manifests in the trash: what they are, and the way back. */
-import type { RestorePointId } from '../../../schema/domain/ids.ts';
-import type { PackContents } from '../../../schema/repository/pack.ts';
 import { recordsOf } from '../index/pack-records.ts';
-import { readClosedPack, readTrashedPack, type PackListing, type PackName } from '../pack/pack-reader.ts';
-import { layout, manifestIdOf, packIdOf } from '../storage/layout.ts';
+import { readClosedPack, readTrashedPack, type PackListing } from '../pack/pack-reader.ts';
+import { layout } from '../storage/layout.ts';
 import type { TrashedObject } from '../storage/store.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
-
-export type TrashedPack = PackName & { epoch: number };
-export type TrashedManifest = TrashedObject & { restorePointId: RestorePointId };
-export type Trash = { packs: TrashedPack[]; manifests: TrashedManifest[] };
+import { listTrash, type TrashedPack } from './trash-list.ts';
 
 type Parts = Pick<MaintenanceParts, 'storage' | 'file' | 'seams' | 'turns' | 'records'>;
-
-const shelves: readonly PackContents[] = ['blocks', 'pages'];
-
-/** By epoch. */
-export async function listTrash({ storage }: Pick<Parts, 'storage'>): Promise<Trash> {
-  const trash: Trash = { packs: [], manifests: [] };
-  for (const { epoch, name } of await storage.store.listTrash()) {
-    for (const contents of shelves) {
-      const packId = packIdOf(contents, name);
-      if (packId !== null) trash.packs.push({ contents, packId, epoch });
-    }
-    const restorePointId = manifestIdOf(name);
-    if (restorePointId !== null) trash.manifests.push({ epoch, name, restorePointId });
-  }
-  return trash;
-}
 
 export const objectOf = ({ contents, packId, epoch }: TrashedPack): TrashedObject => ({
   epoch,

@@ -1,6 +1,5 @@
 /** Manifests in the trash: restore points that were removed, and can be brought back until their grace is over. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
-import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import { parseManifest } from '../../../schema/repository/documents.ts';
 import { MAX_SEALED_DOCUMENT_BYTES } from '../../../schema/repository/limits.ts';
@@ -8,14 +7,7 @@ import { outcomeOf } from '../restore-point/points.ts';
 import { listedManifest } from '../storage/documents.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
 import type { TimeReading } from './repository-time.ts';
-import { listTrash, type TrashedManifest } from './trash.ts';
-
-/** By restore point, as each was trashed last. */
-export async function findTrashed(
-  parts: Pick<MaintenanceParts, 'storage'>,
-): Promise<Map<RestorePointId, TrashedManifest>> {
-  return new Map((await listTrash(parts)).manifests.map((manifest) => [manifest.restorePointId, manifest]));
-}
+import type { TrashedManifest } from './trash-list.ts';
 
 /** RESTORE_POINT_NOT_FOUND when it has gone meanwhile; errors that are damage. */
 export async function readTrashedManifest(

@@ -78,9 +78,9 @@ async function verifyOne({ damages }: Pick<Parts, 'damages'>, options: VerifyOpt
   await verified.note(packId, depth);
 }
 
-function report(damages: Parts['damages'], pack: string, { kind, id, offset, why }: FoundInPack): void {
-  if (kind === 'pack' || id === null || offset === null) damages.reportPack(pack, why);
-  else damages.report({ id: Buffer.from(id, 'hex'), kind, place: { pack, offset } }, why);
+function report(damages: Parts['damages'], pack: string, { kind, id, offset, ...fault }: FoundInPack): void {
+  if (kind === 'pack' || id === null || offset === null) damages.reportPack(pack, fault.why);
+  else damages.report({ id: Buffer.from(id, 'hex'), kind, place: { pack, offset } }, fault);
 }
 
 /** What was found earlier and is sound now: a cable, a controller. The index believes it from the next start on. */

@@ -2,7 +2,6 @@
  * Reads a closed pack from its first record to its last, in the order of the file: whether each record is what was
  * written. For a thread of its own: hashes and decodes. Memory: two buffers of 8 MiB, and one record decoded.
  */
-import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { releaseMemory } from '../../../schema/domain/memory.ts';
 import type { Codec } from '../../../schema/domain/states.ts';
 import { asBuffer, digestOf, sumOf } from '../../../schema/repository/digest.ts';
@@ -12,6 +11,7 @@ import type { PackRecord } from '../../../schema/repository/pack.ts';
 import { decodeRecordHeader, isSameRecord, type RecordHeader } from '../../../schema/repository/record.ts';
 import type { Vault } from '../../../schema/repository/vault.ts';
 import type { PackName } from '../pack/pack-reader.ts';
+import { damageOf, type Fault } from '../restore-point/damages.ts';
 import { layout } from '../storage/layout.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { StoredFile } from '../storage/store.ts';
@@ -24,7 +24,7 @@ export type VerifyDepth = 'sums' | 'full';
 export type VerifyJob = PackName & { depth: VerifyDepth; doubted?: readonly number[] };
 
 /** `id` in hex; both null: something of the pack as a whole. */
-export type FoundInPack = { kind: 'record' | 'page' | 'pack'; id: string | null; offset: number | null; why: string };
+export type FoundInPack = Fault & { kind: 'record' | 'page' | 'pack'; id: string | null; offset: number | null };
 
 /**
  * `fileBytes` null: there is no such pack. `sound`: of those doubted. `offsets`: of all records that were found, where no
@@ -58,22 +58,23 @@ export async function verifyPack(shelf: PackShelf, job: VerifyJob): Promise<Pack
 
 async function verifyFile(shelf: PackShelf, job: VerifyJob, file: StoredFile): Promise<PackVerdict> {
   const { records, hasFooter, faults } = await outlineOf(file, { packId: job.packId, uuid: shelf.uuid });
-  const found: FoundInPack[] = faults.map((why) => ({ kind: 'pack', id: null, offset: null, why }));
+  const found: FoundInPack[] = faults.map((why) => ({ kind: 'pack', id: null, offset: null, ...damaged(why) }));
   const doubted = new Set(job.doubted);
   const sound: number[] = [];
   for await (const { record, stored } of readRuns(file, records)) {
-    const why = stored === null ? UNREADABLE : faultOf(shelf, job, record, stored);
+    const fault = stored === null ? damaged(UNREADABLE) : faultOf(shelf, job, record, stored);
     const { header, offset } = record;
-    if (why === null && doubted.has(offset)) sound.push(offset);
-    if (why === null) continue;
+    if (fault === null && doubted.has(offset)) sound.push(offset);
+    if (fault === null) continue;
     const kind = header.kind === 'page' ? 'page' : 'record';
-    found.push({ kind, id: asBuffer(header.id).toString('hex'), offset, why });
+    found.push({ kind, id: asBuffer(header.id).toString('hex'), offset, ...fault });
   }
   const offsets = hasFooter ? null : records.map(({ offset }) => offset);
   return { fileBytes: await file.lengthBytes(), found, sound, offsets };
 }
 
 const UNREADABLE = 'the medium does not give it';
+const damaged = (why: string): Fault => ({ code: 'DAMAGED_BLOCK', why });
 
 /** Null for a record that is sound. `stored`: header and payload, as far as they are there. */
 export function faultOf(
@@ -81,23 +82,37 @@ export function faultOf(
   { packId, depth }: Pick<VerifyJob, 'packId' | 'depth'>,
   { header: expected, offset }: PackRecord,
   stored: Buffer,
-): string | null {
+): Fault | null {
   const header = decodeRecordHeader(stored);
-  if (stored.byteLength < RECORD_HEADER_BYTES) return 'it is cut short';
-  if (!header) return 'its header is damaged';
-  if (!isSameRecord(header, expected)) return 'its header differs from the footer';
+  if (stored.byteLength < RECORD_HEADER_BYTES) return damaged('it is cut short');
+  if (!header) return damaged('its header is damaged');
   const payload = stored.subarray(RECORD_HEADER_BYTES);
-  if (payload.byteLength < header.storedLength) return 'it is cut short';
-  if (depth === 'sums' || header.kind === 'fill')
-    return sumOf(payload).compare(header.payloadSum) === 0 ? null : 'its payload is damaged';
+  const isFull = depth === 'full' && header.kind !== 'fill';
+  if (!isSameRecord(header, expected)) {
+    // Sound, and not that of the footer: the payload shows whether somebody made it so.
+    const fault = isFull ? openedFault(shelf, header, payload, { pack: packId, offset }) : null;
+    return fault?.code === 'TAMPERED' ? fault : damaged('its header differs from the footer');
+  }
+  if (payload.byteLength < header.storedLength) return damaged('it is cut short');
+  if (isFull) return openedFault(shelf, header, payload, { pack: packId, offset });
+  return sumOf(payload).compare(header.payloadSum) === 0 ? null : damaged('its payload is damaged');
+}
+
+function openedFault(
+  shelf: Pick<PackShelf, 'vault' | 'decode'>,
+  header: RecordHeader,
+  payload: Buffer,
+  at: { pack: string; offset: number },
+): Fault | null {
   try {
-    const encoded = shelf.vault.openRecord(header, payload, { pack: packId, offset });
+    const encoded = shelf.vault.openRecord(header, payload, at);
     const fault = contentFault(shelf, header, encoded);
-    if (encoded.buffer !== stored.buffer) releaseMemory(encoded);
-    return fault;
+    if (encoded.buffer !== payload.buffer) releaseMemory(encoded);
+    return fault === null ? null : damaged(fault);
   } catch (error) {
-    if (error instanceof TidemarkError && typeof error.details['why'] === 'string') return error.details['why'];
-    throw error;
+    const found = damageOf(error);
+    if (!found) throw error;
+    return { code: found.code, why: found.why };
   }
 }
 

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
+import { releaseOwnMemory } from '../../../schema/domain/memory.ts';
 import { PageSet } from './page-set.ts';
 import { newSeenPages, walkMap } from './walk-map.ts';
 
@@ -61,6 +62,35 @@ describe('walking maps', () => {
     const root = pages.put(...inner);
     expect((await met(pages, [[root, 3]])).size).toBe(3000 * 2 + 12 + 1);
     expect(pages.reads).toHaveLength(3000 + 12 + 1);
+  });
+
+  test('pages may be given back as soon as they are done with', async () => {
+    const pages = createPages();
+    const leaves = Array.from({ length: 600 }, (_, leaf) => pages.put(block(2 * leaf), block(2 * leaf + 1)));
+    const inner = [
+      pages.put(...leaves.slice(0, 256)),
+      pages.put(...leaves.slice(256, 512)),
+      pages.put(...leaves.slice(512)),
+    ];
+    const root = pages.put(...inner);
+    const whole = await met(pages, [[root, 3]]);
+    const given: Uint8Array[] = [];
+    const done = (page: Uint8Array): void => {
+      given.push(page);
+      releaseOwnMemory(page);
+    };
+    let readCount = 0;
+    const read = async (digest: Uint8Array): Promise<Uint8Array> => {
+      readCount += 1;
+      expect(readCount - given.length).toBeLessThanOrEqual(16);
+      return new Uint8Array(await pages.read(digest));
+    };
+    const found = new Set<string>();
+    const meet = (digest: Uint8Array): void => void found.add(Buffer.from(digest).toString('hex'));
+    await walkMap({ root: root.toString('hex'), height: 3 }, { seen: newSeenPages(), read, meet, done });
+    expect(found).toEqual(whole);
+    expect(given).toHaveLength(600 + 3 + 1);
+    expect(given.every((page) => page.byteLength === 0)).toBe(true);
   });
 
   test('a page that is a leaf of one map and stands higher in another is gone into in both', async () => {

@@ -16,13 +16,15 @@ export const newSeenPages = (): SeenPages => Array.from({ length: MAX_HEIGHT }, 
 export type Walk = {
   seen: SeenPages;
   read(digest: Uint8Array): Promise<Uint8Array>;
+  /** With a page that was read and is not looked at again. */
+  done?(page: Uint8Array): void;
   /** Of every page and block named by a page that was not seen before, root included; the digest is a view. */
   meet(digest: Uint8Array): void;
   /** Between reads; rejects to end the walk. */
   pause?(): Promise<void>;
 };
 
-/** `level`: 0 of a leaf. */
+/** `level`: 0 of a leaf. `digest`: a copy, since the page it stood in is given back. */
 type Page = { digest: Uint8Array; level: number };
 
 /** What `read` and `pause` reject with. */
@@ -30,7 +32,7 @@ export async function walkMap({ root, height }: Pick<DiskMap, 'root' | 'height'>
   const waiting: Page[] = [];
   const enter = (digest: Uint8Array, level: number): void => {
     walk.meet(digest);
-    if (walk.seen[level]!.add(digest)) waiting.push({ digest, level });
+    if (walk.seen[level]!.add(digest)) waiting.push({ digest: new Uint8Array(digest), level });
   };
   if (height > 0) enter(Buffer.from(root, 'hex'), height - 1);
   while (waiting.length > 0) {
@@ -38,6 +40,7 @@ export async function walkMap({ root, height }: Pick<DiskMap, 'root' | 'height'>
     const group = waiting.splice(-PAGES_AT_ONCE);
     const pages = await Promise.all(group.map(({ digest }) => walk.read(digest)));
     for (const [i, page] of pages.entries()) visit(page, group[i]!.level, walk, enter);
+    if (walk.done) for (const page of pages) walk.done(page);
   }
 }
 

@@ -14,6 +14,8 @@ export type DamageList = {
   linesOf(pack: string): Iterable<DamagedLine>;
   /** Whether the record there is damaged. */
   has(pack: string, offset: number): boolean;
+  /** Whether a record of that id (hex) was found that somebody without the keys wrote. */
+  wasTampered(id: string): boolean;
   /** Known from now on, durable after `settle`. False when it was known. */
   add(line: DamagedLine): boolean;
   /** Lines that `stays` refuses are gone, durably, when it resolves. */
@@ -28,17 +30,27 @@ const placeOf = ({ offset }: DamagedLine): number => offset ?? -1;
 
 export async function openDamageList(of: { staging: Staging; log: Log }): Promise<DamageList> {
   const byPack = new Map<string, Map<number, DamagedLine>>();
+  /** Ids, by how many places. */
+  const tampered = new Map<string, number>();
+
+  function countTampered({ id, code }: DamagedLine, more: 1 | -1): void {
+    if (id === null || code !== 'TAMPERED') return;
+    const places = (tampered.get(id) ?? 0) + more;
+    if (places === 0) tampered.delete(id);
+    else tampered.set(id, places);
+  }
 
   function note(line: DamagedLine): boolean {
     const places = byPack.get(line.pack) ?? new Map<number, DamagedLine>();
     if (places.has(placeOf(line))) return false;
     byPack.set(line.pack, places.set(placeOf(line), line));
+    countTampered(line, 1);
     return true;
   }
 
   function drop(line: DamagedLine): void {
     const places = byPack.get(line.pack);
-    places?.delete(placeOf(line));
+    if (places?.delete(placeOf(line))) countTampered(line, -1);
     if (places?.size === 0) byPack.delete(line.pack);
   }
 
@@ -55,6 +67,7 @@ export async function openDamageList(of: { staging: Staging; log: Log }): Promis
   return {
     lines,
     linesOf: (pack) => byPack.get(pack)?.values() ?? [],
+    wasTampered: (id) => tampered.has(id),
     has: (pack, offset) => byPack.get(pack)?.has(offset) ?? false,
     add,
     settle,

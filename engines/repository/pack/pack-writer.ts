@@ -41,7 +41,8 @@ export function createPackWriter(storage: Storage, contents: PackContents, uuid:
     isBroken: () => file.isBroken(),
     append: (header, ...payload) => {
       const offset = file.appendSync(header, ...payload);
-      entries.push({ header, offset });
+      // A copy: it may lie in memory that holds many records, and is given back.
+      entries.push({ header: Buffer.from(header), offset });
       return offset;
     },
     sync: () => file.sync(),

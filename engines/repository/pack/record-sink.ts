@@ -9,6 +9,7 @@ import type { SealedRecord } from '../../../schema/repository/sealed-record.ts';
 import type { Vault } from '../../../schema/repository/vault.ts';
 import { layout } from '../storage/layout.ts';
 import type { Storage } from '../storage/storage.ts';
+import { IdleTimer } from './idle-timer.ts';
 import { createPackWriter, type PackWriter } from './pack-writer.ts';
 
 type SinkOptions = {
@@ -19,7 +20,12 @@ type SinkOptions = {
   seams: Seams;
   /** Bytes at which a pack is closed. */
   targetBytes: number;
+  /** A pack that nobody wrote to for so long is closed; absent: it stays open. */
+  idleMs?: number | undefined;
 };
+
+/** So long a pack waits for more: a worker runs for months, and only closed packs are checked and collected. */
+export const IDLE_PACK_MS = 10 * 60_000;
 
 /**
  * A sink for block records in a repository that exists. For one thread; its users may append while a sync is under way. When
@@ -30,13 +36,14 @@ export function openRecordSink(options: {
   vault: Vault;
   seams: Seams;
   targetBytes?: number;
+  idleMs?: number;
 }): RecordSink {
-  const { storage, vault, seams, targetBytes = DATA_PACK_TARGET_BYTES } = options;
-  return new PackSink({ storage, vault, uuid: uuidFor(storage, vault), contents: 'blocks', seams, targetBytes });
+  const { storage, vault, targetBytes = DATA_PACK_TARGET_BYTES } = options;
+  return new PackSink({ ...options, uuid: uuidFor(storage, vault), contents: 'blocks', targetBytes });
 }
 
 /** A sink for map pages. */
-export const openPageSink = (options: { storage: Storage; vault: Vault; uuid: string; seams: Seams }): RecordSink =>
+export const openPageSink = (options: Omit<SinkOptions, 'contents' | 'targetBytes'>): RecordSink =>
   new PackSink({ ...options, contents: 'pages', targetBytes: PAGE_PACK_TARGET_BYTES });
 
 /** BUG when the vault is of the other kind: nothing may ever be written in the clear beside what is encrypted. */
@@ -55,9 +62,16 @@ class PackSink implements RecordSink {
   #full: PackWriter[] = [];
   /** Records were lost of which no sync has told yet. */
   #lost: unknown = null;
+  /** Records so far, and how many of them nobody waits for any more: durable, or told to be lost. */
+  #appended = 0;
+  #settled = 0;
+  readonly #idle: IdleTimer | null;
 
   constructor(options: SinkOptions) {
     this.#options = options;
+    const { idleMs, seams } = options;
+    const onIdle = (): void => void this.#closeIdle();
+    this.#idle = idleMs === undefined ? null : new IdleTimer({ clock: seams.clock, idleMs, onIdle });
   }
 
   append(record: Parameters<RecordSink['append']>[0]): RecordPlace {
@@ -67,6 +81,8 @@ class PackSink implements RecordSink {
     const sealed = vault.sealRecord({ kind, id: vault.idOf(digest), ...rest });
     const pack = (this.#current ??= this.#newPack());
     const offset = this.#appendTo(pack, sealed);
+    this.#appended += 1;
+    this.#idle?.touch();
     for (const part of sealed.parts) if (part !== record.payload) releaseMemory(part);
     if (pack.lengthBytes() >= this.#options.targetBytes || pack.recordCount() >= MAX_PACK_RECORDS) {
       this.#full.push(pack);
@@ -81,9 +97,21 @@ class PackSink implements RecordSink {
   }
 
   async close(): Promise<void> {
+    this.#idle?.stop();
     if (this.#current) this.#full.push(this.#current);
     this.#current = null;
     await this.#syncs.run();
+  }
+
+  async #closeIdle(): Promise<void> {
+    const { log } = this.#options.seams;
+    try {
+      await this.close();
+    } catch (error) {
+      // Nobody asked: whoever appended without a sync hears of it at the next one.
+      if (this.#appended > this.#settled) this.#lost ??= error;
+      log.warn('an idle pack was not closed', { error: String(error) });
+    }
   }
 
   #newPack(): PackWriter {
@@ -121,11 +149,16 @@ class PackSink implements RecordSink {
   async #syncAll(): Promise<void> {
     const lost = this.#lost;
     this.#lost = null;
-    if (lost !== null) throw lost;
+    const appended = this.#appended;
+    if (lost !== null) {
+      this.#settled = appended;
+      throw lost;
+    }
     try {
       await this.#publishFull();
       const pack = this.#current;
       if (pack) await this.#orDropped(pack, () => pack.sync());
+      this.#settled = appended;
     } catch (error) {
       // Who waits for the next sync appended before this one failed.
       if (this.#syncs.isWaiting()) this.#lost = error;

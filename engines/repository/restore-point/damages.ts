@@ -1,5 +1,5 @@
 /** What is done when a record turns out to be damaged: it is not found there any more, now or after a restart. */
-import { errorCodeOf, messageOf } from '../../../schema/domain/errors.ts';
+import { type ErrorCode, errorCodeOf, messageOf } from '../../../schema/domain/errors.ts';
 import type { ReadFailure, RecordPlace, Seams } from '../../../schema/domain/seams.ts';
 import type { DamagedLine } from '../../../schema/repository/checked-lines.ts';
 import { asBuffer } from '../../../schema/repository/digest.ts';
@@ -8,17 +8,23 @@ import { PACK_IS_MISSING } from '../pack/record-source.ts';
 import type { DigestIndex } from './digest-index.ts';
 
 type Kind = 'record' | 'page';
+/** Of what is not as it was written, by the medium's fault or by somebody's. */
+export type DamageCode = Extract<ErrorCode, 'DAMAGED_BLOCK' | 'TAMPERED'>;
+/** `why`: a phrase that says nothing of what the record holds. */
+export type Fault = { code: DamageCode; why: string };
 
 export type Damages = {
   readonly list: DamageList;
   /** `error`: of reading the record there. False when it is no damage: then nothing is done. */
   met(record: { digest: Uint8Array; kind: Kind; place: RecordPlace }, error: unknown): boolean;
-  /** `id`: of the record. `why`: a phrase that says nothing of what it holds. */
-  report(record: { id: Uint8Array; kind: Kind; place: Pick<RecordPlace, 'pack' | 'offset'> }, why: string): void;
+  /** `id`: of the record. */
+  report(record: { id: Uint8Array; kind: Kind; place: Pick<RecordPlace, 'pack' | 'offset'> }, fault: Fault): void;
   /** Something of the pack as a whole; its records may be sound. */
   reportPack(pack: string, why: string): void;
   /** It is not where packs are: what lay in it is looked for elsewhere. */
   missing(pack: string): void;
+  /** Of a record or page that is nowhere: TAMPERED where a copy of it was. */
+  codeOf(digest: Uint8Array): DamageCode;
   /** Grows with whatever was found. */
   count(): number;
 };
@@ -33,9 +39,10 @@ export function createDamages(list: DamageList, index: DigestIndex, { clock, log
     list.settle().catch((error: unknown) => log.warn('damage is not written down yet', { error: messageOf(error) }));
   }
 
-  const report: Damages['report'] = ({ id, kind, place: { pack, offset } }, why) => {
+  const report: Damages['report'] = ({ id, kind, place: { pack, offset } }, { why, code }) => {
     index.forget({ pack, offset });
-    note({ kind, pack, offset, id: asBuffer(id).toString('hex'), why });
+    const tampered = code === 'TAMPERED' ? { code } : {};
+    note({ kind, pack, offset, id: asBuffer(id).toString('hex'), why, ...tampered });
   };
 
   const reportPack: Damages['reportPack'] = (pack, why) => note({ kind: 'pack', pack, offset: null, id: null, why });
@@ -57,29 +64,33 @@ export function createDamages(list: DamageList, index: DigestIndex, { clock, log
     met: ({ digest, kind, place }, error) => {
       const found = damageOf(error);
       const id = index.idOf(digest);
-      if (found && !found.isMissing) report({ id, kind, place }, found.why);
+      if (found && !found.isMissing) report({ id, kind, place }, found);
       else if (found && isStillAt(id, place)) missing(place.pack);
       return found !== null;
     },
     report,
     reportPack,
     missing,
+    codeOf: (digest) => (list.wasTampered(asBuffer(index.idOf(digest)).toString('hex')) ? 'TAMPERED' : 'DAMAGED_BLOCK'),
     count: () => count,
   };
 }
 
 /** What an error of reading a record says of it, also one that crossed threads; null when it says nothing. */
-export function damageOf(error: unknown): { why: string; isMissing: boolean } | null {
+export function damageOf(error: unknown): (Fault & { isMissing: boolean }) | null {
   const code = errorCodeOf(error);
-  if (code !== 'DAMAGED_BLOCK' && code !== 'TAMPERED') return null;
+  if (!isDamageCode(code)) return null;
   const { details } = error as ReadFailure;
   const why = typeof details['why'] === 'string' ? details['why'] : 'it is damaged';
-  return { why, isMissing: why === PACK_IS_MISSING };
+  return { code, why, isMissing: why === PACK_IS_MISSING };
 }
+
+const isDamageCode = (code: ErrorCode | undefined): code is DamageCode =>
+  code === 'DAMAGED_BLOCK' || code === 'TAMPERED';
 
 /** Of a record or page that is nowhere, or is damaged wherever it is. */
 export function digestOfMissing(error: unknown): Uint8Array | null {
-  if (errorCodeOf(error) !== 'DAMAGED_BLOCK') return null;
+  if (!isDamageCode(errorCodeOf(error))) return null;
   const { digest } = (error as ReadFailure).details;
   return typeof digest === 'string' ? Buffer.from(digest, 'hex') : null;
 }

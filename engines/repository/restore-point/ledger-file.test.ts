@@ -7,8 +7,9 @@ import { digestOf, hexDigestOf } from '../../../schema/repository/digest.ts';
 import { encodeLedgerRecord, type LedgerRecord } from '../../../schema/repository/ledger.ts';
 import { openVault, plainVault } from '../../../schema/repository/vault.ts';
 import { countedRandom, goldenKeys } from '../../../tests/fixtures/repository/keys.ts';
-import type { Staging } from '../storage/staging.ts';
+import type { Staging, StagingFile } from '../storage/staging.ts';
 import { openStorage } from '../storage/storage.ts';
+import { withFaults } from '../storage/with-faults.ts';
 import { openLedgerFile, type LedgerFile } from './ledger-file.ts';
 
 const none = { notReadBytes: 0, unallocatedBytes: 0, zeroBytes: 0, dataBytes: 0 };
@@ -33,12 +34,14 @@ let folder: string;
 let path: string;
 const owner = restorePointId('00'.repeat(16));
 const opened: LedgerFile[] = [];
+const lost: number[] = [];
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'td-ledger-'));
   path = join(folder, 'ledger');
 });
 afterEach(async () => {
   for (const ledger of opened.splice(0)) await ledger.close();
+  lost.length = 0;
   await rm(folder, { recursive: true, force: true });
 });
 
@@ -54,8 +57,12 @@ describe.each(kinds)('%s', (_, vault, step) => {
     staging: Staging = openStorage({ kind: 'folder', folder }).staging,
   ): Promise<{ ledger: LedgerFile; found: { window: number; offset: number }[] }> {
     const found: { window: number; offset: number }[] = [];
-    const ledger = await openLedgerFile({ staging, name: 'ledger', vault, ledger: owner }, (record, offset) =>
-      found.push({ window: record.firstWindow, offset }),
+    const ledger = await openLedgerFile(
+      { staging, name: 'ledger', vault, ledger: owner },
+      {
+        onRecord: (record, offset) => found.push({ window: record.firstWindow, offset }),
+        onLost: (offset) => lost.push(offset),
+      },
     );
     opened.push(ledger);
     return { ledger, found };
@@ -147,6 +154,58 @@ describe.each(kinds)('%s', (_, vault, step) => {
     await again.ledger.append(frameOf(6), () => undefined);
     await shut();
     expect((await openOne()).found).toEqual([{ window: 6, offset: 0 }]);
+  });
+
+  describe('after a sync that failed', () => {
+    /** `sync`: of the file as it is opened first. The medium loses what `sync` does to it. */
+    async function openFailing(sync: (file: StagingFile) => Promise<void>): Promise<LedgerFile> {
+      const storage = openStorage({ kind: 'folder', folder });
+      const { staging } = withFaults(storage, [{ what: 'EIO', operation: 'sync', name: /ledger/, after: 2 }]);
+      let count = 0;
+      const openFile: Staging['openFile'] = async (name) => {
+        const file = await staging.openFile(name);
+        if ((count += 1) > 1) return file;
+        return {
+          ...file,
+          sync: () => file.sync().catch((error: unknown) => sync(file).then(() => Promise.reject(error))),
+        };
+      };
+      return (await openOne({ ...staging, openFile })).ledger;
+    }
+
+    test('the same ledger takes the next frames, after those that were durable', async () => {
+      const ledger = await openFailing(async () => undefined);
+      const offsets: number[] = [];
+      const put = (window: number): Promise<void> => ledger.append(frameOf(window), (offset) => offsets.push(offset));
+      await put(1);
+      await expect(put(2)).rejects.toMatchObject({ code: 'STORAGE_ERROR' });
+      const read = ledger.read(0);
+      await Promise.all([put(3), put(4)]);
+      expect(await read).toEqual(recordOf(1));
+      expect(await ledger.read(offsets[2]!)).toEqual(recordOf(4));
+      expect(await ledger.digest()).toBe(hexDigestOf(await readFile(path)));
+      expect(lost).toEqual([]);
+      await shut();
+      expect((await openOne()).found.map(({ window }) => window)).toEqual([1, 3, 4]);
+    });
+
+    test('what it could not be cut back from does not count, and what the medium lost is told', async () => {
+      const ledger = await openFailing(async () => appendFile(path, sealed(1, 2)[1]!));
+      await ledger.append(frameOf(1), () => undefined);
+      await expect(ledger.append(frameOf(2), () => undefined)).rejects.toMatchObject({ code: 'STORAGE_ERROR' });
+      expect((await stat(path)).size).toBe(Buffer.concat(sealed(1, 2)).length);
+      await ledger.append(frameOf(3), () => undefined);
+      await shut();
+      expect((await openOne()).found.map(({ window }) => window)).toEqual([1, 3]);
+      await shut();
+      await rm(path);
+      const again = await openFailing(() => truncate(path, 3));
+      await again.append(frameOf(1), () => undefined);
+      await expect(again.append(frameOf(2), () => undefined)).rejects.toMatchObject({ code: 'STORAGE_ERROR' });
+      await again.append(frameOf(5), () => undefined);
+      expect(lost).toEqual([0]);
+      expect(await again.read(0)).toEqual(recordOf(5));
+    });
   });
 
   test('reading what is not there any more says so', async () => {

@@ -1,6 +1,7 @@
 /**
  * The ledger of an open restore point: frames appended in groups, one write and one sync per group; what arrives while
- * a group is synced makes the next. After a failed sync it takes nothing more until the repository is opened again.
+ * a group is synced makes the next. After a failed sync the file is opened anew before the next group: as a restart would
+ * find it, with what was durable and nothing else.
  */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
@@ -15,7 +16,11 @@ const BEFORE_BYTES = 16;
 
 /** `ledger`: the restore point it is of. */
 export type LedgerPlace = { staging: Staging; name: string; vault: FrameVault; ledger: RestorePointId };
-type Opened = { file: StagingFile; vault: FrameVault; ledger: RestorePointId };
+type File = { file: StagingFile; vault: FrameVault; ledger: RestorePointId };
+/** Where its durable frames end, and the last bytes before that. */
+type End = { endBytes: number; tail: Uint8Array };
+/** `file` becomes another one when it is opened anew; `reading`: what is read from it just now. */
+type Opened = File & End & { reading: Set<Promise<unknown>> };
 
 export type LedgerFile = {
   /** `frame`: in the clear. Resolves when it is durable; `onDurable` gets its offset just before, in order of appending. */
@@ -32,18 +37,32 @@ export type LedgerFile = {
 
 type Waiting = { frame: Buffer; onDurable(offset: number): void; resolve(): void; reject(error: unknown): void };
 
-/** Opens or makes it; tells each sound frame that is there, in order, and cuts a torn tail. TAMPERED. */
-export async function openLedgerFile(
+export type LedgerHooks = {
+  /** Each sound frame that is there when it is opened, in order. */
+  onRecord: (record: LedgerRecord, offset: number) => void;
+  /** Frames from `offset` on were durable and are not there any more: found when the file was opened anew. */
+  onLost: (offset: number) => void;
+};
+
+/** Opens or makes it, and cuts a torn tail. TAMPERED. */
+export async function openLedgerFile(place: LedgerPlace, hooks: LedgerHooks): Promise<LedgerFile> {
+  const opened = await openWhole(place, Infinity, hooks.onRecord);
+  return createLedger({ ...opened, reading: new Set() }, place, hooks);
+}
+
+/** With what is sound up to `limitBytes`; the rest is cut off, durably. */
+async function openWhole(
   { staging, name, vault, ledger }: LedgerPlace,
-  onRecord: (record: LedgerRecord, offset: number) => void,
-): Promise<LedgerFile> {
+  limitBytes: number,
+  onRecord: LedgerHooks['onRecord'],
+): Promise<File & End> {
   const file = await staging.openFile(name);
-  const opened = { file, vault, ledger };
+  const of = { file, vault, ledger };
   try {
-    const { endBytes, tail } = await scanFrames(opened, onRecord);
-    await file.cutBack(endBytes);
+    const end = await scanFrames(of, limitBytes, onRecord);
+    await file.cutBack(end.endBytes);
     await file.sync();
-    return createLedger(opened, staging.locate(name), tail);
+    return { ...of, ...end };
   } catch (error) {
     file.close();
     throw error;
@@ -52,7 +71,7 @@ export async function openLedgerFile(
 
 /** Null where none begins, or where it is torn or damaged. `tail`: its last bytes in the file. */
 async function readFrame(
-  { file, vault, ledger }: Opened,
+  { file, vault, ledger }: File,
   offset: number,
 ): Promise<{ record: LedgerRecord; lengthBytes: number; tail: Buffer } | null> {
   const beforeBytes = Math.min(BEFORE_BYTES, offset);
@@ -70,14 +89,11 @@ async function readFrame(
 /** A copy: what it is the end of may be large. */
 const tailOf = (bytes: Uint8Array): Buffer => Buffer.from(bytes.subarray(-BEFORE_BYTES));
 
-async function scanFrames(
-  opened: Opened,
-  onRecord: (record: LedgerRecord, offset: number) => void,
-): Promise<{ endBytes: number; tail: Buffer }> {
+async function scanFrames(of: File, limitBytes: number, onRecord: LedgerHooks['onRecord']): Promise<End> {
   let endBytes = 0;
   let tail: Buffer = Buffer.alloc(0);
   for (;;) {
-    const found = await readFrame(opened, endBytes);
+    const found = endBytes < limitBytes ? await readFrame(of, endBytes) : null;
     if (!found) return { endBytes, tail };
     onRecord(found.record, endBytes);
     endBytes += found.lengthBytes;
@@ -85,12 +101,9 @@ async function scanFrames(
   }
 }
 
-/** `end`: the last bytes of the file. */
-function createAppender(
-  { file, vault, ledger }: Opened,
-  end: Uint8Array,
-): Pick<LedgerFile, 'append' | 'idle' | 'empty'> {
-  let tail = end;
+/** `reopen`: for a file that takes nothing more. */
+function createAppender(opened: Opened, reopen: () => Promise<void>): Pick<LedgerFile, 'append' | 'idle' | 'empty'> {
+  const { vault, ledger } = opened;
   let queue: Waiting[] = [];
   let isFlushing = false;
   let last: Promise<void> = Promise.resolve();
@@ -109,7 +122,7 @@ function createAppender(
 
   /** Only now is it known what lies before each: of a group that failed nothing is left in the file. */
   function sealGroup(group: readonly Waiting[]): Uint8Array[] {
-    let before = tail;
+    let before = opened.tail;
     return group.map(({ frame }) => {
       const sealed = vault.sealFrame({ ledger, before }, frame);
       before = tailOf(sealed);
@@ -121,14 +134,16 @@ function createAppender(
     let frames: Uint8Array[];
     let offset: number;
     try {
+      if (opened.file.isBroken()) await reopen();
       frames = sealGroup(group);
-      offset = await file.append(Buffer.concat(frames));
-      await file.sync();
+      offset = await opened.file.append(Buffer.concat(frames));
+      await opened.file.sync();
     } catch (error) {
       for (const one of group) one.reject(error);
       return;
     }
-    tail = tailOf(frames.at(-1)!);
+    opened.tail = tailOf(frames.at(-1)!);
+    opened.endBytes = opened.file.lengthBytes();
     for (const [at, one] of group.entries()) {
       one.onDurable(offset);
       offset += frames[at]!.length;
@@ -154,38 +169,56 @@ function createAppender(
     // Only for what is under way: others may go on appending for hours.
     idle: () => last,
     empty: async () => {
-      await file.cutBack(0);
-      tail = Buffer.alloc(0);
+      await opened.file.cutBack(0);
+      Object.assign(opened, { endBytes: 0, tail: Buffer.alloc(0) } satisfies End);
     },
   };
 }
 
-function createLedger(opened: Opened, path: string, tail: Uint8Array): LedgerFile {
-  const { file } = opened;
-  const appender = createAppender(opened, tail);
+function createLedger(opened: Opened, place: LedgerPlace, hooks: LedgerHooks): LedgerFile {
+  const path = place.staging.locate(place.name);
+  const appender = createAppender(opened, () => reopen(opened, place, hooks));
   return {
     ...appender,
     read: async (offset) => {
-      const found = await readFrame(opened, offset);
+      const found = await whileReading(opened, () => readFrame(opened, offset));
       if (!found)
         throw new TidemarkError('REPOSITORY_CORRUPT', `ledger ${path} is damaged at ${offset}`, { path, offset });
       return found.record;
     },
-    digest: () => digestOfFile(file, path),
+    digest: () => whileReading(opened, () => digestOfFile(opened, path)),
     close: async () => {
       await appender.idle();
-      file.close();
+      opened.file.close();
     },
   };
 }
 
-async function digestOfFile(file: StagingFile, path: string): Promise<string> {
+/** The file is not closed meanwhile. */
+async function whileReading<T>({ reading }: Opened, read: () => Promise<T>): Promise<T> {
+  const result = read();
+  reading.add(result);
+  try {
+    return await result;
+  } finally {
+    reading.delete(result);
+  }
+}
+
+/** Whatever follows the durable frames was told to nobody, and nobody knows what of it is on the medium. */
+async function reopen(opened: Opened, place: LedgerPlace, { onLost }: LedgerHooks): Promise<void> {
+  const { file: broken, endBytes, reading } = opened;
+  Object.assign(opened, await openWhole(place, endBytes, () => undefined));
+  if (opened.endBytes < endBytes) onLost(opened.endBytes);
+  void Promise.allSettled(reading).then(() => broken.close());
+}
+
+async function digestOfFile({ file, endBytes }: Opened, path: string): Promise<string> {
   const digest = createStreamDigest();
-  const lengthBytes = file.lengthBytes();
   const piece = Buffer.alloc(GROUP_BYTES);
   let at = 0;
-  while (at < lengthBytes) {
-    const got = await file.read(piece.subarray(0, Math.min(GROUP_BYTES, lengthBytes - at)), at);
+  while (at < endBytes) {
+    const got = await file.read(piece.subarray(0, Math.min(GROUP_BYTES, endBytes - at)), at);
     if (got === 0) throw new TidemarkError('REPOSITORY_CORRUPT', `ledger ${path} was cut`, { path });
     digest.update(piece.subarray(0, got));
     at += got;

@@ -34,6 +34,12 @@ export function noteFrame(point: OpenPoint, record: LedgerRecord, offset: number
   disk.frames.fill(offset, record.firstWindow, record.firstWindow + record.windowCount);
 }
 
+/** Windows whose frame lies at `offset` or after it are not durable any more. */
+function forgetFrames(point: OpenPoint, offset: number): void {
+  for (const { frames } of point.disks.values())
+    for (const [window, at] of frames.entries()) if (at >= offset) frames[window] = -1;
+}
+
 export function cursorOf(disk: OpenDisk): TransferCursor {
   const windowCount = disk.frames.length;
   const missing = disk.frames.indexOf(-1);
@@ -97,9 +103,10 @@ async function openPoint(
   const point = { head, disks, closing: false, lastWriteAt: nowMs } as Omit<OpenPoint, 'ledger'> as OpenPoint;
   const { restorePointId: ledger } = head;
   const of = { staging: storage.staging, name: layout.ledger(ledger), vault, ledger };
-  point.ledger = await openLedgerFile(of, (record, offset) =>
+  point.ledger = await openLedgerFile(of, {
     // A window whose blocks were lost is sent again.
-    noteFrame(point, record, isWhole(record) ? offset : -1),
-  );
+    onRecord: (record, offset) => noteFrame(point, record, isWhole(record) ? offset : -1),
+    onLost: (offset) => forgetFrames(point, offset),
+  });
   return point;
 }

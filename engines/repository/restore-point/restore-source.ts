@@ -1,19 +1,18 @@
 /** Resolves windows of sealed disks for restores; a connection pins its restore point. */
-import { type ErrorCode, errorCodeOf, errorTable, messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import { errorCodeOf, errorTable, messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import { windowCountOf, windowExtent, WINDOW_BYTES } from '../../../schema/domain/extents.ts';
 import type { ManifestDisk } from '../../../schema/domain/restore-point.ts';
 import type { RecordPlace, RestoreHello, RestoreSource } from '../../../schema/domain/seams.ts';
 import { isZero } from '../../../schema/repository/digest.ts';
 import { DIGEST_BYTES, PAGE_ENTRIES } from '../../../schema/repository/limits.ts';
 import { blockLengthOf, entryOf } from '../../../schema/repository/map-page.ts';
-import { damageOf, digestOfMissing } from './damages.ts';
+import { type DamageCode, damageOf, digestOfMissing } from './damages.ts';
 import type { DigestIndex } from './digest-index.ts';
 import type { Parts } from './parts.ts';
 import { requireSealed } from './points.ts';
 import { wholePointsAround } from './whole-points.ts';
 
 type Pinned = { hello: RestoreHello; disk: ManifestDisk; release: () => void };
-type DamageCode = Extract<ErrorCode, 'DAMAGED_BLOCK' | 'TAMPERED'>;
 type Window = Awaited<ReturnType<RestoreSource['resolve']>>;
 
 /** `digest`: of the page or record that is nowhere, as far as is known. `code`: of the last copy that was looked at. */
@@ -22,11 +21,11 @@ class LostBlock extends Error {
   readonly digest: Uint8Array | null;
   readonly code: DamageCode;
 
-  constructor(of: { block: number; digest: Uint8Array | null; code?: DamageCode }, why: string) {
+  constructor(of: { block: number; digest: Uint8Array | null; code: DamageCode }, why: string) {
     super(why);
     this.block = of.block;
     this.digest = of.digest;
-    this.code = of.code ?? 'DAMAGED_BLOCK';
+    this.code = of.code;
   }
 }
 
@@ -80,7 +79,7 @@ export function createRestoreSource(parts: Parts, bringBack: (digest: Uint8Array
         damages.met({ digest, kind: 'record', place }, failure);
         const other = placeOf(parts.index, pin.disk, block, digest);
         if (!other || (other.pack === place.pack && other.offset === place.offset))
-          throw new LostBlock({ block, digest, code: codeOf(failure) }, why);
+          throw new LostBlock({ block, digest, code: found.code }, why);
         return other;
       });
     },
@@ -101,19 +100,22 @@ async function resolveWindow(parts: Parts, disk: ManifestDisk, windowIndex: numb
     const entry = entryOf(leaf, (first + at) % PAGE_ENTRIES);
     digests.set(entry, at * DIGEST_BYTES);
     const place = isZero(entry) ? null : placeOf(parts.index, disk, first + at, entry);
-    if (place === undefined) throw new LostBlock({ block: first + at, digest: entry }, missingText(entry));
+    if (place === undefined)
+      throw new LostBlock({ block: first + at, digest: entry, code: parts.damages.codeOf(entry) }, missingText(entry));
     places.push(place);
   }
   return { digests, places };
 }
 
-async function leafOf({ pages }: Parts, disk: ManifestDisk, block: number): Promise<Uint8Array> {
+async function leafOf({ pages, damages }: Parts, disk: ManifestDisk, block: number): Promise<Uint8Array> {
   try {
     return await pages.leaf(disk, Math.floor(block / PAGE_ENTRIES));
   } catch (error) {
     const code = errorCodeOf(error);
     if (!code || errorTable[code].disposition !== 'damage') throw error;
-    throw new LostBlock({ block, digest: digestOfMissing(error), code: codeOf(error) }, messageOf(error));
+    const digest = digestOfMissing(error);
+    const lost = digest ? damages.codeOf(digest) : (damageOf(error)?.code ?? 'DAMAGED_BLOCK');
+    throw new LostBlock({ block, digest, code: lost }, messageOf(error));
   }
 }
 
@@ -130,7 +132,6 @@ async function refusal(parts: Parts, { hello, disk }: Pinned, lost: LostBlock): 
   );
 }
 
-const codeOf = (error: unknown): DamageCode => (errorCodeOf(error) === 'TAMPERED' ? 'TAMPERED' : 'DAMAGED_BLOCK');
 const missingText = (digest: Uint8Array): string => `missing: ${Buffer.from(digest).toString('hex')}`;
 
 function textOf({ before, after }: Awaited<ReturnType<typeof wholePointsAround>>): string {

@@ -1,12 +1,17 @@
 /**
- * Brakes for the storage that production lives on: how fast a proxy reads from a host or a datastore, and how many reads it
- * has under way there, less of them as soon as they take longer than is bearable. In the main thread, for all lanes.
+ * Brakes for the storage that production lives on: how fast a proxy reads from a host or a datastore, or writes what is
+ * restored there, and how many requests it has under way, less of them as soon as they take longer than is bearable. In the
+ * main thread, for all lanes. Reads and writes have brakes of their own: written is into memory first, and says little of reads.
  */
-import type { BrakeConfig } from '../../../schema/domain/configuration.ts';
-import { formatBytes } from '../../../schema/domain/figures.ts';
-import type { Clock } from '../../../schema/domain/seams.ts';
-import { TokenBucket } from '../throttle/token-bucket.ts';
-import { ByteBudget } from '../waiting.ts';
+import type { BrakeConfig } from '../../schema/domain/configuration.ts';
+import { formatBytes } from '../../schema/domain/figures.ts';
+import type { Clock } from '../../schema/domain/seams.ts';
+import { TokenBucket } from './throttle/token-bucket.ts';
+import { ByteBudget } from './waiting.ts';
+
+export type Direction = 'read' | 'write';
+const rateNames = { read: 'readBytesPerSecond', write: 'writeBytesPerSecond' } as const;
+const doneWords = { read: 'read', write: 'written' } as const;
 
 const MOST_READS = 256;
 /** How much the newest latency counts. */
@@ -16,12 +21,14 @@ const CALM = 0.8;
 /** Between two steps down, so that the reads begun since can show what the last one did. */
 const STEP_DOWN_MS = 200;
 const STEP_UP_MS = 500;
+const SAID_MS = 2000;
 const FIRST_PAUSE_MS = 25;
 const LONGEST_PAUSE_MS = 2000;
 
 /** One host or datastore. */
 export class Brake {
   readonly #clock: Clock;
+  readonly #direction: Direction;
   readonly #bucket: TokenBucket;
   readonly #places: ByteBudget;
   #config: BrakeConfig;
@@ -33,9 +40,10 @@ export class Brake {
   #latencyMs = 0;
   #steppedAtMs = -Infinity;
 
-  constructor(config: BrakeConfig, clock: Clock) {
+  constructor(config: BrakeConfig, clock: Clock, direction: Direction = 'read') {
     this.#config = config;
     this.#clock = clock;
+    this.#direction = direction;
     this.#bucket = new TokenBucket(() => clock.monotonic());
     this.#places = new ByteBudget(MOST_READS);
     this.configure(config);
@@ -43,7 +51,7 @@ export class Brake {
 
   configure(config: BrakeConfig): void {
     this.#config = config;
-    this.#bucket.rate = config.readBytesPerSecond ?? 0;
+    this.#bucket.rate = config[rateNames[this.#direction]] ?? 0;
     if (config.latencyMs === null) this.#release();
   }
 
@@ -54,12 +62,10 @@ export class Brake {
 
   /** Why a read has to wait, in words; null: it need not because of this. */
   get reason(): string | null {
-    const { name, readBytesPerSecond } = this.#config;
+    const { name, [rateNames[this.#direction]]: rate = null } = this.#config;
     if (this.#pauseMs > 0 || this.#inFlight >= this.#allowed)
       return `brake: latency of ${name} is ${Math.round(this.#latencyMs)} ms`;
-    return readBytesPerSecond === null
-      ? null
-      : `brake: ${name} is read at ${formatBytes(readBytesPerSecond)}/s at most`;
+    return rate === null ? null : `brake: ${name} is ${doneWords[this.#direction]} at ${formatBytes(rate)}/s at most`;
   }
 
   /** Resolves when a read may begin. */
@@ -117,13 +123,15 @@ export class Brake {
 /** All brakes of a proxy's process, by their names. */
 export class Brakes {
   readonly #clock: Clock;
+  readonly #direction: Direction;
   readonly #brakes = new Map<string, Brake>();
   /** Reads under way by lane: those of one that dies end with it. */
   readonly #reads = new Map<number, Map<number, Brake[]>>();
   #nextRead = 0;
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, direction: Direction) {
     this.#clock = clock;
+    this.#direction = direction;
   }
 
   /** What the newest transfer says of them holds. */
@@ -131,7 +139,7 @@ export class Brakes {
     for (const config of configs) {
       const known = this.#brakes.get(config.name);
       if (known) known.configure(config);
-      else this.#brakes.set(config.name, new Brake(config, this.#clock));
+      else this.#brakes.set(config.name, new Brake(config, this.#clock, this.#direction));
     }
   }
 
@@ -171,4 +179,43 @@ export class Brakes {
     for (const read of this.#reads.get(lane)?.keys() ?? []) this.end(lane, read, null);
     this.#reads.delete(lane);
   }
+}
+
+/** Said of a disk until it has not been held back for a while: requests begin and end many times a second. */
+export class BrakeNote {
+  readonly #clock: Clock;
+  #said: { reason: string; atMs: number } | null = null;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  say(reason: string): void {
+    this.#said = { reason, atMs: this.#clock.monotonic() };
+  }
+
+  get now(): string | null {
+    if (this.#said && this.#clock.monotonic() - this.#said.atMs > SAID_MS) this.#said = null;
+    return this.#said?.reason ?? null;
+  }
+}
+
+/** Said by a lane at the end of a request that it began with `beginRequest`. */
+export type RequestEnd = { request: number; latencyMs: number | null };
+
+/** Serves the lanes of a pool: when a request of a disk may begin, and what it took. `workOf`: null when it is over. */
+export function brakeCalls(
+  brakes: Brakes,
+  workOf: (id: number) => { brakes: readonly BrakeConfig[]; brake(reason: string): void } | undefined,
+) {
+  return {
+    begin: async (lane: number, id: number, bytes: number): Promise<number> => {
+      const work = workOf(id);
+      const of = work?.brakes ?? [];
+      const reason = brakes.reasonOf(of);
+      if (reason !== null) work?.brake(reason);
+      return await brakes.begin(lane, of, bytes);
+    },
+    end: (lane: number, { request, latencyMs }: RequestEnd): void => brakes.end(lane, request, latencyMs),
+  };
 }

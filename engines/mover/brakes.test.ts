@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import type { Clock } from '../../../schema/domain/seams.ts';
+import type { Clock } from '../../schema/domain/seams.ts';
 import { Brake, Brakes } from './brakes.ts';
 
 const MIB = 1024 * 1024;
@@ -92,7 +92,7 @@ test('no latency holds anything back without a bound; a rate says so', async () 
 });
 
 test('reads of a lane that died are given back', async () => {
-  const brakes = new Brakes(new Storage(1).clock);
+  const brakes = new Brakes(new Storage(1).clock, 'read');
   brakes.configure([config]);
   // As many as may ever be under way.
   for (let i = 0; i < 256; i += 1) await brakes.begin(0, [config], MIB);
