@@ -157,16 +157,16 @@ test('commands that revoke at once lose nothing, and the last list has a higher 
   const authority = await readFile(site.layout.authority, 'utf8');
   const factsNow = async () => readRevocations(await site.authority.revocations(), authority, 'list');
   const seen = new Map<number, number>();
-  let isDone = false;
+  const ending = new AbortController();
   const watching = (async () => {
-    for (; !isDone; await setImmediate()) {
+    for (; !ending.signal.aborted; await setImmediate()) {
       const { number, serials } = await factsNow();
       seen.set(number, Math.max(seen.get(number) ?? 0, serials.length));
     }
   })();
   const others = await Promise.all(names.map(() => openAuthority(site.layout, () => now)));
   await Promise.all(others.map((each, at) => each.revoke(machineId(names[at]!))));
-  isDone = true;
+  ending.abort();
   await watching;
   const last = await factsNow();
   expect(last.serials).toHaveLength(4);

@@ -47,14 +47,15 @@ test('the machine’s own certificate is that of the operator’s PKI, where the
 test('a change of the files is told once they can be used together, and not before', async () => {
   const next = await site.machine('m2', ['proxy']);
   const both = await readFile(next.layout.certificate, 'utf8');
-  let looks = 0;
+  const seen = { looks: 0 };
   let isTold = false;
-  const clock = { sleep: () => sleep(((looks += 1), 5)) };
+  const clock = { sleep: () => sleep(((seen.looks += 1), 5)) };
   const told = untilTemporalTlsChanges(true, layout.configFolder, clock, new AbortController().signal).then(
     () => (isTold = true),
   );
   const untilLooked = async (): Promise<void> => {
-    for (const before = looks; looks < before + 3;) await sleep(5);
+    const enough = seen.looks + 3;
+    while (seen.looks < enough) await sleep(5);
   };
   await untilLooked();
   await writeFile(pki.certificate, both.slice(both.indexOf('-----BEGIN CERTIFICATE')));
