@@ -33,6 +33,8 @@ const MIB = 1024 * 1024;
 const SIZE = 2 * WINDOW_BYTES + 777;
 const DATA = 24 * MIB;
 const RESTORE = runKey('restore00000');
+/** Seconds since the epoch. */
+const GRANT_END = Math.ceil(Date.now() / 1000) + 3600;
 const grantKey = '5a'.repeat(32);
 const fixture = (name: string): URL => new URL(`../../tests/fixtures/mover/${name}.ts`, import.meta.url);
 
@@ -119,7 +121,7 @@ async function untilLogged(text: string): Promise<void> {
   while (!(await logged()).includes(text)) await sleep(20);
 }
 
-async function restoreOn(machine: TestMachineSecurity, grant: string): Promise<Buffer> {
+async function restoreOn(machine: TestMachineSecurity, grant: string, grantEnd = GRANT_END): Promise<Buffer> {
   const file = path.join(folder, 'restored');
   await writeFile(file, '');
   await truncate(file, SIZE);
@@ -136,6 +138,7 @@ async function restoreOn(machine: TestMachineSecurity, grant: string): Promise<B
     diskKey: TEST_DISK,
     endpoint,
     grant,
+    grantEnd,
     target: {
       run: RESTORE,
       diskKey: TEST_DISK,
@@ -148,7 +151,7 @@ async function restoreOn(machine: TestMachineSecurity, grant: string): Promise<B
   return await readFile(file);
 }
 const restoreGrant = (of: Partial<Grant> = {}): string =>
-  grantOf({ purpose: 'restore', run: RESTORE, diskKey: diskKey(''), fence: 0, ...of });
+  grantOf({ purpose: 'restore', run: RESTORE, diskKey: diskKey(''), fence: GRANT_END, ...of });
 
 type RawPeer = { socket: Socket; heard: Message[]; closed: Promise<unknown> };
 /** With the certificate of a machine, or (null) none. */
@@ -247,6 +250,21 @@ test('another machine, another role, another transfer: each refused by name', as
   for (const name of ['"machine":"m3"', '"machine":"m4"', '"machine":"m2"']) expect(text).toContain(name);
 });
 
+test('the grant of a restore ends, and its end cannot be put off', async () => {
+  const over = Math.floor(Date.now() / 1000) - 1;
+  const refusal = {
+    code: 'PEER_REFUSED',
+    message: expect.stringContaining('machine m2 is not assigned this any longer'),
+  };
+  await expect(restoreOn(proxy, restoreGrant({ fence: over }), over)).rejects.toMatchObject(refusal);
+  for (const [fence, said] of [
+    [over, GRANT_END],
+    [0, 0],
+    [GRANT_END, GRANT_END + 1],
+  ] as const)
+    await expect(restoreOn(proxy, restoreGrant({ fence }), said)).rejects.toMatchObject({ code: 'PEER_REFUSED' });
+});
+
 test('an old fence is refused, though it was assigned', async () => {
   repository.lowestFence = 2;
   expect(await refused(proxy)).toContain('FENCED');
@@ -327,7 +345,14 @@ test('one that sends a byte now and then, closes within a frame or stops reading
   await transfer;
   expect(repository.map(SIZE, MIB)).toEqual(await expectedMap(disk, MIB));
   const deaf = await rawPeer(proxy);
-  const hello = { ...decodedHello(), purpose: 'restore' as const, run: RESTORE, fence: 0, sizeBytes: 0, blockSize: 0 };
+  const hello = {
+    ...decodedHello(),
+    purpose: 'restore' as const,
+    run: RESTORE,
+    fence: GRANT_END,
+    sizeBytes: 0,
+    blockSize: 0,
+  };
   deaf.socket.write(encodeMessage({ ...hello, creditBytes: 64 * MIB, token: restoreGrant() }));
   while (deaf.heard.length === 0) await sleep(10);
   deaf.socket.pause();
