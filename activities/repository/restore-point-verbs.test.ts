@@ -188,14 +188,14 @@ it('lets a machine read a restore point for one try of a restore, and not for ev
     signGrant: (of: Grant) => (signed.push(of), 'signed'),
     space: () => Promise.resolve(null),
   };
-  const { openRestore } = createRepositoryActivities({
+  const activities = createRepositoryActivities({
     open: () => Promise.resolve(opened),
     clock: seams.clock,
     serverClock: new ServerClock(seams.clock),
   });
   const of = { restorePointId: id(1), run: runKey('restore00000'), machineId: machineId('m2') };
   const before = seams.clock.now() / 1000;
-  const { grant, grantEnd } = await runActivity(openRestore, of).result;
+  const { grant, grantEnd } = await runActivity((asked: typeof of) => activities.openRestore(asked), of).result;
   expect([grant, signed[0]!.fence]).toEqual(['signed', grantEnd]);
   // A try may take 48 h.
   expect(grantEnd! - before).toBeGreaterThan(48 * 3600);

@@ -3,8 +3,9 @@ import type { Socket } from 'node:net';
 import type { Server, TLSSocket } from 'node:tls';
 
 const MOST_CONNECTIONS = 64;
+/** When there are more, the oldest stranger has to go. */
 const MOST_OF_AN_ADDRESS = 16;
-/** Without an accepted certificate, or not yet with one; when there are more, the oldest has to go. */
+/** Without an accepted certificate, or not yet with one. */
 const MOST_STRANGERS = 24;
 
 const keyOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress}:${remotePort}`;
@@ -26,8 +27,11 @@ export function boundConnections(server: Server, isKnown: (socket: TLSSocket) =>
       if (left === 0) countOf.delete(address);
       else countOf.set(address, left);
     });
-    if (count > MOST_OF_AN_ADDRESS) socket.destroy();
-    else if (strangers.size > MOST_STRANGERS) [...strangers.values()].find((one) => !one.destroyed)?.destroy();
+    const isAddressFull = count > MOST_OF_AN_ADDRESS;
+    if (!isAddressFull && strangers.size <= MOST_STRANGERS) return;
+    // The newest is among them: where all others of its address are known, it goes itself.
+    const isMeant = (one: Socket): boolean => !one.destroyed && (!isAddressFull || one.remoteAddress === address);
+    [...strangers.values()].find(isMeant)?.destroy();
   });
   server.on('secureConnection', (socket) => {
     if (isKnown(socket)) strangers.delete(keyOf(socket));
