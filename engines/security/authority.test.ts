@@ -255,6 +255,7 @@ describe('credentials', () => {
       const security = { ...site.own.security, machines: named, files: { ...files, revocations: list } };
       const credentials = await open(security);
       expect(() => credentials.current()).toThrow(list);
+      expect(() => credentials.peerOf(revoked)).toThrow(list);
       await rm(list, { recursive: true, force: true });
       await writeFile(list, good);
       await credentials.reload();

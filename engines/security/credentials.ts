@@ -19,7 +19,7 @@ export type Loaded = { authority: string; certificate: string; key: string; notB
 export type Credentials = {
   /** SECURITY_NOT_READY or CERTIFICATE_INVALID: what is wrong with this machine's own. */
   current(): Loaded;
-  /** Who a proven certificate is of. PEER_REFUSED: of another site, of nobody known, out of its time, or revoked. */
+  /** Who a proven certificate is of. PEER_REFUSED: of another site, of nobody known, out of its time, or revoked. Else as `current`. */
   peerOf(certificate: { raw: Buffer }): Peer;
   isRevoked(peer: Peer): boolean;
   /** After each change that was read. */
@@ -68,6 +68,8 @@ class FileCredentials implements Credentials {
   }
 
   peerOf({ raw }: { raw: Buffer }): Peer {
+    // Before the files were read once nobody can be judged: whom the list shuts out is not known.
+    if (!this.#loaded) throw this.#trouble;
     const { names, serial, notBefore, notAfter } = readCertificate(raw, 'the certificate of the other end');
     const identity = this.#identityOf(names);
     const { site } = this.#description;
