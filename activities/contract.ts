@@ -234,8 +234,9 @@ export type RepositoryActivities = {
    */
   openRestore(of: { restorePointId: RestorePointId; run?: RunKey; machineId?: MachineId }): Promise<{
     endpoint: TargetEndpoint;
-    /** What lets `machineId` read it, in this run; hex. */
+    /** What lets `machineId` read it, in this run; hex. `grantEnd`: until when, in seconds since the epoch. */
     grant?: string;
+    grantEnd?: number;
     suspect: boolean;
     disks: { diskKey: DiskKey; sizeBytes: number }[];
   }>;
@@ -287,6 +288,7 @@ export type ProxyActivities = {
     diskKey: DiskKey;
     endpoint: TargetEndpoint;
     grant?: string;
+    grantEnd?: number;
     target: TargetAccess;
   }): Promise<Omit<RestoredDisk, 'file'>>;
 };

@@ -17,20 +17,29 @@ type FinishedTarget = Awaited<ReturnType<Activities['finishTargets']>>[number];
 type Restored = Omit<RestoredDisk, 'file'>;
 /** `remake`: what a proxy had opened for writing may have died with it; made before, the same targets again. */
 type Opened = Awaited<ReturnType<Activities['openRestore']>>;
-type Way = { run: RestoreRun; proxy: ProxyId; opened: Opened; remake: () => Promise<TargetAccess[]> };
+type Way = {
+  run: RestoreRun;
+  proxy: ProxyId;
+  opened: Opened;
+  reopen: () => Promise<Opened>;
+  remake: () => Promise<TargetAccess[]>;
+};
 
 export async function restoreDisks(run: RestoreRun, undo: UndoList): Promise<void> {
   const proxies = await acquire(run, undo);
   const { proxy, machineId } = proxies[0]!;
   run.enter('preparing');
-  const opened = await openRestore(run, machineId);
+  const reopen = (): Promise<Opened> => openRestore(run, machineId);
+  const opened = await reopen();
+  const message = 'the restore point is marked suspect: check the disks';
+  if (opened.suspect) run.note({ level: 'warning', code: 'DAMAGED_BLOCK', message });
   const { folder } = run.input;
   const machine = proxyCtlQueue(proxy);
   undo.push('the files begun', () => run.machines.on(machine, 'discardTargets')({ run: run.run, folder }));
   const make = (): Promise<TargetAccess[]> => createTargets(run, machine);
   const targets = await make();
   run.enter('transferring');
-  const restored = await restoreAll({ run, proxy, opened, remake: oneAtATime(make) }, targets, proxies.length);
+  const restored = await restoreAll({ run, proxy, opened, reopen, remake: oneAtATime(make) }, targets, proxies.length);
   run.enter('finishing');
   // Up to here a stop takes everything back; from here it only goes forward.
   if (CancellationScope.current().consideredCancelled) throw new CancelledFailure('the session was stopped');
@@ -44,10 +53,7 @@ export async function restoreDisks(run: RestoreRun, undo: UndoList): Promise<voi
 async function openRestore(run: RestoreRun, machineId: MachineId | undefined): Promise<Opened> {
   const { restorePointId } = run.input;
   const of = { restorePointId, run: run.run, ...(machineId === undefined ? {} : { machineId }) };
-  const opened = await run.machines.on(run.repository, 'openRestore')(of);
-  const message = 'the restore point is marked suspect: check the disks';
-  if (opened.suspect) run.note({ level: 'warning', code: 'DAMAGED_BLOCK', message });
-  return opened;
+  return await run.machines.on(run.repository, 'openRestore')(of);
 }
 
 function createTargets(run: RestoreRun, machine: string): Promise<TargetAccess[]> {
@@ -113,13 +119,18 @@ async function giveBack(held: readonly HeldLease[], kept: ReadonlySet<number | n
   if (leaseIds.length > 0) await say('releaseResources', { queue: controlQueue })({ workflowId, leaseIds });
 }
 
-async function restoreOne({ run, proxy, opened, remake }: Way, first: TargetAccess): Promise<Restored> {
+/** What a proxy needs to reach it. */
+function wayTo({ endpoint, grant, grantEnd }: Opened): Pick<Opened, 'endpoint' | 'grant' | 'grantEnd'> {
+  const granted = grant === undefined ? {} : { grant };
+  return { endpoint, ...granted, ...(grantEnd === undefined ? {} : { grantEnd }) };
+}
+
+async function restoreOne({ run, proxy, opened, reopen, remake }: Way, first: TargetAccess): Promise<Restored> {
   const { diskKey } = first;
   const { restorePointId } = run.input;
-  const { endpoint, grant } = opened;
-  const where = { endpoint, ...(grant === undefined ? {} : { grant }) };
   const at = { queue: proxyQueue(proxy), summary: `disk ${diskKey} on proxy ${proxy}` };
   const tries = triesOf(run, `disk ${diskKey}`);
+  let where = wayTo(opened);
   for (let target = first; ;) {
     run.disk(diskKey, 'transferring');
     try {
@@ -131,6 +142,8 @@ async function restoreOne({ run, proxy, opened, remake }: Way, first: TargetAcce
       const last = lastHeartbeatOf(error) as Partial<TransferHeartbeat> | undefined;
       run.disk(diskKey, 'failed', last?.stages);
       await tries.another(error, proxy);
+      // What was granted ends some day; this try may be as long as the one before.
+      where = wayTo(await reopen());
       target = (await remake()).find((made) => made.diskKey === diskKey) ?? target;
     }
   }

@@ -1,6 +1,6 @@
 /** Restore points of one repository, on the machine that holds its folder. */
 import { Context } from '@temporalio/activity';
-import type { Grant } from '../../engines/security/grants.ts';
+import { type Grant, restoreGrantEnd } from '../../engines/security/grants.ts';
 import { applyRetention } from '../../engines/repository/maintenance/apply-retention.ts';
 import type { Repository } from '../../engines/repository/repository.ts';
 import type { TargetEndpoint } from '../../schema/domain/hypervisor.ts';
@@ -50,8 +50,16 @@ export function createRepositoryActivities({ open, clock, serverClock }: Reposit
         const suspect = manifest.suspect || repository.markOf(restorePointId)?.state === 'suspect';
         const opened = await Promise.resolve({ endpoint, suspect, disks });
         if (machineId === undefined || run === undefined) return opened;
-        const of = { purpose: 'restore', machineId, restorePointId, run, diskKey: diskKey(''), fence: 0 } as const;
-        return { ...opened, grant: signGrant(of) };
+        const grantEnd = restoreGrantEnd(clock.now());
+        const of = {
+          purpose: 'restore',
+          machineId,
+          restorePointId,
+          run,
+          diskKey: diskKey(''),
+          fence: grantEnd,
+        } as const;
+        return { ...opened, grant: signGrant(of), grantEnd };
       }),
     applyRetention: (of) =>
       verb(({ repository }) => applyRetention(repository, { ...of, again: Context.current().info.attempt > 1 })),

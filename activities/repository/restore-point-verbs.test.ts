@@ -1,14 +1,23 @@
 import { describe, expect, it } from 'vitest';
 import { TidemarkError } from '../../schema/domain/errors.ts';
-import { lineageId, type LineageId, restorePointId, runKey, type RestorePointId } from '../../schema/domain/ids.ts';
+import {
+  lineageId,
+  type LineageId,
+  machineId,
+  restorePointId,
+  runKey,
+  type RestorePointId,
+} from '../../schema/domain/ids.ts';
 import { noFlags, type SealedRestorePoint } from '../../schema/domain/maintenance-sessions.ts';
 import type { CheckReport, MaintenanceProgress } from '../../schema/domain/maintenance.ts';
+import type { Grant } from '../../engines/security/grants.ts';
 import type { LongWork } from '../../engines/repository/maintenance/long-work.ts';
 import type { Repository } from '../../engines/repository/repository.ts';
 import { runActivity } from '../../tests/fixtures/activity.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { ServerClock } from './server-clock.ts';
 import { changeRestorePoint } from './change-restore-point.ts';
+import { createRepositoryActivities } from './repository-activities.ts';
 import { createRepositoryWork } from './repository-work.ts';
 import { namedRuns, packRestorePoints, pageOf, suspectsOf, unpackRestorePoints } from './restore-point-pages.ts';
 
@@ -164,6 +173,33 @@ describe('what a person does to one', () => {
       code: 'RESTORE_POINT_NOT_FOUND',
     });
   });
+});
+
+it('lets a machine read a restore point for one try of a restore, and not for ever', async () => {
+  const seams = testSeams();
+  const signed: Grant[] = [];
+  const verbs = {
+    describeSealed: () => ({ manifest: { suspect: false, disks: [] } }),
+    markOf: () => null,
+  } as unknown as Repository;
+  const opened = {
+    repository: verbs,
+    endpoint: { unix: '/t' },
+    signGrant: (of: Grant) => (signed.push(of), 'signed'),
+    space: () => Promise.resolve(null),
+  };
+  const activities = createRepositoryActivities({
+    open: () => Promise.resolve(opened),
+    clock: seams.clock,
+    serverClock: new ServerClock(seams.clock),
+  });
+  const of = { restorePointId: id(1), run: runKey('restore00000'), machineId: machineId('m2') };
+  const before = seams.clock.now() / 1000;
+  const { grant, grantEnd } = await runActivity((asked: typeof of) => activities.openRestore(asked), of).result;
+  expect([grant, signed[0]!.fence]).toEqual(['signed', grantEnd]);
+  // A try may take 48 h.
+  expect(grantEnd! - before).toBeGreaterThan(48 * 3600);
+  expect(grantEnd! - before).toBeLessThan(7 * 24 * 3600);
 });
 
 describe('long work', () => {

@@ -1,6 +1,7 @@
 /** `tidemark site init`, `tidemark machine ...`, `tidemark host enroll`: who belongs to a site. Works on files, and needs no stack. */
 import { hostname } from 'node:os';
 import { randomInt } from 'node:crypto';
+import { text as readAll } from 'node:stream/consumers';
 import { type IssuedView, initAuthority, openAuthority } from '../../engines/security/authority.ts';
 import { enrolMachine, fetchState, parseSiteUrl } from '../../engines/security/enrolment-client.ts';
 import { openCredentials } from '../../engines/security/credentials.ts';
@@ -94,9 +95,8 @@ export async function createMachineToken(
     printJson({ machineId: machine, roles: of.roles, token, expiresAt: iso(expiresAt), url, fingerprint });
   else {
     console.log(`For machine ${machine}, once, until ${formatTime(iso(expiresAt))}. On that machine:`);
-    console.log(
-      `  TIDEMARK_ENROLL_TOKEN=${token} tidemark host enroll --site ${url ?? 'https://<this machine>:<port>'}`,
-    );
+    console.log(`  tidemark host enroll --site ${url ?? 'https://<this machine>:<port>'} --token-file -`);
+    console.log(`and give it this line, and the end of its input (Ctrl-D):\n  ${token}`);
     if (url === null)
       console.log('The stack does not run: start it, and see `enrolment` in site.yaml for the address.');
   }
@@ -151,7 +151,26 @@ export async function revokeMachine(machine: string, options: SecurityOptions): 
   return exitCodes.ok;
 }
 
-export type EnrolOptions = SecurityOptions & { site: string; token?: string; caFingerprint?: string };
+export type EnrolOptions = SecurityOptions & {
+  site: string;
+  token?: string;
+  tokenFile?: string;
+  caFingerprint?: string;
+};
+
+/** BAD_REQUEST: there is none, or its file cannot be read. */
+async function tokenOf({ token, tokenFile }: EnrolOptions): Promise<string> {
+  const found = tokenFile === undefined ? (token ?? process.env['TIDEMARK_ENROLL_TOKEN']) : await tokenIn(tokenFile);
+  if (found) return found;
+  throw new TidemarkError('BAD_REQUEST', 'no token: neither --token-file nor TIDEMARK_ENROLL_TOKEN has one');
+}
+
+async function tokenIn(file: string): Promise<string> {
+  if (file === '-') return (await readAll(process.stdin)).trim();
+  const text = await readIfThere(file);
+  if (text !== null) return text.trim();
+  throw new TidemarkError('BAD_REQUEST', `there is no file ${file} with a token`, { file });
+}
 
 /** ENROLL_REFUSED, CERTIFICATE_INVALID (clocks), UNREACHABLE. */
 export async function enrolHere(options: EnrolOptions): Promise<number> {
@@ -163,8 +182,8 @@ export async function enrolHere(options: EnrolOptions): Promise<number> {
       `${files.folder} has the authority of a site: its machine needs no enrolment`,
     );
   const url = parseSiteUrl(options.site);
-  const { caFingerprint = null, token = process.env['TIDEMARK_ENROLL_TOKEN'] } = options;
-  if (!token) throw new TidemarkError('BAD_REQUEST', 'no token: neither --token nor TIDEMARK_ENROLL_TOKEN has one');
+  const { caFingerprint = null } = options;
+  const token = await tokenOf(options);
   const given = await enrolMachine({ layout: files, url, token, fingerprint: caFingerprint });
   const credentials = await openCredentials(describeSecurity(given.site, files, undefined), commandSeams);
   const { configuration } = await fetchState(url, credentials.current());

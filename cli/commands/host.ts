@@ -23,12 +23,16 @@ export function register(program: Command): void {
     .command('enroll')
     .description('make this computer a machine of a site, with a token of `tidemark machine token`')
     .requiredOption('--site <url>', "where the site's control worker lets machines enrol: https://host:port")
-    .option('--token <token>', 'the token; better in $TIDEMARK_ENROLL_TOKEN, where no other user sees it')
+    .option(
+      '--token-file <file>',
+      'a file with the token, or - for standard input; else it is in $TIDEMARK_ENROLL_TOKEN',
+    )
+    .option('--token <token>', 'the token itself: every user of this machine can see it while the command runs')
     .option('--ca-fingerprint <fingerprint>', "of the site's authority, if it was told apart from the token");
   withCommon(enroll, 'what it is now').action(
     runCommand(async (options: EnrolOptions) => (await import('../actions/security.ts')).enrolHere(options)),
   );
-  example(enroll, 'tidemark host enroll --site https://backup-1.example.org:7944');
+  example(enroll, 'tidemark host enroll --site https://backup-1.example.org:7944 --token-file -');
   const run = host
     .command('run')
     .description('run what site.yaml gives this machine to do, in the foreground, until SIGTERM or Ctrl-C')

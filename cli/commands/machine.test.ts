@@ -1,6 +1,6 @@
 /** Commands of trust between machines, as far as they need no stack. */
 import { execFile } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -14,11 +14,14 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-async function tidemark(...args: string[]): Promise<Outcome> {
+const tidemark = (...args: string[]): Promise<Outcome> => tidemarkGiven('', ...args);
+async function tidemarkGiven(input: string, ...args: string[]): Promise<Outcome> {
   const entry = path.join(rootFolder, 'cli/tidemark.ts');
   const env = { ...process.env, TIDEMARK_STATE: folder, TIDEMARK_ENROLL_TOKEN: '' };
   try {
-    const { stdout, stderr } = await promisify(execFile)(process.execPath, [entry, ...args], { env });
+    const running = promisify(execFile)(process.execPath, [entry, ...args], { env });
+    running.child.stdin!.on('error', () => undefined).end(input);
+    const { stdout, stderr } = await running;
     return { code: 0, output: stdout, errors: stderr };
   } catch (error) {
     const { code, stdout, stderr } = error as { code: number; stdout: string; stderr: string };
@@ -57,9 +60,16 @@ test('a site is made, a token given, machines listed and revoked; each mistake h
 
 test('enrolling says what is missing or wrong before anything is made', async () => {
   const without = await tidemark('host', 'enroll', '--site', 'https://127.0.0.1:1');
-  expect(without.errors).toContain('neither --token nor TIDEMARK_ENROLL_TOKEN has one');
+  expect(without.errors).toContain('neither --token-file nor TIDEMARK_ENROLL_TOKEN has one');
   const bad = await tidemark('host', 'enroll', '--site', 'https://127.0.0.1:1', '--token', 'x', '--json');
   expect([bad.code, JSON.parse(bad.output)]).toMatchObject([2, { error: { code: 'ENROLL_REFUSED' } }]);
+  const at = ['host', 'enroll', '--site', 'https://127.0.0.1:1', '--token-file'];
+  expect((await tidemark(...at, path.join(folder, 'none'))).errors).toContain('there is no file');
+  // Whoever is not there can only be found missing with a token that is one.
+  const token = `${'a'.repeat(12)}.${'b'.repeat(32)}.${'c'.repeat(43)}\n`;
+  await writeFile(path.join(folder, 'token'), token);
+  expect((await tidemark(...at, path.join(folder, 'token'))).errors).toContain('https://127.0.0.1:1: ');
+  expect((await tidemarkGiven(token, ...at, '-')).errors).toContain('https://127.0.0.1:1: ');
   const run = await tidemark('host', 'run');
   expect(run).toMatchObject({ code: 2 });
   expect(run.errors).toContain('no machine has enrolled');

@@ -1,8 +1,10 @@
 import { execFileSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { writeFileSync } from 'node:fs';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { createTestSite, type TestSite } from '../../tests/fixtures/security.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
@@ -12,7 +14,7 @@ import { identityIn, type MachineRole, namesOf } from '../../schema/domain/secur
 import { initAuthority, openAuthority } from './authority.ts';
 import { openCredentials } from './credentials.ts';
 import { describeSecurity, securityLayout } from './security-layout.ts';
-import { makeRequest, readCertificate, readRevocations } from './x509.ts';
+import { makeRequest, makeRevocations, readCertificate, readRevocations } from './x509.ts';
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
@@ -98,6 +100,10 @@ test('a renewed certificate has the same machine and roles; a revoked machine ge
   const { certificate } = await site.authority.enroll(await tokenFor(), await requestOf());
   const { serial } = readCertificate(certificate, 'first');
   const peer = { site: site.site, machineId: m2, roles, serial };
+  now += 59 * DAY_MS;
+  expect(await refusalOf(site.authority.renew(peer, await requestOf()))).toMatch(/PEER_REFUSED.*is not due/);
+  expect(await refusalOf(site.authority.renew({ ...peer, serial: '4a' }, await requestOf()))).toContain('not known');
+  now += DAY_MS;
   const renewed = await site.authority.renew(peer, await requestOf());
   expect(identityIn(readCertificate(renewed.certificate, 'second').names)).toEqual({
     site: 'lab',
@@ -111,19 +117,76 @@ test('a renewed certificate has the same machine and roles; a revoked machine ge
   expect(await refusalOf(site.authority.revoke(m2))).toContain('NOT_FOUND');
   const { authority } = site.layout;
   const list = await readRevocations(await site.authority.revocations(), await readFile(authority, 'utf8'), 'list');
-  expect(list).toMatchObject({ number: 2, issuedAt: Math.floor(now / 1000) * 1000 });
+  expect(list).toMatchObject({ number: now, issuedAt: Math.floor(now / 1000) * 1000 });
   expect(list.serials).toContain(serial);
   const views = (await site.authority.list()).filter((one) => one.machineId === m2);
   expect(views.map(({ revokedAt }) => revokedAt)).toEqual([now, now]);
 });
 
-test('two commands that revoke at once lose nothing', async () => {
-  for (const name of ['a', 'b', 'c', 'd']) await site.machine(name, roles);
-  const others = await Promise.all(['a', 'b', 'c', 'd'].map(() => openAuthority(site.layout, () => now)));
-  await Promise.all(others.map((authority, at) => authority.revoke(machineId('abcd'[at]!))));
-  const text = await readFile(site.layout.revocations, 'utf8');
-  expect((await readRevocations(text, await readFile(site.layout.authority, 'utf8'), 'list')).serials).toHaveLength(4);
+test('a renewal that a revocation overtakes, on either side, leaves nothing that is valid', async () => {
+  const { certificate } = await site.authority.enroll(await tokenFor(), await requestOf());
+  const { serial } = readCertificate(certificate, 'first');
+  const peer = { site: site.site, machineId: m2, roles, serial };
+  now += 61 * DAY_MS;
+  // Each looks at the clock between what it has read and what it writes: another process does its part there.
+  let looks = 0;
+  const watched = await openAuthority(site.layout, () => {
+    looks += 1;
+    if (looks === 2) writeFileSync(revokedFile(serial), JSON.stringify({ machineId: m2, revokedAt: now }));
+    return now;
+  });
+  expect(await refusalOf(watched.renew(peer, await requestOf()))).toContain('PEER_REFUSED');
+  expect((await site.authority.list()).filter((one) => one.machineId === m2 && one.revokedAt === null)).toEqual([]);
+  await rm(revokedFile(serial));
+  looks = 0;
+  const renewed = { machineId: m2, roles, serial: '4a', issuedAt: now, notAfter: now + DAY_MS };
+  const revoking = await openAuthority(site.layout, () => {
+    looks += 1;
+    if (looks === 2) writeFileSync(path.join(site.layout.issuedFolder, '4a.json'), JSON.stringify(renewed));
+    return now;
+  });
+  expect((await revoking.revoke(m2)).map((one) => one.serial)).toEqual([serial, '4a']);
+  const list = await readRevocations(await revoking.revocations(), await readFile(site.layout.authority, 'utf8'), 'x');
+  expect(list.serials).toContain('4a');
 });
+const revokedFile = (serial: string): string => path.join(site.layout.revokedFolder, `${serial}.json`);
+
+test('commands that revoke at once lose nothing, and the last list has a higher number than any before', async () => {
+  const names = ['a', 'b', 'c', 'd'];
+  for (const name of names) await site.machine(name, roles);
+  const authority = await readFile(site.layout.authority, 'utf8');
+  const factsNow = async () => readRevocations(await site.authority.revocations(), authority, 'list');
+  const seen = new Map<number, number>();
+  const ending = new AbortController();
+  const watching = (async () => {
+    for (; !ending.signal.aborted; await setImmediate()) {
+      const { number, serials } = await factsNow();
+      seen.set(number, Math.max(seen.get(number) ?? 0, serials.length));
+    }
+  })();
+  const others = await Promise.all(names.map(() => openAuthority(site.layout, () => now)));
+  await Promise.all(others.map((each, at) => each.revoke(machineId(names[at]!))));
+  ending.abort();
+  await watching;
+  const last = await factsNow();
+  expect(last.serials).toHaveLength(4);
+  for (const number of seen.keys()) expect(number).toBeLessThanOrEqual(last.number);
+  expect(seen.get(last.number) ?? 4).toBe(4);
+  // After the authority's files were brought back from a copy, too: its clock goes on.
+  now += 1000;
+  await site.machine('e', roles);
+  await writeFile(site.layout.revocations, await makeList(1));
+  await rm(path.join(site.layout.revokedFolder, `${last.number}.number`));
+  await site.authority.revoke(machineId('e'));
+  expect((await factsNow()).number).toBeGreaterThan(last.number);
+});
+const makeList = async (number: number): Promise<string> => {
+  const [key, certificate] = [
+    await readFile(site.layout.authorityKey, 'utf8'),
+    await readFile(site.layout.authority, 'utf8'),
+  ];
+  return await makeRevocations({ key, certificate }, { number, issuedAt: now, serials: [] });
+};
 
 test('names that say two machines, two sites or an unknown role are nobody’s', () => {
   const names = namesOf({ site: siteId('lab'), machineId: m2, roles: ['proxy', 'host'] });
@@ -170,6 +233,94 @@ describe('credentials', () => {
     await writeFile(site.layout.revocations, await other.authority.revocations());
     await credentials.reload();
     expect(credentials.current().authority).toBe(await readFile(site.layout.authority, 'utf8'));
+    credentials.close();
+  });
+
+  test('take no list that is missing, empty or unreadable for an empty one, and read it when it is mended', async () => {
+    const { layout } = await site.machine('m2', roles);
+    await site.authority.revoke(m2);
+    const revoked = await rawOf(layout.certificate);
+    const own = securityLayout(path.join(folder, 'own'));
+    const { files } = site.own.security;
+    const machines = [{ name: namesOf({ site: site.site, machineId: m2, roles })[0]!, machineId: m2, roles }];
+    const list = path.join(folder, 'list.pem');
+    const good = await site.authority.revocations();
+    const shapes: [() => Promise<unknown>, typeof machines | null][] = [
+      [() => Promise.resolve(), machines],
+      [() => writeFile(list, ''), null],
+      [() => mkdir(list), null],
+    ];
+    for (const [make, named] of shapes) {
+      await make();
+      const security = { ...site.own.security, machines: named, files: { ...files, revocations: list } };
+      const credentials = await open(security);
+      expect(() => credentials.current()).toThrow(list);
+      expect(() => credentials.peerOf(revoked)).toThrow(list);
+      await rm(list, { recursive: true, force: true });
+      await writeFile(list, good);
+      await credentials.reload();
+      expect(() => credentials.peerOf(revoked)).toThrow('was revoked');
+      await rm(list);
+      await writeFile(list, '');
+      await credentials.reload();
+      expect(() => credentials.peerOf(revoked)).toThrow('was revoked');
+      credentials.close();
+      await rm(list);
+    }
+    const none = await open({ ...site.own.security, files: { ...files, revocations: own.revocations } });
+    expect(none.current().certificate).toBe(await readFile(files.certificate, 'utf8'));
+    none.close();
+  });
+
+  test('take no authority file that is empty or cut off, and keep the one of before', async () => {
+    const authority = path.join(folder, 'ca.pem');
+    const good = await readFile(site.layout.authority, 'utf8');
+    const cut = good.slice(0, good.length / 2);
+    const own = { ...site.own.security, files: { ...site.own.security.files, authority, revocations: null } };
+    for (const text of ['', 'no certificate\n', cut, `${good}${cut}`, '-----BEGIN CERTIFICATE-----\nMIIB']) {
+      await writeFile(authority, text);
+      const credentials = await open(own);
+      expect(() => credentials.current()).toThrow(`${authority} cannot be read`);
+      const both = `# two of them\n${good}# the second\n${good}`;
+      await writeFile(authority, both);
+      await credentials.reload();
+      await writeFile(authority, text);
+      await credentials.reload();
+      expect(credentials.current().authority).toBe(both);
+      credentials.close();
+    }
+  });
+
+  test('let in no certificate before or after its time, which a resumed session would not look at', async () => {
+    const { layout } = await site.machine('m2', roles);
+    let at = now;
+    const clock = { ...testSeams().clock, now: () => at };
+    const credentials = await openCredentials(site.own.security, { ...testSeams(), clock });
+    const certificate = await rawOf(layout.certificate);
+    expect(credentials.peerOf(certificate).machineId).toBe(m2);
+    at = now - HOUR_MS;
+    expect(() => credentials.peerOf(certificate)).toThrow(/is valid from .* and it is .* here/);
+    at = now + 90 * DAY_MS;
+    expect(() => credentials.peerOf(certificate)).toThrow(/is valid from .* and it is .* here/);
+    credentials.close();
+  });
+
+  test('go on when a listener throws: the others hear of it, and the next change is read', async () => {
+    const { layout } = await site.machine('m2', roles);
+    const told: string[] = [];
+    const log = { ...testSeams().log, error: (message: string) => void told.push(message) };
+    const credentials = await openCredentials(site.own.security, { ...testSeams(), log });
+    let changes = 0;
+    credentials.onChange(() => {
+      throw new Error('not now');
+    });
+    credentials.onChange(() => (changes += 1));
+    const peer = credentials.peerOf(await rawOf(layout.certificate));
+    await writeFile(site.layout.certificate, await readFile(site.layout.certificate));
+    await credentials.reload();
+    await site.authority.revoke(m2);
+    await credentials.reload();
+    expect([changes, credentials.isRevoked(peer), told.length]).toEqual([2, true, 2]);
     credentials.close();
   });
 

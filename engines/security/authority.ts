@@ -2,12 +2,12 @@
  * The site's certificate authority: files of the machine that runs the stack. The control worker and commands use it side
  * by side: what changes is a file of its own each, made or renamed at once.
  */
-import { readdir } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import { type MachineId, siteId, type SiteId } from '../../schema/domain/ids.ts';
 import { type MachineIdentity, type MachineRole, type Peer } from '../../schema/domain/security.ts';
-import { makePrivateFolder, readIfThere, writePrivate } from './private-files.ts';
+import { makePrivate, makePrivateFolder, readIfThere, writePrivate } from './private-files.ts';
 import type { SecurityLayout } from './security-layout.ts';
 import { checkToken, createToken, removeTokensOf } from './tokens.ts';
 import {
@@ -26,6 +26,8 @@ const AUTHORITY_DAYS = 3650;
 /** Renewed at two thirds of it. */
 export const CERTIFICATE_DAYS = 90;
 export const TOKEN_MS = 60 * 60_000;
+/** A machine whose clock is a little ahead asks a little early. */
+const EARLY_MS = 60 * 60_000;
 
 /** A certificate given out. Times: milliseconds since the epoch. */
 export type Issued = { machineId: MachineId; roles: MachineRole[]; serial: string; issuedAt: number; notAfter: number };
@@ -39,6 +41,10 @@ export type Enrolled = {
   revocations: string;
 };
 
+/** At two thirds of its life: what is left is time to mend what keeps it from being renewed. */
+export const isDue = ({ notBefore, notAfter }: { notBefore: number; notAfter: number }, now: number): boolean =>
+  now >= notBefore + (2 / 3) * (notAfter - notBefore);
+
 export type Authority = {
   readonly site: SiteId;
   /** Of its certificate: SHA-256, base64url. */
@@ -50,7 +56,7 @@ export type Authority = {
   }): Promise<{ token: string; expiresAt: number }>;
   /** ENROLL_REFUSED, BAD_REQUEST. */
   enroll(token: string, request: string): Promise<Enrolled>;
-  /** PEER_REFUSED for a certificate that was revoked; `peer` was proven by the connection. */
+  /** PEER_REFUSED for a certificate that was revoked, is not due, or not known here; the connection has proven `peer`. */
   renew(peer: Peer, request: string): Promise<Enrolled>;
   /** All certificates of the machine, and its tokens. NOT_FOUND: it has none that could be revoked. */
   revoke(machineId: MachineId): Promise<IssuedView[]>;
@@ -110,6 +116,11 @@ async function readPair({ authorityKey, authority, folder }: SecurityLayout): Pr
   throw new TidemarkError('SECURITY_NOT_READY', `there is no certificate authority in ${folder}`, { folder });
 }
 
+const issuedFile = ({ issuedFolder }: SecurityLayout, serial: string): string =>
+  path.join(issuedFolder, `${serial}.json`);
+const revokedFile = ({ revokedFolder }: SecurityLayout, serial: string): string =>
+  path.join(revokedFolder, `${serial}.json`);
+
 /** Recorded before it is given out: what was given out can be revoked. */
 async function issue(
   layout: SecurityLayout,
@@ -122,7 +133,7 @@ async function issue(
   const { serial, notAfter } = readCertificate(certificate, 'the new certificate');
   const { machineId, roles } = identity;
   const issued: Issued = { machineId, roles, serial, issuedAt: now, notAfter };
-  await writePrivate(path.join(layout.issuedFolder, `${serial}.json`), JSON.stringify(issued));
+  await writePrivate(issuedFile(layout, serial), JSON.stringify(issued));
   return certificate;
 }
 
@@ -158,21 +169,40 @@ export async function openAuthority(layout: SecurityLayout, now: () => number): 
       return given;
     },
     renew: async ({ machineId, roles, serial }, request) => {
-      if ((await revokedAt(layout, serial)) !== null)
-        throw new TidemarkError('PEER_REFUSED', `the certificate of machine ${machineId} was revoked`, {
-          machineId,
-          serial,
-        });
-      return await give({ site, machineId, roles }, request);
+      await requireRenewable(layout, machineId, serial, now());
+      const given = await give({ site, machineId, roles }, request);
+      // Whoever revokes has written it before it lists what there is: either it is seen here, or the new one there.
+      const revoked = await revokedAt(layout, serial);
+      if (revoked === null) return given;
+      await writeRevoked(layout, readCertificate(given.certificate, 'the new certificate').serial, machineId, revoked);
+      throw wasRevoked(machineId, serial);
     },
-    revoke: (machineId) => revoke(layout, pair, machineId, now()),
+    revoke: (machineId) => revoke(layout, pair, machineId, now),
     list: () => listIssued(layout),
     revocations: () => currentRevocations(layout),
   };
 }
 
-async function revokedAt({ revokedFolder }: SecurityLayout, serial: string): Promise<number | null> {
-  const text = await readIfThere(path.join(revokedFolder, `${serial}.json`));
+const wasRevoked = (machineId: MachineId, serial: string): TidemarkError =>
+  new TidemarkError('PEER_REFUSED', `the certificate of machine ${machineId} was revoked`, { machineId, serial });
+
+/** One that is not recorded here could not be revoked: it is not made to last. */
+async function requireRenewable(
+  layout: SecurityLayout,
+  machineId: MachineId,
+  serial: string,
+  now: number,
+): Promise<void> {
+  if ((await revokedAt(layout, serial)) !== null) throw wasRevoked(machineId, serial);
+  const text = await readIfThere(issuedFile(layout, serial));
+  const issued = text === null ? null : (JSON.parse(text) as Issued);
+  if (issued && isDue({ notBefore: issued.issuedAt, notAfter: issued.notAfter }, now + EARLY_MS)) return;
+  const why = issued ? 'is not due to be renewed' : 'is not known here: enrol the machine again';
+  throw new TidemarkError('PEER_REFUSED', `the certificate of machine ${machineId} ${why}`, { machineId, serial });
+}
+
+async function revokedAt(layout: SecurityLayout, serial: string): Promise<number | null> {
+  const text = await readIfThere(revokedFile(layout, serial));
   return text === null ? null : (JSON.parse(text) as { revokedAt: number }).revokedAt;
 }
 
@@ -194,34 +224,70 @@ async function currentRevocations({ revocations }: SecurityLayout): Promise<stri
   throw new TidemarkError('SECURITY_NOT_READY', `the revocation list ${revocations} is missing`, { file: revocations });
 }
 
-async function revoke(layout: SecurityLayout, pair: KeyPair, machineId: MachineId, now: number): Promise<IssuedView[]> {
+const writeRevoked = (layout: SecurityLayout, serial: string, machineId: MachineId, at: number): Promise<void> =>
+  writePrivate(revokedFile(layout, serial), JSON.stringify({ machineId, revokedAt: at }));
+
+async function revoke(
+  layout: SecurityLayout,
+  pair: KeyPair,
+  machineId: MachineId,
+  now: () => number,
+): Promise<IssuedView[]> {
   await removeTokensOf(layout.tokensFolder, machineId);
-  const open = (await listIssued(layout)).filter(
+  const revoked: IssuedView[] = [];
+  // Again until none is left: one may have been renewed before the one it was renewed with was revoked.
+  for (
+    let open = await openOf(layout, machineId, now());
+    open.length > 0;
+    open = await openOf(layout, machineId, now())
+  )
+    for (const one of open) {
+      const at = now();
+      await writeRevoked(layout, one.serial, machineId, at);
+      revoked.push({ ...one, revokedAt: at });
+    }
+  if (revoked.length === 0)
+    throw new TidemarkError('NOT_FOUND', `machine ${machineId} has no certificate that is valid`, { machineId });
+  await publishRevocations(layout, pair, now);
+  return revoked;
+}
+
+const openOf = async (layout: SecurityLayout, machineId: MachineId, now: number): Promise<IssuedView[]> =>
+  (await listIssued(layout)).filter(
     (one) => one.machineId === machineId && one.revokedAt === null && one.notAfter > now,
   );
-  if (open.length === 0)
-    throw new TidemarkError('NOT_FOUND', `machine ${machineId} has no certificate that is valid`, { machineId });
-  for (const { serial } of open)
-    await writePrivate(
-      path.join(layout.revokedFolder, `${serial}.json`),
-      JSON.stringify({ machineId, revokedAt: now }),
-    );
-  await publishRevocations(layout, pair, now);
-  return open.map((one) => ({ ...one, revokedAt: now }));
-}
 
 const revokedSerials = async ({ revokedFolder }: SecurityLayout): Promise<string[]> =>
   (await readdir(revokedFolder)).filter((name) => name.endsWith('.json')).map((name) => name.slice(0, -'.json'.length));
 
-/** Again when another command has revoked meanwhile: whoever writes last has them all. */
-async function publishRevocations(layout: SecurityLayout, pair: KeyPair, now: number): Promise<void> {
+/** Again when another command has revoked meanwhile: whoever writes last has them all, and the highest number. */
+async function publishRevocations(layout: SecurityLayout, pair: KeyPair, now: () => number): Promise<void> {
   for (let tries = 0; tries < MOST_TRIES; tries += 1) {
-    const serials = await revokedSerials(layout);
     const before = await readRevocations(await currentRevocations(layout), pair.certificate, layout.revocations);
-    const next = { number: before.number + 1, issuedAt: now, serials };
+    const number = await claimNumber(layout, Math.max(before.number + 1, now()));
+    const next = { number, issuedAt: now(), serials: await revokedSerials(layout) };
     await writePrivate(layout.revocations, await makeRevocations(pair, next));
     const written = await readRevocations(await currentRevocations(layout), pair.certificate, layout.revocations);
-    if ((await revokedSerials(layout)).every((serial) => written.serials.includes(serial))) return;
+    const isWhole = (await revokedSerials(layout)).every((serial) => written.serials.includes(serial));
+    if (isWhole && written.number === Math.max(...(await claimedNumbers(layout)))) return;
   }
   throw new TidemarkError('BUG', `the revocation list ${layout.revocations} does not come to hold what was revoked`);
+}
+
+const CLAIM = '.number';
+const claimedNumbers = async ({ revokedFolder }: SecurityLayout): Promise<number[]> =>
+  (await readdir(revokedFolder))
+    .filter((name) => name.endsWith(CLAIM))
+    .map((name) => Number(name.slice(0, -CLAIM.length)));
+
+/** A number that no other list has or had: machines take none that is not higher than theirs. */
+async function claimNumber(layout: SecurityLayout, lowest: number): Promise<number> {
+  const at = (number: number): string => path.join(layout.revokedFolder, `${number}${CLAIM}`);
+  const before = await claimedNumbers(layout);
+  for (let number = Math.max(lowest, ...before.map((each) => each + 1)); ; number += 1) {
+    const isOurs = await makePrivate(at(number));
+    if (!isOurs) continue;
+    for (const old of before) await rm(at(old), { force: true });
+    return number;
+  }
 }

@@ -7,6 +7,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
 import { identityIn, type MachineIdentity, type Peer, type SecurityDescription } from '../../schema/domain/security.ts';
 import type { Clock, Log } from '../../schema/domain/seams.ts';
+import { readIfThere } from './private-files.ts';
 import { readCertificate, readRevocations, type RevocationFacts } from './x509.ts';
 
 /** A revoked machine's connections are ended so soon, and new certificates are used. */
@@ -18,7 +19,7 @@ export type Loaded = { authority: string; certificate: string; key: string; notB
 export type Credentials = {
   /** SECURITY_NOT_READY or CERTIFICATE_INVALID: what is wrong with this machine's own. */
   current(): Loaded;
-  /** Who a proven certificate is of. PEER_REFUSED: of another site, of nobody known, or revoked. */
+  /** Who a proven certificate is of. PEER_REFUSED: of another site, of nobody known, out of its time, or revoked. Else as `current`. */
   peerOf(certificate: { raw: Buffer }): Peer;
   isRevoked(peer: Peer): boolean;
   /** After each change that was read. */
@@ -67,7 +68,9 @@ class FileCredentials implements Credentials {
   }
 
   peerOf({ raw }: { raw: Buffer }): Peer {
-    const { names, serial } = readCertificate(raw, 'the certificate of the other end');
+    // Before the files were read once nobody can be judged: whom the list shuts out is not known.
+    if (!this.#loaded) throw this.#trouble;
+    const { names, serial, notBefore, notAfter } = readCertificate(raw, 'the certificate of the other end');
     const identity = this.#identityOf(names);
     const { site } = this.#description;
     const refuse = (why: string): never => {
@@ -75,6 +78,10 @@ class FileCredentials implements Credentials {
     };
     if (identity === null) return refuse(`names no machine: it has ${names.slice(0, 4).join(', ') || 'no names'}`);
     if (identity.site !== site) return refuse(`is of site ${identity.site}, and this is ${site}`);
+    // A session of before that is resumed has no handshake that would look at it.
+    const now = this.#clock.now();
+    if (now < notBefore || now >= notAfter)
+      return refuse(`is valid from ${iso(notBefore)} to ${iso(notAfter)}, and it is ${iso(now)} here`);
     const peer = { ...identity, serial };
     return this.isRevoked(peer) ? refuse(`was revoked: machine ${peer.machineId}, serial ${serial}`) : peer;
   }
@@ -88,7 +95,9 @@ class FileCredentials implements Credentials {
   }
 
   reload(): Promise<void> {
-    this.#reading = this.#reading.then(() => this.#look());
+    this.#reading = this.#reading
+      .then(() => this.#look())
+      .catch((error: unknown) => this.#log.error('certificates are not looked at', { error: messageOf(error) }));
     return this.#reading;
   }
 
@@ -109,18 +118,31 @@ class FileCredentials implements Credentials {
   }
 
   async #look(): Promise<void> {
-    const seen = await marksOf(Object.values(this.#description.files));
+    const seen = await marksOf(Object.values(this.#description.files).filter((file) => file !== null));
     if (seen === this.#seen) return;
     this.#seen = seen;
     try {
       await this.#read();
       this.#trouble = null;
     } catch (error) {
+      // Read again at the next look, whether a file changes or not; told once.
+      this.#seen = '';
+      const isNew = messageOf(error) !== messageOf(this.#trouble);
       this.#trouble = error;
-      this.#log.error('certificates cannot be read', { error: messageOf(error), keptBefore: this.#loaded !== null });
+      const [message, facts] = [messageOf(error), { keptBefore: this.#loaded !== null }];
+      if (isNew) this.#log.error('certificates cannot be read', { error: message, ...facts });
       return;
     }
-    for (const listener of this.#listeners) listener();
+    for (const listener of this.#listeners) this.#tell(listener);
+  }
+
+  /** One that throws keeps no other from hearing of it, and no later change from being read. */
+  #tell(listener: () => void): void {
+    try {
+      listener();
+    } catch (error) {
+      this.#log.error('a change of certificates is not taken', { error: messageOf(error) });
+    }
   }
 
   async #read(): Promise<void> {
@@ -130,21 +152,39 @@ class FileCredentials implements Credentials {
       await needed(files.certificate),
       await needed(files.key),
     ];
+    requireCertificates(authority, files.authority);
     const { notBefore, notAfter } = readCertificate(certificate, files.certificate);
     if (!fits(certificate, key))
       throw new TidemarkError('CERTIFICATE_INVALID', `${files.key} is not the key of ${files.certificate}`, {
         ...files,
       });
-    const text = await readFile(files.revocations, 'utf8').catch(() => '');
-    const revocations = text === '' ? null : await readRevocations(text, authority, files.revocations);
+    const revocations = await this.#readRevocations(authority);
     if (revocations && revocations.number >= this.#revocations.number) this.#revocations = revocations;
     else if (revocations)
       this.#log.error('an older revocation list is not taken', { file: files.revocations, number: revocations.number });
     this.#loaded = { authority, certificate, key, notBefore, notAfter };
   }
+
+  /** A list that cannot be read is no empty one: whom it would shut out is not known then. */
+  async #readRevocations(authority: string): Promise<RevocationFacts | null> {
+    const { files, machines } = this.#description;
+    const file = files.revocations;
+    if (file === null) return null;
+    const text = await readIfThere(file);
+    if (text !== null) return await readRevocations(text, authority, file);
+    if (machines === null) return null;
+    throw new TidemarkError('SECURITY_NOT_READY', `the revocation list ${file} is missing`, { file });
+  }
 }
 
 const iso = (ms: number): string => new Date(ms).toISOString();
+
+/** CERTIFICATE_INVALID. TLS takes every public authority where a file has none, and leaves out what it cannot read. */
+function requireCertificates(text: string, file: string): void {
+  const begin = '-----BEGIN CERTIFICATE-----';
+  const parts = text.split(begin).slice(1);
+  for (const part of parts.length === 0 ? [''] : parts) readCertificate(`${begin}${part}`, file);
+}
 
 function fits(certificate: string, key: string): boolean {
   try {

@@ -11,7 +11,9 @@ import { makePrivateFolder, readIfThere, writePrivate } from './private-files.ts
 import { fingerprintIn } from './tokens.ts';
 import { fingerprintOf, makeRequest, pem, readCertificate } from './x509.ts';
 
+/** How long the other end may say nothing, and how long all of it may take. */
 const ANSWER_MS = 15_000;
+const WHOLE_MS = 60_000;
 const MOST_ANSWER_BYTES = 64 * 1024 * 1024;
 
 /** `url`: https, of the control worker's listener. */
@@ -56,8 +58,9 @@ export async function renewMachine(layout: SecurityLayout, url: URL, own: Loaded
   await store(layout, key, given);
 }
 
-export const fetchState = (url: URL, own: Loaded): Promise<MachineState> =>
-  ask<MachineState>(url, STATE_PATH, contextOf(own), null);
+/** `limitMs`: for the whole answer. */
+export const fetchState = (url: URL, own: Loaded, limitMs = WHOLE_MS): Promise<MachineState> =>
+  ask<MachineState>(url, STATE_PATH, contextOf(own), null, limitMs);
 
 /** Null: this machine did not enrol anywhere. */
 export async function readEnrolment(layout: SecurityLayout): Promise<Enrolment | null> {
@@ -86,6 +89,8 @@ function authorityAt(url: URL, fingerprint: string): Promise<string> {
     const unreachable = (why: string): TidemarkError =>
       new TidemarkError('UNREACHABLE', `${url.origin}: ${why}`, { url: url.origin });
     socket.setTimeout(ANSWER_MS, () => socket.destroy(unreachable('no answer')));
+    const timer = setTimeout(() => socket.destroy(unreachable('no whole answer')), WHOLE_MS);
+    socket.once('close', () => clearTimeout(timer));
     socket.once('error', (error) => reject(error instanceof TidemarkError ? error : unreachable(messageOf(error))));
     socket.once('secureConnect', () => {
       const found = chainOf(socket.getPeerCertificate(true)).find(({ raw }) => fingerprintOf(raw) === fingerprint);
@@ -111,7 +116,13 @@ const hostOf = (url: URL): string => url.hostname.replaceAll(/[[\]]/g, '');
 const portOf = (url: URL): number => Number(url.port === '' ? 443 : url.port);
 
 /** One question. The server has to be the site's machine with the role `control`, whatever name it is reached by. */
-function ask<T>(url: URL, path: string, context: SecureContextOptions, body: object | null): Promise<T> {
+function ask<T>(
+  url: URL,
+  path: string,
+  context: SecureContextOptions,
+  body: object | null,
+  limitMs = WHOLE_MS,
+): Promise<T> {
   return new Promise((resolve, reject) => {
     const request = httpsRequest(
       {
@@ -138,7 +149,7 @@ function ask<T>(url: URL, path: string, context: SecureContextOptions, body: obj
           length += part.length;
           if (length > MOST_ANSWER_BYTES) response.destroy(new Error('the answer is too long'));
         });
-        response.on('error', reject);
+        response.on('error', (error) => reject(explained(error, url)));
         response.on('end', () => {
           try {
             resolve(answerIn(Buffer.concat(parts).toString(), response.statusCode) as T);
@@ -149,6 +160,9 @@ function ask<T>(url: URL, path: string, context: SecureContextOptions, body: obj
       },
     );
     request.on('timeout', () => request.destroy(new Error('no answer')));
+    // One that sends a little now and then is never idle.
+    const timer = setTimeout(() => request.destroy(new Error(`no whole answer within ${limitMs} ms`)), limitMs);
+    request.once('close', () => clearTimeout(timer));
     request.on('error', (error) => reject(explained(error, url)));
     request.end(body === null ? undefined : JSON.stringify(body));
   });

@@ -11,6 +11,7 @@ import type { MachineId } from '../../schema/domain/ids.ts';
 import type { Peer } from '../../schema/domain/security.ts';
 import type { Log } from '../../schema/domain/seams.ts';
 import type { Authority } from './authority.ts';
+import { boundConnections } from './connection-bounds.ts';
 import type { Credentials } from './credentials.ts';
 import {
   ENROL_PATH,
@@ -22,9 +23,10 @@ import {
 } from './enrolment-protocol.ts';
 import type { Address } from './secure-transport.ts';
 
-const MOST_CONNECTIONS = 64;
 const MOST_BODY_BYTES = 16 * 1024;
 const REQUEST_MS = 10_000;
+/** How often connections are looked at that have not asked in time. */
+const LOOK_MS = 1000;
 
 export type EnrolmentServerOptions = {
   listen: Address;
@@ -34,12 +36,14 @@ export type EnrolmentServerOptions = {
   /** Null: nothing was applied for it. */
   configurationOf(machineId: MachineId): Promise<string | null>;
   log: Log;
+  /** How long a client has to come to a secure connection, and to ask; default 10 s. */
+  requestMs?: number;
 };
 export type EnrolmentServer = { readonly address: Address; close(): Promise<void> };
 
 /** UNREACHABLE: the address cannot be listened on. */
 export async function startEnrolmentServer(options: EnrolmentServerOptions): Promise<EnrolmentServer> {
-  const { credentials, listen, log } = options;
+  const { credentials, listen, log, requestMs = REQUEST_MS } = options;
   const context = () => {
     const { authority, certificate, key } = credentials.current();
     // The authority goes along: a machine that enrols knows only its fingerprint.
@@ -50,8 +54,10 @@ export async function startEnrolmentServer(options: EnrolmentServerOptions): Pro
       ...context(),
       requestCert: true,
       rejectUnauthorized: false,
-      handshakeTimeout: REQUEST_MS,
-      requestTimeout: REQUEST_MS,
+      handshakeTimeout: requestMs,
+      requestTimeout: requestMs,
+      headersTimeout: requestMs,
+      connectionsCheckingInterval: LOOK_MS,
     },
     (request, response) => {
       void answer(options, request).then(({ status, body }) => {
@@ -60,7 +66,7 @@ export async function startEnrolmentServer(options: EnrolmentServerOptions): Pro
       });
     },
   );
-  server.maxConnections = MOST_CONNECTIONS;
+  boundConnections(server, (socket) => isKnown(credentials, socket));
   server.on('tlsClientError', (error, socket: Socket) =>
     log.info('a client did not come to a secure connection', { from: socket.remoteAddress, error: messageOf(error) }),
   );
@@ -123,9 +129,20 @@ async function answerTo(options: EnrolmentServerOptions, request: IncomingMessag
   return { revocations, configuration } satisfies MachineState;
 }
 
+function isKnown(credentials: Credentials, socket: TLSSocket): boolean {
+  try {
+    peerOn(credentials, socket);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const peerOf = ({ credentials }: EnrolmentServerOptions, { socket }: IncomingMessage): Peer =>
+  peerOn(credentials, socket as TLSSocket);
+
 /** PEER_REFUSED. */
-function peerOf({ credentials }: EnrolmentServerOptions, { socket }: IncomingMessage): Peer {
-  const secure = socket as TLSSocket;
+function peerOn(credentials: Credentials, secure: TLSSocket): Peer {
   const certificate = secure.getPeerX509Certificate();
   if (!certificate) throw new TidemarkError('PEER_REFUSED', 'it showed no certificate');
   if (!secure.authorized)

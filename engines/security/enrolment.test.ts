@@ -1,9 +1,12 @@
 /** Enrolment over real connections. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { request } from 'node:https';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createServer as createSlow, request } from 'node:https';
 import { createServer as createPlain } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import type { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { connect } from 'node:tls';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createTestSite, type TestSite } from '../../tests/fixtures/security.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
@@ -15,15 +18,18 @@ import { type EnrolmentServer, startEnrolmentServer } from './enrolment-server.t
 import { describeSecurity, securityLayout, type SecurityLayout } from './security-layout.ts';
 
 const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
 const m2 = machineId('m2');
 let folder: string;
 let site: TestSite;
 let layout: SecurityLayout;
 let server: EnrolmentServer;
 let url: URL;
+/** Of the authority. */
+let ahead: number;
 const ends: (() => unknown)[] = [];
 
-async function serve(of: TestSite): Promise<EnrolmentServer> {
+async function serve(of: TestSite, requestMs?: number): Promise<EnrolmentServer> {
   const credentials = await openCredentials(of.own.security, testSeams());
   const started = await startEnrolmentServer({
     listen: { host: '127.0.0.1', port: 0 },
@@ -31,6 +37,7 @@ async function serve(of: TestSite): Promise<EnrolmentServer> {
     credentials,
     configurationOf: (machine) => Promise.resolve(`{"for":"${machine}"}`),
     log: testSeams().log,
+    ...(requestMs === undefined ? {} : { requestMs }),
   });
   ends.push(
     () => started.close(),
@@ -54,7 +61,8 @@ async function refusalOf(work: Promise<unknown>): Promise<string> {
 
 beforeEach(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'td-enr-'));
-  site = await createTestSite(folder);
+  ahead = -61 * DAY_MS;
+  site = await createTestSite(folder, 'lab', () => Date.now() + ahead);
   layout = securityLayout(path.join(folder, 'new-machine'));
   server = await serve(site);
   url = urlOf(server);
@@ -75,6 +83,8 @@ test('a machine enrols, asks for what is new, renews with a new key, and is shut
     revocations: await site.authority.revocations(),
     configuration: '{"for":"m2"}',
   });
+  expect(await refusalOf(renewMachine(layout, url, first))).toMatch(/PEER_REFUSED.*not due/);
+  ahead = 0;
   await renewMachine(layout, url, first);
   await credentials.reload();
   const second = credentials.current();
@@ -143,4 +153,49 @@ test('hostile requests end in an error, and the server goes on', async () => {
   expect(await post('{}', '/../../etc/passwd')).toBe(404);
   expect(await post('x'.repeat(17 * 1024))).toBe(403);
   expect(await enrol(await tokenOf())).toMatchObject({ machineId: 'm2' });
+});
+
+test('clients that say nothing, of one address or of many, keep out no machine, and are ended', async () => {
+  await enrol(await tokenOf());
+  const credentials = await own();
+  ends.push(() => credentials.close());
+  const quick = await serve(site, 3000);
+  const at = urlOf(quick);
+  const held: Socket[] = [];
+  const hold = async (localAddress: string, count: number): Promise<void> => {
+    for (let each = 0; each < count; each += 1) {
+      const to = { host: '127.0.0.1', port: quick.address.port, localAddress, rejectUnauthorized: false };
+      const socket = connect(to);
+      held.push(socket);
+      socket.on('error', () => undefined).resume();
+      ends.push(() => socket.destroy());
+      await new Promise((resolve) => void socket.once('secureConnect', resolve).once('close', resolve));
+    }
+  };
+  const open = (): number => held.filter((socket) => !socket.closed).length;
+  await hold('127.0.0.1', 64);
+  while (open() > 16) await sleep(20);
+  expect(await fetchState(at, credentials.current())).toMatchObject({ configuration: '{"for":"m2"}' });
+  for (const last of [3, 4, 5, 6]) await hold(`127.0.0.${last}`, 16);
+  while (open() > 24) await sleep(20);
+  expect(await fetchState(at, credentials.current())).toMatchObject({ configuration: '{"for":"m2"}' });
+  // Each has its time to ask, and no more.
+  while (open() > 0) await sleep(100);
+});
+
+test('an answer that comes byte by byte is not waited for without end', async () => {
+  await enrol(await tokenOf());
+  const credentials = await own();
+  ends.push(() => credentials.close());
+  const pair = await readFile(site.layout.certificate);
+  const slow = createSlow({ cert: pair, key: pair }, (_request, response) => {
+    response.writeHead(200);
+    const trickle = setInterval(() => response.write(' '), 20);
+    response.on('close', () => clearInterval(trickle));
+  });
+  await new Promise<void>((resolve) => slow.listen(0, '127.0.0.1', resolve));
+  ends.push(() => slow.close());
+  const { port } = slow.address() as { port: number };
+  const asked = fetchState(parseSiteUrl(`https://127.0.0.1:${port}`), credentials.current(), 1000);
+  expect(await refusalOf(asked)).toMatch(/UNREACHABLE/);
 });

@@ -8,7 +8,7 @@ import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { DiskKey, MachineId, RestorePointId, RunKey } from '../../schema/domain/ids.ts';
 import { makePrivateFolder, readIfThere, writePrivate } from './private-files.ts';
 
-/** `diskKey` and `fence` of a restore: empty and 0, any disk of the restore point. */
+/** Of a restore: `diskKey` empty, any disk of the restore point; `fence` is when it ends, in seconds since the epoch. */
 export type Grant = {
   purpose: 'backup' | 'restore';
   machineId: MachineId;
@@ -17,6 +17,10 @@ export type Grant = {
   diskKey: DiskKey | '';
   fence: number;
 };
+
+/** Longer than one try of a restore may take; the next try has a new one. */
+const RESTORE_GRANT_MS = 72 * 3_600_000;
+export const restoreGrantEnd = (nowMs: number): number => Math.ceil((nowMs + RESTORE_GRANT_MS) / 1000);
 
 /** Made when it is missing: what was granted before is then refused, and granted anew by the next try. Hex. */
 export async function loadGrantKey(securityFolder: string): Promise<string> {
@@ -37,12 +41,15 @@ export const signGrant = (key: string, of: Grant): string =>
     )
     .digest('hex');
 
-/** PEER_REFUSED. */
-export function checkGrant(key: string, of: Grant, token: string): void {
-  if (timingSafeEqual(Buffer.from(signGrant(key, of), 'hex'), Buffer.from(token, 'hex'))) return;
+/** PEER_REFUSED: never granted, or no longer. */
+export function checkGrant(key: string, of: Grant, token: string, nowMs: number): void {
+  const isOurs = timingSafeEqual(Buffer.from(signGrant(key, of), 'hex'), Buffer.from(token, 'hex'));
+  const isOver = of.purpose === 'restore' && nowMs >= of.fence * 1000;
+  if (isOurs && !isOver) return;
   const { machineId, restorePointId, run, diskKey, fence, purpose } = of;
   const what = `${purpose} of ${diskKey === '' ? '' : `disk ${diskKey}, fence ${fence}, `}restore point ${restorePointId}, run ${run}`;
-  throw new TidemarkError('PEER_REFUSED', `machine ${machineId} was not assigned this: ${what}`, {
+  const why = isOurs ? 'is not assigned this any longer' : 'was not assigned this';
+  throw new TidemarkError('PEER_REFUSED', `machine ${machineId} ${why}: ${what}`, {
     machine: machineId,
   });
 }

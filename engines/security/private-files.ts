@@ -30,6 +30,17 @@ export async function writePrivate(file: string, text: string): Promise<void> {
   }
 }
 
+/** An empty file, mode 0600. False: it was there. */
+export async function makePrivate(file: string): Promise<boolean> {
+  try {
+    await (await open(file, 'wx', 0o600)).close();
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw new TidemarkError('STORAGE_ERROR', `cannot write ${file}: ${messageOf(error)}`, { file }, error);
+  }
+}
+
 export async function syncFolder(folder: string): Promise<void> {
   const handle = await open(folder, 'r');
   try {

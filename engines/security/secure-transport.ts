@@ -25,7 +25,10 @@ export type TransportLimits = { handshakeMs?: number; mostHalfOpen?: number };
 
 /** The end that connects. Errors that `explain` knows come as the socket's. */
 export type SecureTransport = {
-  /** CERTIFICATE_INVALID, SECURITY_NOT_READY: this machine cannot prove itself. */
+  /**
+   * CERTIFICATE_INVALID, SECURITY_NOT_READY: this machine cannot prove itself. When the other end is revoked, the socket ends
+   * with PEER_REFUSED.
+   */
   connect(at: Address, expected: { machineId: MachineId; role: MachineRole }): Socket;
   /** To listen with. New connections take certificates as they are then. */
   createServer(handlers: PeerHandlers): Server;
@@ -36,14 +39,21 @@ export type SecureTransport = {
 };
 
 export function createSecureTransport(credentials: Credentials, limits: TransportLimits = {}): SecureTransport {
+  const proven = new Map<Socket, Peer>();
+  credentials.onChange(() => {
+    for (const [socket, peer] of proven) if (credentials.isRevoked(peer)) socket.destroy(wasRevoked(peer));
+  });
   return {
-    connect: (at, expected) => connectTo(credentials, at, expected),
+    connect: (at, expected) => connectTo(credentials, at, expected, proven),
     createServer: (handlers) => createTlsServer(credentials, handlers, limits),
     isRevoked: (peer) => credentials.isRevoked(peer),
     onChange: (listener) => credentials.onChange(listener),
     explain,
   };
 }
+
+const wasRevoked = ({ machineId, serial }: Peer): TidemarkError =>
+  new TidemarkError('PEER_REFUSED', `the certificate of machine ${machineId} was revoked`, { serial });
 
 function contextOf(credentials: Credentials) {
   const { authority, certificate, key } = credentials.current();
@@ -54,21 +64,25 @@ function connectTo(
   credentials: Credentials,
   { host, port }: Address,
   expected: { machineId: MachineId; role: MachineRole },
+  proven: Map<Socket, Peer>,
 ): Socket {
-  return connect({
+  const socket = connect({
     host,
     port,
     ...contextOf(credentials),
     // Not the name of a computer but that of a machine of the site is what it has to prove.
     checkServerIdentity: (_name, certificate) => {
       try {
-        requirePeer(credentials.peerOf(certificate), expected);
+        const peer = credentials.peerOf(certificate);
+        requirePeer(peer, expected);
+        proven.set(socket, peer);
         return undefined;
       } catch (error) {
         return error as Error;
       }
     },
   });
+  return socket.once('close', () => proven.delete(socket));
 }
 
 /** PEER_REFUSED: it is another machine, or may not do this. */

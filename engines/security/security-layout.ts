@@ -7,7 +7,8 @@
  *   authority/                       only on the machine of the stack:
  *     authority.key                  signs certificates and the revocation list
  *     site                           id of the site
- *     tokens/, issued/, revoked/     a file each: tokens (hashed), certificates, revoked serial numbers
+ *     tokens/, issued/, revoked/     a file each: tokens (hashed), certificates, revoked serial numbers; in revoked/ also
+ *                                    the number of the newest list
  */
 import path from 'node:path';
 import type { OwnPki, SecurityDescription, SecurityFiles } from '../../schema/domain/security.ts';
@@ -44,7 +45,7 @@ export function securityLayout(configFolder: string): SecurityLayout {
 
 /** The files of the site's own authority, or those of the operator's. */
 export function describeSecurity(site: SiteId, layout: SecurityLayout, own: OwnPki | undefined): SecurityDescription {
-  const { authority, certificate, key, revocations } = own ?? layout;
-  const files = { authority, certificate, key, revocations: revocations ?? '/dev/null' };
+  const { authority, certificate, key, revocations = null } = own ?? layout;
+  const files = { authority, certificate, key, revocations };
   return { site, files, machines: own?.machines ?? null };
 }

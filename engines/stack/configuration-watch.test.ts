@@ -23,6 +23,9 @@ test('limits of repositories and rules interrupt nobody; what else a worker read
     const moved = await partsOf({ ...machine, repositories: [{ ...main, folder: '/elsewhere' }] });
     expect(moved).toEqual({ ...before, repository: moved.repository });
     expect(moved.repository).not.toBe(before.repository);
+    const elsewhere = await partsOf({ ...machine, temporal: { address: 't.example.org:7233', tls: true } });
+    expect(elsewhere.keeper).toBe(before.keeper);
+    for (const worker of ['host', 'proxy', 'repository'] as const) expect(elsewhere[worker]).not.toBe(before[worker]);
     const bound = await partsOf({ ...machine, workers: { proxy: { cpus: 1 } } });
     expect(bound).toEqual({ ...before, proxy: bound.proxy });
     expect(bound.proxy).not.toBe(before.proxy);

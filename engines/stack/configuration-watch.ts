@@ -22,7 +22,7 @@ export async function configurationDigest(machineFile: string): Promise<string |
   return text === null ? null : digestOf(text);
 }
 
-/** What of the file each worker reads; all read `site`, `machineId` and `security`. Others read nothing of it. */
+/** What of the file each worker reads; all read `site`, `machineId` and `security`, and but for the keeper `temporal`. Others read nothing of it. */
 const partsRead = { keeper: 'hosts', host: 'hosts', proxy: 'proxies', repository: 'repositories' } as const;
 export type ConfiguredWorker = keyof typeof partsRead;
 /** The keeper first, as at the start. */
@@ -47,11 +47,13 @@ function partOf(text: string, worker: ConfiguredWorker): string {
       machineId,
       security,
       workers,
+      temporal,
       [partsRead[worker]]: part,
     } = JSON.parse(text) as Record<string, unknown>;
     const caps = (workers as Record<string, unknown> | undefined)?.[worker];
     const read = worker === 'repository' ? withoutLimits(part) : part;
-    return JSON.stringify([site, machineId, security, caps, read]);
+    const way = worker === 'keeper' ? undefined : temporal;
+    return JSON.stringify([site, machineId, security, caps, read, way]);
   } catch {
     // Damaged: each worker shall say so.
     return text;

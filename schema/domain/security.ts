@@ -10,7 +10,7 @@ export type MachineIdentity = { site: SiteId; machineId: MachineId; roles: Machi
 /** The other end of a connection, as its certificate proves it. `serial`: hex, of that certificate. */
 export type Peer = MachineIdentity & { serial: string };
 
-/** Absolute paths of a machine's PEM files. `revocations` need not be there yet. */
+/** Absolute paths of a machine's PEM files. */
 export type SecurityFiles = { authority: string; certificate: string; key: string; revocations: string };
 
 /**
@@ -26,8 +26,15 @@ export type OwnPki = {
   machines: NamedMachine[];
 };
 
-/** All that an end of a connection needs. `machines` null: certificates of the site's own authority. */
-export type SecurityDescription = { site: SiteId; files: SecurityFiles; machines: NamedMachine[] | null };
+/**
+ * All that an end of a connection needs. `machines` null: certificates of the site's own authority, whose list need not be
+ * there yet. `revocations` null: the operator's PKI has no list; one that it has must be there.
+ */
+export type SecurityDescription = {
+  site: SiteId;
+  files: Omit<SecurityFiles, 'revocations'> & { revocations: string | null };
+  machines: NamedMachine[] | null;
+};
 
 const scheme = 'tidemark://site/';
 

@@ -59,6 +59,7 @@ export type Hello = {
   token?: string;
   restorePointId: RestorePointId;
   run: RunKey;
+  /** Of a restore: when the token ends, in seconds since the epoch. */
   fence: number;
   sizeBytes: number;
   blockSize: number;

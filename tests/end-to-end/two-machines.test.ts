@@ -90,7 +90,7 @@ beforeAll(async () => {
   // As in the middle of a rotation: each end encrypts with another key, and knows both.
   await writeFile(far.payloadKeysFile, `${KEYS[1]}\n${KEYS[0]}\n`, { mode: 0o600 });
   const { connection, options } = whole.client;
-  const dataConverter = { payloadCodecs: [createPayloadCodec(parsePayloadKeys(KEYS.join('\n'), 'test')!)] };
+  const dataConverter = { payloadCodecs: [createPayloadCodec(parsePayloadKeys(KEYS.join('\n'), 'test'))] };
   whole.client = new Client({ connection, namespace: options.namespace, dataConverter });
 });
 afterAll(async () => {

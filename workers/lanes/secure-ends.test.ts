@@ -1,6 +1,6 @@
 /** Movers of different machines, with real sockets and certificates: what comes through, and who is refused. */
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { connect as connectPlain, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -11,8 +11,10 @@ import { rehearse } from '../../engines/mover/rehearse.ts';
 import { createRestorePool } from '../../engines/mover/restore-client/pool.ts';
 import { createSourcePool, type SourcePool, type TransferOrder } from '../../engines/mover/source/pool.ts';
 import { type MoverTarget, startMoverTarget } from '../../engines/mover/target/mover-target.ts';
+import { openWire } from '../../engines/mover/wire-session/open-wire.ts';
+import { deferred } from '../../engines/mover/waiting.ts';
 import { type Grant, signGrant } from '../../engines/security/grants.ts';
-import { errorCodeOf } from '../../schema/domain/errors.ts';
+import { errorCodeOf, type TidemarkError } from '../../schema/domain/errors.ts';
 import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
 import type { TargetEndpoint } from '../../schema/domain/hypervisor.ts';
 import { diskKey, restorePointId, runKey } from '../../schema/domain/ids.ts';
@@ -31,6 +33,8 @@ const MIB = 1024 * 1024;
 const SIZE = 2 * WINDOW_BYTES + 777;
 const DATA = 24 * MIB;
 const RESTORE = runKey('restore00000');
+/** Seconds since the epoch. */
+const GRANT_END = Math.ceil(Date.now() / 1000) + 3600;
 const grantKey = '5a'.repeat(32);
 const fixture = (name: string): URL => new URL(`../../tests/fixtures/mover/${name}.ts`, import.meta.url);
 
@@ -117,7 +121,7 @@ async function untilLogged(text: string): Promise<void> {
   while (!(await logged()).includes(text)) await sleep(20);
 }
 
-async function restoreOn(machine: TestMachineSecurity, grant: string): Promise<Buffer> {
+async function restoreOn(machine: TestMachineSecurity, grant: string, grantEnd = GRANT_END): Promise<Buffer> {
   const file = path.join(folder, 'restored');
   await writeFile(file, '');
   await truncate(file, SIZE);
@@ -134,6 +138,7 @@ async function restoreOn(machine: TestMachineSecurity, grant: string): Promise<B
     diskKey: TEST_DISK,
     endpoint,
     grant,
+    grantEnd,
     target: {
       run: RESTORE,
       diskKey: TEST_DISK,
@@ -146,7 +151,7 @@ async function restoreOn(machine: TestMachineSecurity, grant: string): Promise<B
   return await readFile(file);
 }
 const restoreGrant = (of: Partial<Grant> = {}): string =>
-  grantOf({ purpose: 'restore', run: RESTORE, diskKey: diskKey(''), fence: 0, ...of });
+  grantOf({ purpose: 'restore', run: RESTORE, diskKey: diskKey(''), fence: GRANT_END, ...of });
 
 type RawPeer = { socket: Socket; heard: Message[]; closed: Promise<unknown> };
 /** With the certificate of a machine, or (null) none. */
@@ -245,6 +250,21 @@ test('another machine, another role, another transfer: each refused by name', as
   for (const name of ['"machine":"m3"', '"machine":"m4"', '"machine":"m2"']) expect(text).toContain(name);
 });
 
+test('the grant of a restore ends, and its end cannot be put off', async () => {
+  const over = Math.floor(Date.now() / 1000) - 1;
+  const refusal = {
+    code: 'PEER_REFUSED',
+    message: expect.stringContaining('machine m2 is not assigned this any longer'),
+  };
+  await expect(restoreOn(proxy, restoreGrant({ fence: over }), over)).rejects.toMatchObject(refusal);
+  for (const [fence, said] of [
+    [over, GRANT_END],
+    [0, 0],
+    [GRANT_END, GRANT_END + 1],
+  ] as const)
+    await expect(restoreOn(proxy, restoreGrant({ fence }), said)).rejects.toMatchObject({ code: 'PEER_REFUSED' });
+});
+
 test('an old fence is refused, though it was assigned', async () => {
   repository.lowestFence = 2;
   expect(await refused(proxy)).toContain('FENCED');
@@ -276,6 +296,17 @@ test('a revoked machine loses the connection it has and gets no other; who works
   expect(again.heard).toMatchObject([{ type: 'error', message: expect.stringContaining('was revoked') as string }]);
   expect([other.socket.destroyed, other.heard.length]).toEqual([false, 1]);
   expect(await logged()).toMatch(/certificate of machine m2 was revoked/);
+});
+
+test('a repository that is revoked is not spoken to any longer: the connection ends, and is not made again', async () => {
+  const ended = deferred<Error | null>();
+  const options = { onMessage: () => undefined, onEnd: ended.resolve, secure: clientEnd(proxy, testSeams()) };
+  await openWire(endpoint, { ...decodedHello(), token: grantOf() }, options);
+  await site.authority.revoke(site.own.machineId);
+  await copyFile(site.layout.revocations, proxy.layout.revocations);
+  const error = (await ended.promise) as TidemarkError;
+  expect([error.code, error.message]).toEqual(['PEER_REFUSED', 'the certificate of machine m1 was revoked']);
+  expect(error.details['lost']).toBeUndefined();
 });
 
 test('a new certificate of the target is shown to who connects next, without a restart', async () => {
@@ -314,7 +345,14 @@ test('one that sends a byte now and then, closes within a frame or stops reading
   await transfer;
   expect(repository.map(SIZE, MIB)).toEqual(await expectedMap(disk, MIB));
   const deaf = await rawPeer(proxy);
-  const hello = { ...decodedHello(), purpose: 'restore' as const, run: RESTORE, fence: 0, sizeBytes: 0, blockSize: 0 };
+  const hello = {
+    ...decodedHello(),
+    purpose: 'restore' as const,
+    run: RESTORE,
+    fence: GRANT_END,
+    sizeBytes: 0,
+    blockSize: 0,
+  };
   deaf.socket.write(encodeMessage({ ...hello, creditBytes: 64 * MIB, token: restoreGrant() }));
   while (deaf.heard.length === 0) await sleep(10);
   deaf.socket.pause();

@@ -51,7 +51,8 @@ export async function serverEnd(of: TargetLaneSecurity, seams: Seams): Promise<S
       if (message.type !== 'hello') throw refuse('type', message.type, 'HELLO');
       requirePeer(peer, { role: 'proxy' });
       // A rehearsal touches no disk.
-      if (message.purpose !== 'rehearsal') checkGrant(of.grantKey, grantFor(peer, message), message.token ?? NO_TOKEN);
+      if (message.purpose !== 'rehearsal')
+        checkGrant(of.grantKey, grantFor(peer, message), message.token ?? NO_TOKEN, seams.clock.now());
     },
   };
 }
@@ -61,5 +62,5 @@ function grantFor({ machineId }: Peer, { purpose, restorePointId, run, diskKey: 
   const of = { machineId, restorePointId, run };
   return purpose === 'backup'
     ? { purpose, ...of, diskKey: disk, fence }
-    : { purpose: 'restore', ...of, diskKey: diskKey(''), fence: 0 };
+    : { purpose: 'restore', ...of, diskKey: diskKey(''), fence };
 }

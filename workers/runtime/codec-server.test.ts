@@ -7,7 +7,7 @@ import { testSeams } from '../../tests/fixtures/seams.ts';
 import { type CodecServer, serveCodec, startCodecServer } from './codec-server.ts';
 import { createPayloadCodec, parsePayloadKeys } from './payload-codec.ts';
 
-const codec = createPayloadCodec(parsePayloadKeys(`k1 ${'11'.repeat(32)}`, 'test')!);
+const codec = createPayloadCodec(parsePayloadKeys(`k1 ${'11'.repeat(32)}`, 'test'));
 const ui = 'http://127.0.0.1:8233';
 const base64 = (text: string): string => Buffer.from(text).toString('base64');
 const plain = { metadata: { encoding: base64('json/plain') }, data: base64('"web-server"') };
@@ -77,7 +77,7 @@ test('what is no request, and what no key fits, is said', async () => {
   expect((await fetch(`${url}/decode`, { method: 'POST', body: '{' })).status).toBe(400);
   expect((await fetch(`${url}/decode`)).status).toBe(404);
   expect((await ask('/keys', {})).status).toBe(404);
-  const foreign = createPayloadCodec(parsePayloadKeys(`k2 ${'22'.repeat(32)}`, 'test')!);
+  const foreign = createPayloadCodec(parsePayloadKeys(`k2 ${'22'.repeat(32)}`, 'test'));
   const [{ metadata, data }] = (await foreign.encode([{ data: Buffer.from('x') }])) as [
     { metadata: Record<string, Uint8Array>; data: Uint8Array },
   ];

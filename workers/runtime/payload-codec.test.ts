@@ -5,7 +5,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { createPayloadCodec, loadPayloadCodec, parsePayloadKeys, type Payload } from './payload-codec.ts';
 
 const [one, two] = [`k1 ${'11'.repeat(32)}`, `k2 ${'22'.repeat(32)}`];
-const codecOf = (...lines: string[]) => createPayloadCodec(parsePayloadKeys(lines.join('\n'), 'test')!);
+const codecOf = (...lines: string[]) => createPayloadCodec(parsePayloadKeys(lines.join('\n'), 'test'));
 const payload = (word: string): Payload => ({
   metadata: { encoding: Buffer.from('json/plain') },
   data: Buffer.from(`"${word}"`),
@@ -45,6 +45,11 @@ test('keys stand in a file that nobody else can use, or in the environment', asy
   await writeFile(file, `# first encrypts\n${one}\n\n${two}\n`, { mode: 0o600 });
   expect(await loadPayloadCodec(file, {})).not.toBeNull();
   expect(await loadPayloadCodec('/nowhere', { TIDEMARK_PAYLOAD_KEYS: one })).not.toBeNull();
+  await expect(loadPayloadCodec(file, { TIDEMARK_PAYLOAD_KEYS: '' })).rejects.toThrow(/PAYLOAD_KEYS has no key/);
+  for (const empty of ['', '# first encrypts\n']) {
+    await writeFile(file, empty);
+    await expect(loadPayloadCodec(file, {})).rejects.toMatchObject({ code: 'BAD_CONFIG' });
+  }
   await chmod(file, 0o644);
   await expect(loadPayloadCodec(file, {})).rejects.toMatchObject({ code: 'BAD_CONFIG' });
   expect(() => parsePayloadKeys(`${one}\nk2 abcd`, 'keys')).toThrow(/^keys, line 2: expected/);

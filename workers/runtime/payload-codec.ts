@@ -20,8 +20,8 @@ const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 const text = (value: string): Uint8Array => Buffer.from(value);
 
-/** BAD_CONFIG names the line, never the key. Null: there is none in it. */
-export function parsePayloadKeys(lines: string, what: string): PayloadKeys | null {
+/** BAD_CONFIG names the line, never the key; also when there is none in it. */
+export function parsePayloadKeys(lines: string, what: string): PayloadKeys {
   const keys = new Map<string, Buffer>();
   for (const [index, line] of lines.split('\n').entries()) {
     const words = line.trim();
@@ -33,26 +33,30 @@ export function parsePayloadKeys(lines: string, what: string): PayloadKeys | nul
       });
     keys.set(id, Buffer.from(hex, 'hex'));
   }
-  return keys.size === 0 ? null : keys;
+  // Half written, or of a variable that was not filled in: histories must not go on in the clear, with nobody told.
+  if (keys.size === 0)
+    throw new TidemarkError('BAD_CONFIG', `${what} has no key: take it away where payloads shall not be encrypted`, {
+      what,
+    });
+  return keys;
 }
 
-/** Of `TIDEMARK_PAYLOAD_KEYS`, else of the file; null: payloads are not encrypted. BAD_CONFIG. */
+/** Of `TIDEMARK_PAYLOAD_KEYS`, else of the file; null: there is neither, and payloads are not encrypted. BAD_CONFIG. */
 export async function loadPayloadCodec(file: string, environment: NodeJS.ProcessEnv): Promise<Codec | null> {
   const given = environment['TIDEMARK_PAYLOAD_KEYS'];
-  const keys = given
-    ? parsePayloadKeys(given, 'TIDEMARK_PAYLOAD_KEYS')
-    : parsePayloadKeys(await readKeyFile(file), file);
-  return keys === null ? null : createPayloadCodec(keys);
+  if (given !== undefined) return createPayloadCodec(parsePayloadKeys(given, 'TIDEMARK_PAYLOAD_KEYS'));
+  const lines = await readKeyFile(file);
+  return lines === null ? null : createPayloadCodec(parsePayloadKeys(lines, file));
 }
 
-async function readKeyFile(file: string): Promise<string> {
+async function readKeyFile(file: string): Promise<string | null> {
   try {
     const { mode } = await stat(file);
     if ((mode & 0o077) !== 0)
       throw new Error(`others can use it (mode ${(mode & 0o777).toString(8)}): chmod 600 '${file}'`);
     return await readFile(file, 'utf8');
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
     throw new TidemarkError('BAD_CONFIG', `keys of payloads in ${file}: ${messageOf(error)}`, { file }, error);
   }
 }

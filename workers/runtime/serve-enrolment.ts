@@ -1,5 +1,5 @@
 /** The control worker's part in the trust between machines: it lets them enrol, and renews its own certificate. */
-import { type Authority, findAuthority } from '../../engines/security/authority.ts';
+import { type Authority, findAuthority, isDue } from '../../engines/security/authority.ts';
 import { type Credentials, openCredentials } from '../../engines/security/credentials.ts';
 import { type EnrolmentServer, startEnrolmentServer } from '../../engines/security/enrolment-server.ts';
 import { readIfThere, writePrivate } from '../../engines/security/private-files.ts';
@@ -10,7 +10,6 @@ import type { Address } from '../../schema/domain/configuration.ts';
 import { identityIn } from '../../schema/domain/security.ts';
 import type { Seams } from '../../schema/domain/seams.ts';
 import { loadMachine } from './config.ts';
-import { isDue } from './keep-security.ts';
 
 /** Nothing listens to other machines unless it is configured. */
 const LOOPBACK: Address = { host: '127.0.0.1', port: 0 };

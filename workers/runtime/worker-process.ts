@@ -8,9 +8,10 @@ import { type NativeConnection, Worker, type WorkerOptions } from '@temporalio/w
 import { messageOf } from '../../schema/domain/errors.ts';
 import type { Seams } from '../../schema/domain/seams.ts';
 import { securityLayout } from '../../engines/security/security-layout.ts';
-import { stateLayout, temporalAddress } from './config.ts';
+import { stateLayout, type TemporalAddress, temporalAddress } from './config.ts';
 import { createSeams } from './seams.ts';
 import { connectTemporal, installRuntime, loadDataConverter } from './temporal.ts';
+import { untilTemporalTlsChanges } from './temporal-tls.ts';
 
 /** One task queue. */
 export type ServedQueue = {
@@ -89,6 +90,15 @@ async function keepSecurityWhereEnrolled(name: string, { seams, signal }: RoleCo
   await keepSecurity(layout, seams, signal);
 }
 
+/** It drains, and its parent starts it anew with what the files hold then. */
+async function endWhenTlsChanges({ tls }: TemporalAddress, { seams, signal }: RoleContext): Promise<void> {
+  if (!tls) return;
+  await untilTemporalTlsChanges(tls, stateLayout().configFolder, seams.clock, signal);
+  if (signal.aborted) return;
+  seams.log.info('the certificates for Temporal changed; this process ends, to be started with the new ones');
+  process.kill(process.pid, 'SIGTERM');
+}
+
 async function serve(role: Role, context: RoleContext): Promise<void> {
   const { seams, signal } = context;
   keepSecurityWhereEnrolled(role.name, context).catch((error: unknown) =>
@@ -101,6 +111,7 @@ async function serve(role: Role, context: RoleContext): Promise<void> {
   }
   try {
     const address = await temporalAddress();
+    void endWhenTlsChanges(address, context);
     installRuntime(seams.log);
     const connection = await connectTemporal(address, seams, signal);
     try {

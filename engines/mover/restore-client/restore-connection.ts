@@ -51,7 +51,7 @@ export class RestoreConnection {
     const { signal, secure } = of;
     const connection = new RestoreConnection(of);
     const { restorePointId, run, diskKey } = spec;
-    const none = { fence: 0, sizeBytes: 0, blockSize: 0 };
+    const none = { fence: spec.grantEnd ?? 0, sizeBytes: 0, blockSize: 0 };
     const opened = await openWire(
       spec.endpoint,
       {

@@ -4,13 +4,14 @@ import type { DiskKey, RestorePointId, RunKey } from '../../../schema/domain/ids
 import type { StageTimes } from '../../../schema/domain/stages.ts';
 import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 
-/** Which disk from where to where. `grant`: what the repository lets this machine do; hex. */
+/** Which disk from where to where. `grant`: what the repository lets this machine do; hex. `grantEnd`: until when, in seconds. */
 export type DiskToRestore = {
   run: RunKey;
   restorePointId: RestorePointId;
   diskKey: DiskKey;
   endpoint: TargetEndpoint;
   grant?: string;
+  grantEnd?: number;
   target: TargetAccess;
 };
 /** `silenceMs`: a target that owes blocks and says nothing for so long counts as lost. */

@@ -51,9 +51,13 @@ export class RunningRestore {
   }
 
   get spec(): RestoreSpec {
-    const { run, restorePointId, diskKey, endpoint, grant, target } = this.#order;
+    const { run, restorePointId, diskKey, endpoint, grant, grantEnd, target } = this.#order;
     const silenceMs = silenceMsOf(this.#patienceMs);
-    const where = { endpoint, ...(grant === undefined ? {} : { grant }) };
+    const where = {
+      endpoint,
+      ...(grant === undefined ? {} : { grant }),
+      ...(grantEnd === undefined ? {} : { grantEnd }),
+    };
     return { restoreId: this.id, run, restorePointId, diskKey, ...where, target, silenceMs };
   }
 

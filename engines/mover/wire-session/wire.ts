@@ -260,7 +260,9 @@ export class Wire {
   }
 
   #lost(cause: Error): void {
-    this.#finish(this.#leaving ? null : this.#unreachable(cause));
+    // One of ours was not lost: who keeps the socket has ended it, and says why.
+    const why = cause instanceof TidemarkError ? cause : this.#unreachable(cause);
+    this.#finish(this.#leaving ? null : why);
   }
 
   #finish(error: Error | null): void {
