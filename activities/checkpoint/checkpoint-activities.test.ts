@@ -5,6 +5,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { createFakeFreezer } from '../../engines/hypervisors/contract.ts';
 import { actOnSimulated } from '../../engines/hypervisors/simulated/model.ts';
 import { createSimulatedProvider } from '../../engines/hypervisors/simulated/provider.ts';
+import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { CheckpointSpec } from '../../schema/domain/hypervisor.ts';
 import { diskKey, hostId, lineageId, proxyId, runKey, siteId, vmId } from '../../schema/domain/ids.ts';
 import { runActivity } from '../../tests/fixtures/activity.ts';
@@ -61,6 +62,14 @@ it('says the verbs of a backup, from inventory to commit, each as often as it is
   await tell(activities.commitReferencePoint, { lineage: spec.lineage, keep: referencePoint! });
   const next = { ...spec, run: runKey('cccccccccccc'), base: referencePoint };
   expect((await tell(activities.createCheckpoint, next)).disks).toMatchObject([{ verdict: { use: 'changes' } }]);
+});
+
+it('releases a checkpoint whose handles cannot be closed', async () => {
+  await runActivity(activities.createCheckpoint, spec).result;
+  const closeAccess = (): Promise<void> => Promise.reject(new TidemarkError('PLATFORM_BUSY', 'the exports stay'));
+  const stuck = createCheckpointActivities({ ...parts, provider: { ...parts.provider, closeAccess } });
+  expect((await runActivity(stuck.releaseCheckpoint, { run }).result).referencePoint).not.toBeNull();
+  expect((await runActivity(activities.listArtifactRuns, undefined).result).temporary).toEqual([]);
 });
 
 it('tells whose artifacts there are, and removes those of the runs named, of its own site', async () => {

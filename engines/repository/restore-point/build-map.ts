@@ -36,6 +36,15 @@ export type MapJob = Pick<Parts, 'index' | 'pages' | 'pageStore' | 'soundMaps' |
  * TRACKING_LOST: a block stands on the base, which has lost it since. DAMAGED_BLOCK: one that was sent is lost.
  */
 export async function buildMap(job: MapJob): Promise<FinishedMap> {
+  try {
+    return await makeMap(job);
+  } catch (error) {
+    job.pageStore.forget();
+    throw error;
+  }
+}
+
+async function makeMap(job: MapJob): Promise<FinishedMap> {
   const { point, disk, pageStore } = job;
   const { head } = disk;
   const writer = createMapWriter((page) => pageStore.put(page, point.head.restorePointId));

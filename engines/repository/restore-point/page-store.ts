@@ -15,6 +15,8 @@ export type PageStore = {
   isFull(): boolean;
   /** Pages put before are durable, and found, when it resolves. */
   flush(): Promise<void>;
+  /** Pages put and not flushed are nowhere, for the one who failed: the next writer puts them again. */
+  forget(): void;
   close(): Promise<void>;
 };
 
@@ -43,6 +45,9 @@ export function createPageStore(sink: RecordSink, index: DigestIndex): PageStore
       waiting = new Map();
       await sink.sync();
       index.apply([...written.values()]);
+    },
+    forget: () => {
+      waiting = new Map();
     },
     close: () => sink.close(),
   };
