@@ -203,6 +203,8 @@ export class BrakeNote {
 /** Said by a lane at the end of a request that it began with `beginRequest`. */
 export type RequestEnd = { request: number; latencyMs: number | null };
 
+const TOLD_AGAIN_MS = 1000;
+
 /** Serves the lanes of a pool: when a request of a disk may begin, and what it took. `workOf`: null when it is over. */
 export function brakeCalls(
   brakes: Brakes,
@@ -210,11 +212,18 @@ export function brakeCalls(
 ) {
   return {
     begin: async (lane: number, id: number, bytes: number): Promise<number> => {
-      const work = workOf(id);
-      const of = work?.brakes ?? [];
-      const reason = brakes.reasonOf(of);
-      if (reason !== null) work?.brake(reason);
-      return await brakes.begin(lane, of, bytes);
+      const of = workOf(id)?.brakes ?? [];
+      const tell = (): void => {
+        const reason = brakes.reasonOf(of);
+        if (reason !== null) workOf(id)?.brake(reason);
+      };
+      tell();
+      const again = setInterval(tell, TOLD_AGAIN_MS);
+      try {
+        return await brakes.begin(lane, of, bytes);
+      } finally {
+        clearInterval(again);
+      }
     },
     end: (lane: number, { request, latencyMs }: RequestEnd): void => brakes.end(lane, request, latencyMs),
   };

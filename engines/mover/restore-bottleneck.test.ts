@@ -34,6 +34,7 @@ type Slow = {
   networkBytesPerSecond?: number;
   brakes?: BrakeConfig[];
   readBytesPerSecond?: number;
+  targetSilenceMs?: number;
 };
 
 let folder: string;
@@ -106,6 +107,7 @@ async function restoreWith(
       endpoint: relay?.endpoint ?? at,
       target: { run, diskKey: TEST_DISK, sizeBytes: SIZE_BYTES, cursorFile: `${file}.cursor`, data, ...brakes },
       signal,
+      ...(slow.targetSilenceMs === undefined ? {} : { targetSilenceMs: slow.targetSilenceMs }),
       onProgress: (p) => {
         told.push(p);
         onProgress(p);
@@ -159,4 +161,12 @@ test('a brake says which storage is spared from a restore, and why', async () =>
   // Pauses between writes grow all the time: once it is said, that is enough.
   const restoring = restoreWith(slow, enough.signal, (p) => isSaid(p) && enough.abort(new Error('it is said')));
   await expect(restoring).rejects.toThrow('it is said');
+});
+
+test('a storage that takes no write any more ends the restore; one that only is held back does not', async () => {
+  await expect(restoreWith({ lane: { writeMs: 60_000 }, targetSilenceMs: 500 })).rejects.toMatchObject({
+    code: 'UNREACHABLE',
+    message: expect.stringMatching(/its target has taken no write for \d+ s/),
+  });
+  await restoreWith({ brakes: [{ ...brake, writeBytesPerSecond: 4 * MIB }], targetSilenceMs: 2500 });
 });

@@ -389,10 +389,14 @@ test('of several addresses the first that answers is used, and the log names tho
   endpoint = { unix, machineId, listen: { host: '127.0.0.2', port, others: [host] } };
   await sourceOn(proxy).transfer(order({ grant: grantOf() }));
   expect(repository.map(SIZE, MIB)).toEqual(await expectedMap(disk, MIB));
-  // With none that answers it is as lost as with one.
+  // With none that answers it is as lost as with one, also where somebody else is at a further one.
+  const stranger = createServer((socket) => void socket.end('SSH-2.0-other\r\n')).listen(port, '127.0.0.4');
+  await once(stranger, 'listening');
+  ends.push(() => stranger.close());
   const dead = { unix, machineId, listen: { host: '127.0.0.2', port, others: ['127.0.0.4'] } };
   await expect(rehearse({ endpoint: dead, restorePointId: point, run, secure })).rejects.toMatchObject({
     code: 'UNREACHABLE',
-    message: expect.stringContaining('127.0.0.4') as string,
+    message: expect.stringContaining('127.0.0.2') as string,
+    details: { lost: true },
   });
 });

@@ -121,13 +121,24 @@ function workOf(codec: Codec, { method, url }: IncomingMessage): Codec['decode']
   return verb === 'encode' ? (payloads) => codec.encode(payloads) : null;
 }
 
-/** Whose process is at the other end of a connection over the loopback: the system keeps it in the table of its sockets. */
-async function uidOf({ remotePort }: Socket): Promise<number | null> {
-  const hex = (remotePort ?? 0).toString(16).toUpperCase().padStart(4, '0');
+/** In the system's table of sockets: 127.0.0.1 and the port, also as an IPv6 address. */
+const loopbackRow = (port: number | undefined): string =>
+  `0100007F:${(port ?? 0).toString(16).toUpperCase().padStart(4, '0')}`;
+const ESTABLISHED = '01';
+
+/**
+ * Whose process is at the other end of a connection over the loopback: the system keeps it in the table of its sockets.
+ * Both ends and the state count: others may have the same port, to other places or at the end of a connection, which the
+ * table gives to root.
+ */
+async function uidOf({ remotePort, localPort }: Socket): Promise<number | null> {
+  const [from, to] = [loopbackRow(remotePort), loopbackRow(localPort)];
   for (const table of ['/proc/net/tcp', '/proc/net/tcp6']) {
     const rows = (await readFile(table, 'utf8').catch(() => '')).split('\n');
     // Columns: number, local address, remote address, state, queues, timer, retransmits, uid.
-    const row = rows.map((line) => line.trim().split(/\s+/)).find(([, local]) => local?.endsWith(`0100007F:${hex}`));
+    const row = rows
+      .map((line) => line.trim().split(/\s+/))
+      .find(([, local, remote, state]) => local?.endsWith(from) && remote?.endsWith(to) && state === ESTABLISHED);
     if (row) return Number(row[7]);
   }
   return null;

@@ -147,7 +147,7 @@ class WindowInWork {
   #writes = Promise.resolve();
   /** Decoded, and not written yet; beyond so many what came waits as it came. */
   #toWrite = 0;
-  readonly #packed: { head: BlockHead; payload: Buffer }[] = [];
+  readonly #packed = new Map<number, { head: BlockHead; payload: Buffer }>();
 
   constructor(
     window: number,
@@ -232,14 +232,14 @@ class WindowInWork {
   }
 
   #takeBlock(head: BlockHead, payload: Buffer): void {
-    if (head.window !== this.#window || !this.#missing.has(head.block))
+    if (head.window !== this.#window || !this.#missing.has(head.block) || this.#packed.has(head.block))
       throw refuse('BLOCK block', `${head.block} of window ${head.window}`, 'a block that is missing');
     const { length } = this.#extentOf(head.block);
     if (head.rawLength !== length) throw refuse('BLOCK raw length', head.rawLength, String(length));
     this.#receivedBytes += payload.length;
     // The next frame overwrites the payload.
     if (this.#toWrite < MOST_DECODED) this.#unpack(head, payload);
-    else this.#packed.push({ head, payload: Buffer.from(payload) });
+    else this.#packed.set(head.block, { head, payload: Buffer.from(payload) });
   }
 
   #unpack({ block: index, codec }: BlockHead, payload: Buffer): void {
@@ -265,8 +265,9 @@ class WindowInWork {
 
   #unpackNext(): void {
     while (this.#toWrite < MOST_DECODED) {
-      const next = this.#packed.shift();
+      const [next] = this.#packed.values();
       if (!next) return;
+      this.#packed.delete(next.head.block);
       this.#stages.compute(() => this.#unpack(next.head, next.payload));
       releaseMemory(next.payload);
     }
@@ -285,7 +286,7 @@ class WindowInWork {
 
   /** After the target has sent all: ask for what was damaged, one at a time, then wait for the writes. */
   #next(): void {
-    if (this.#packed.length > 0) return;
+    if (this.#packed.size > 0) return;
     const block = this.#toAsk[0];
     if (block === undefined) return this.#finish();
     if (this.#asked && this.#missing.has(block)) return;

@@ -32,6 +32,8 @@ export type RestoreOrder = DiskToRestore & {
   onProgress?: (progress: RestoreProgress) => void;
   /** How long the repository may stay silent before TRANSFER_FAILED; default 30 min. */
   patienceMs?: number;
+  /** How long what is written to may take nothing before UNREACHABLE; default 15 min. */
+  targetSilenceMs?: number;
 };
 export type RestoreProgress = {
   bytesDone: number;

@@ -14,6 +14,8 @@ import type { RestoreItem, RestoreOrder, RestoreSpec, RestoreSummary, WindowWrit
 
 /** A daemon that writes an image takes four connections, and is asked over one of its own whether it lives. */
 const NBD_LANES = 3;
+/** A storage that hangs takes no write for ever. */
+const TARGET_SILENCE_MS = 15 * 60_000;
 
 export class RunningRestore {
   readonly id: number;
@@ -28,6 +30,8 @@ export class RunningRestore {
   #windowsRestored = 0;
   #reconnects = 0;
   #stages: Readonly<StageTimes> = noStageTimes;
+  /** When anything was written, received or lost last. */
+  #movedMs: number;
   readonly #brake: BrakeNote;
   readonly #seams: Pick<Seams, 'clock' | 'meter'>;
 
@@ -36,6 +40,7 @@ export class RunningRestore {
     this.id = id;
     this.#order = order;
     this.#seams = seams;
+    this.#movedMs = seams.clock.monotonic();
     this.#patience = new Patience(seams.clock, this.#patienceMs);
     this.#brake = new BrakeNote(seams.clock);
     const { sizeBytes } = order.target;
@@ -81,6 +86,7 @@ export class RunningRestore {
   }
 
   done({ window }: RestoreItem, written: WindowWritten): void {
+    this.#moved();
     this.#inWork -= 1;
     this.#patience.gotThrough();
     this.#queue.mark(window);
@@ -96,7 +102,9 @@ export class RunningRestore {
     return { ...this.#stages };
   }
 
+  /** Lanes tell after a write, and at the end of a window. */
   addStages(since: StageTimes): void {
+    this.#moved();
     this.#stages = addStageTimes(this.#stages, since);
     for (const stage of stages)
       if (since[stage] !== 0) this.#seams.meter.add('restore_stage_ms', since[stage], { stage });
@@ -109,12 +117,14 @@ export class RunningRestore {
 
   /** A brake holds it back; said until it has not for a while. */
   brake(reason: string): void {
+    this.#moved();
     this.#brake.say(reason);
     this.#report(null);
   }
 
   /** What was lost comes back; what the target refused or could not be written ends the restore. */
   lost(item: RestoreItem, error: unknown): void {
+    this.#moved();
     this.#inWork -= 1;
     this.#queue.putBack(item);
     const again = error instanceof TidemarkError && error.details['lost'] === true;
@@ -122,6 +132,20 @@ export class RunningRestore {
     this.#reconnects += 1;
     if (this.#patience.met()) return this.fail(this.#givenUp(error));
     this.#report(`repository at ${describeEndpoint(this.#order.endpoint)}: ${messageOf(error)}`);
+  }
+
+  /** Looks whether what is written to has fallen silent: UNREACHABLE then. A repository that has is lost sooner (`silenceMsOf`). */
+  look(): void {
+    const limitMs = this.#order.targetSilenceMs ?? TARGET_SILENCE_MS;
+    const silentMs = this.#seams.clock.monotonic() - this.#movedMs;
+    if (this.#failed || this.#inWork === 0 || silentMs < limitMs) return;
+    const { diskKey } = this.#order;
+    const message = `disk ${diskKey}: its target has taken no write for ${Math.round(silentMs / 1000)} s`;
+    this.fail(new TidemarkError('UNREACHABLE', message, { diskKey }));
+  }
+
+  #moved(): void {
+    this.#movedMs = this.#seams.clock.monotonic();
   }
 
   /** What the lane wrote last may not be durable, and nobody can say so any more. */

@@ -157,14 +157,13 @@ export class RunningTransfer {
   }
 
   /**
-   * Looks whether the source has fallen silent: UNREACHABLE then. A target that has is lost sooner (`silenceMsOf`), and who
-   * is held back waits for nothing that could fail.
+   * Looks whether the source has fallen silent: UNREACHABLE then. A target that has is lost sooner (`silenceMsOf`), and what
+   * is held back tells so again and again.
    */
   look(): void {
     const limitMs = this.#order.sourceSilenceMs ?? SOURCE_SILENCE_MS;
     const silentMs = this.#seams.clock.monotonic() - this.#movedMs;
-    const isHeldBack = this.#brake.now !== null || this.#waitsFor?.startsWith('throttling');
-    if (this.#failed || this.#inWork === 0 || isHeldBack || silentMs < limitMs) return;
+    if (this.#failed || this.#inWork === 0 || silentMs < limitMs) return;
     const { diskKey } = this.#order.assignment;
     const message = `disk ${diskKey}: its storage has answered no read for ${Math.round(silentMs / 1000)} s`;
     this.fail(new TidemarkError('UNREACHABLE', message, { diskKey }));

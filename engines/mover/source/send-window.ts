@@ -9,13 +9,14 @@ import type { TransferAssignment } from '../../../schema/domain/restore-point.ts
 import type { DiskReader, SourceClass } from '../../../schema/domain/seams.ts';
 import type { WindowEnd } from '../../../schema/wire/messages.ts';
 import { digestOf, type encodeBlock, isZeroBlock } from '../block-codec.ts';
-import type { LaneClock } from '../stage-clock.ts';
+import type { HoldBack, LaneClock } from '../stage-clock.ts';
 import { runSideBySide } from '../waiting.ts';
 import type { LevelChoice } from './level-choice.ts';
 import { MOST_PER_LANE } from './read-depth.ts';
 import type { SourceConnection, WantedBlock } from './source-connection.ts';
 import { blockExtent, type BlockPlan, planWindow, type Segment, SEGMENT_BYTES, segmentsOf } from './window-plan.ts';
 
+const HELD_BACK_TOLD_MS = 1000;
 export type WaitsFor = 'source' | 'target' | `throttling (${string})`;
 
 /** So large that the system takes it back when it is released: smaller ones glibc would keep. */
@@ -225,6 +226,20 @@ function tellLimit(work: WindowWork): void {
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: waitsForOf(work.connection) });
 }
 
+/** While a rate lets a payload leave in pieces: that they do is told now and then. */
+function heldBack(work: WindowWork): HoldBack {
+  let toldMs = performance.now();
+  return async (waiting) => {
+    const result = await work.clock.holdBack('away', waiting);
+    const nowMs = performance.now();
+    if (nowMs - toldMs >= HELD_BACK_TOLD_MS) {
+      toldMs = nowMs;
+      tellLimit(work);
+    }
+    return result;
+  };
+}
+
 async function sendBlock(work: WindowWork, block: number, bytes: Buffer | undefined): Promise<void> {
   if (!bytes)
     throw new TidemarkError(
@@ -237,7 +252,7 @@ async function sendBlock(work: WindowWork, block: number, bytes: Buffer | undefi
   const head = { window, block, codec, rawLength: bytes.length };
   const sentBytes = payload.length;
   tellLimit(work);
-  const send = (): Promise<void> => connection.sendData(head, payload, (waiting) => clock.holdBack('away', waiting));
+  const send = (): Promise<void> => connection.sendData(head, payload, heldBack(work));
   await clock.spend('away', send);
   if (payload !== bytes) releaseMemory(payload);
   work.onProgress({ readBytes: 0, sentBytes, doneBytes: 0, waitsFor: waitsForOf(connection) });

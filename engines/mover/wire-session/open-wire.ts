@@ -40,18 +40,23 @@ export const describeEndpoint = (at: TargetEndpoint): string => ('unix' in at ? 
  */
 export async function openWire(target: TargetEndpoint, hello: Hello, options: ClientOptions): Promise<OpenedWire> {
   const [first, ...others] = reach(target, options.secure);
-  let endpoint = first;
-  for (const next of others) {
+  if (others.length === 0) return await openAt(first, hello, options);
+  let unanswered: TidemarkError | null = null;
+  for (const endpoint of [first, ...others]) {
     try {
       return await openAt(endpoint, hello, { ...options, greetingMs: NEXT_ADDRESS_MS });
     } catch (error) {
-      if (!isUnanswered(error)) throw error;
+      if (!isUnanswered(error) && !(unanswered && isStranger(error))) throw error;
       options.secure?.onUnanswered(endpoint as Address, error);
-      endpoint = next;
+      unanswered ??= error;
     }
   }
-  return await openAt(endpoint, hello, options);
+  throw unanswered!;
 }
+
+/** At a further address, like that of a bridge each machine has one of, somebody else may be: the target is just not there. */
+const isStranger = (error: unknown): error is TidemarkError =>
+  error instanceof TidemarkError && ['PEER_REFUSED', 'CERTIFICATE_INVALID', 'PROTOCOL_ERROR'].includes(error.code);
 
 /** Anything else is an answer, and would be none other at another address. */
 const isUnanswered = (error: unknown): error is TidemarkError =>
