@@ -22,6 +22,7 @@ import {
   STATE_PATH,
 } from './enrolment-protocol.ts';
 import type { Address } from './secure-transport.ts';
+import { bodyOf } from './request-body.ts';
 
 const MOST_BODY_BYTES = 16 * 1024;
 const REQUEST_MS = 10_000;
@@ -112,14 +113,14 @@ async function answerTo(options: EnrolmentServerOptions, request: IncomingMessag
   const { authority, log } = options;
   const { method, url } = request;
   if (method === 'POST' && url === ENROL_PATH) {
-    const { token, request: csr } = parse(enrolRequest, await bodyOf(request));
+    const { token, request: csr } = parse(enrolRequest, await bodyOf(request, MOST_BODY_BYTES));
     const given = await authority.enroll(token, csr);
     log.info('a machine is enrolled', { machine: given.machineId, from: request.socket.remoteAddress });
     return given;
   }
   if (method === 'POST' && url === RENEW_PATH) {
     const peer = peerOf(options, request);
-    const given = await authority.renew(peer, parse(renewRequest, await bodyOf(request)).request);
+    const given = await authority.renew(peer, parse(renewRequest, await bodyOf(request, MOST_BODY_BYTES)).request);
     log.info('a certificate is renewed', { machine: peer.machineId });
     return given;
   }
@@ -165,16 +166,4 @@ function jsonOf(text: string): unknown {
   } catch {
     return null;
   }
-}
-
-async function bodyOf(request: IncomingMessage): Promise<string> {
-  const parts: Buffer[] = [];
-  let length = 0;
-  for await (const part of request as AsyncIterable<Buffer>) {
-    length += part.length;
-    if (length > MOST_BODY_BYTES)
-      throw new TidemarkError('BAD_REQUEST', `the request is longer than ${MOST_BODY_BYTES} bytes`);
-    parts.push(part);
-  }
-  return Buffer.concat(parts).toString();
 }

@@ -8,6 +8,7 @@ import type { Socket } from 'node:net';
 import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
 import type { Log } from '../../schema/domain/seams.ts';
 import type { Codec, Payload } from './payload-codec.ts';
+import { bodyOf } from '../../engines/security/request-body.ts';
 
 export type CodecServerOptions = {
   codec: Codec;
@@ -90,7 +91,7 @@ async function answer(options: CodecServerOptions, request: IncomingMessage): Pr
     if (uid !== 0 && uid !== process.getuid?.()) return refused(options, request, `user ${uid ?? 'unknown'}`);
     const work = workOf(options.codec, request);
     if (work === null) return { status: 404, headers, body: 'POST /encode or /decode' };
-    const payloads = await work(payloadsIn(await bodyOf(request)));
+    const payloads = await work(payloadsIn(await bodyOf(request, MOST_BODY_BYTES)));
     const body = JSON.stringify({ payloads: payloads.map(toJson) });
     return { status: 200, headers: { ...headers, 'content-type': 'application/json' }, body };
   } catch (error) {
@@ -142,18 +143,6 @@ async function uidOf({ remotePort, localPort }: Socket): Promise<number | null> 
     if (row) return Number(row[7]);
   }
   return null;
-}
-
-async function bodyOf(request: IncomingMessage): Promise<string> {
-  const parts: Buffer[] = [];
-  let length = 0;
-  for await (const part of request as AsyncIterable<Buffer>) {
-    length += part.length;
-    if (length > MOST_BODY_BYTES)
-      throw new TidemarkError('BAD_REQUEST', `the request is longer than ${MOST_BODY_BYTES} bytes`);
-    parts.push(part);
-  }
-  return Buffer.concat(parts).toString();
 }
 
 type PayloadText = { metadata?: Record<string, string> | null; data?: string | null };
