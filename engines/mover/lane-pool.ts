@@ -23,6 +23,8 @@ export type LaneWork<Item, Done, Summary> = {
   /** The thread of a lane that knows it is gone; where that is more than the item it had. */
   laneLost?(error: Error): void;
   fail(error: unknown): void;
+  /** Now and then, until it is finished: fails it when it has stopped moving. */
+  look(): void;
 };
 
 /** `laneEntry`: a module that serves `begin`, `run` and `end`; `laneData` is its `workerData`, plain. */
@@ -40,6 +42,7 @@ type Options = LanePoolOptions & {
 
 /** A pause keeps a broken entry from spinning. */
 const REPLACE_AFTER_MS = 100;
+const LOOK_MS = 1000;
 
 const closedError = (): TidemarkError => new TidemarkError('HOST_DRAINING', 'the lanes of this proxy are closed');
 
@@ -67,9 +70,11 @@ export class LanePool<Item, Done, Work extends LaneWork<Item, Done, unknown>> {
     signal.addEventListener('abort', stop, { once: true });
     this.#works.set(work.id, work);
     this.#pump();
+    const looking = setInterval(() => work.look(), LOOK_MS);
     try {
       return (await work.finished) as Awaited<Work['finished']>;
     } finally {
+      clearInterval(looking);
       signal.removeEventListener('abort', stop);
     }
   }

@@ -25,8 +25,6 @@ export type RestorePool = {
 
 /** While one comes over its connection, the other is decoded and written: a socket holds less than a block. */
 const WINDOWS_PER_LANE = 2;
-/** How often it is looked whether a restore still moves. */
-const LOOK_MS = 1000;
 
 /** `laneEntry`: a module that calls `runRestoreLane`. */
 export function createRestorePool(options: LanePoolOptions): RestorePool {
@@ -59,7 +57,6 @@ export function createRestorePool(options: LanePoolOptions): RestorePool {
     const cursor = new DurableCursor(target.cursorFile, begun, (error) => restoring.fail(error));
     cursors.set(restoring.id, cursor);
     brakes.configure(target.brakes ?? []);
-    const looking = setInterval(() => restoring.look(), LOOK_MS);
     const stop = (): void => void lanes.end(restoring.id, true).catch(() => undefined);
     try {
       const summary = await lanes.run(restoring, order.signal);
@@ -73,7 +70,6 @@ export function createRestorePool(options: LanePoolOptions): RestorePool {
       order.signal.throwIfAborted();
       throw error;
     } finally {
-      clearInterval(looking);
       order.signal.removeEventListener('abort', stop);
       cursors.delete(restoring.id);
     }

@@ -6,6 +6,7 @@ import type { Seams } from '../../../schema/domain/seams.ts';
 import { addStageTimes, noStageTimes, stages, type StageTimes } from '../../../schema/domain/stages.ts';
 import { BrakeNote } from '../brakes.ts';
 import { Patience, PATIENCE_MS, silenceMsOf } from '../patience.ts';
+import { STORAGE_SILENCE_MS, Stillness } from '../stillness.ts';
 import { deferred } from '../waiting.ts';
 import { WindowQueue } from '../window-queue.ts';
 import { describeEndpoint } from '../wire-session/open-wire.ts';
@@ -14,8 +15,6 @@ import type { RestoreItem, RestoreOrder, RestoreSpec, RestoreSummary, WindowWrit
 
 /** A daemon that writes an image takes four connections, and is asked over one of its own whether it lives. */
 const NBD_LANES = 3;
-/** A storage that hangs takes no write for ever. */
-const TARGET_SILENCE_MS = 15 * 60_000;
 
 export class RunningRestore {
   readonly id: number;
@@ -30,8 +29,7 @@ export class RunningRestore {
   #windowsRestored = 0;
   #reconnects = 0;
   #stages: Readonly<StageTimes> = noStageTimes;
-  /** When anything was written, received or lost last. */
-  #movedMs: number;
+  readonly #stillness: Stillness;
   readonly #brake: BrakeNote;
   readonly #seams: Pick<Seams, 'clock' | 'meter'>;
 
@@ -40,7 +38,7 @@ export class RunningRestore {
     this.id = id;
     this.#order = order;
     this.#seams = seams;
-    this.#movedMs = seams.clock.monotonic();
+    this.#stillness = new Stillness(seams.clock, order.targetSilenceMs ?? STORAGE_SILENCE_MS);
     this.#patience = new Patience(seams.clock, this.#patienceMs);
     this.#brake = new BrakeNote(seams.clock);
     const { sizeBytes } = order.target;
@@ -86,7 +84,7 @@ export class RunningRestore {
   }
 
   done({ window }: RestoreItem, written: WindowWritten): void {
-    this.#moved();
+    this.#stillness.moved();
     this.#inWork -= 1;
     this.#patience.gotThrough();
     this.#queue.mark(window);
@@ -104,7 +102,7 @@ export class RunningRestore {
 
   /** Lanes tell after a write, and at the end of a window. */
   addStages(since: StageTimes): void {
-    this.#moved();
+    this.#stillness.moved();
     this.#stages = addStageTimes(this.#stages, since);
     for (const stage of stages)
       if (since[stage] !== 0) this.#seams.meter.add('restore_stage_ms', since[stage], { stage });
@@ -117,14 +115,14 @@ export class RunningRestore {
 
   /** A brake holds it back; said until it has not for a while. */
   brake(reason: string): void {
-    this.#moved();
+    this.#stillness.moved();
     this.#brake.say(reason);
     this.#report(null);
   }
 
   /** What was lost comes back; what the target refused or could not be written ends the restore. */
   lost(item: RestoreItem, error: unknown): void {
-    this.#moved();
+    this.#stillness.moved();
     this.#inWork -= 1;
     this.#queue.putBack(item);
     const again = error instanceof TidemarkError && error.details['lost'] === true;
@@ -136,16 +134,11 @@ export class RunningRestore {
 
   /** Looks whether what is written to has fallen silent: UNREACHABLE then. A repository that has is lost sooner (`silenceMsOf`). */
   look(): void {
-    const limitMs = this.#order.targetSilenceMs ?? TARGET_SILENCE_MS;
-    const silentMs = this.#seams.clock.monotonic() - this.#movedMs;
-    if (this.#failed || this.#inWork === 0 || silentMs < limitMs) return;
+    const seconds = this.#stillness.tooLongSeconds;
+    if (this.#failed || this.#inWork === 0 || seconds === null) return;
     const { diskKey } = this.#order;
-    const message = `disk ${diskKey}: its target has taken no write for ${Math.round(silentMs / 1000)} s`;
+    const message = `disk ${diskKey}: its target has taken no write for ${seconds} s`;
     this.fail(new TidemarkError('UNREACHABLE', message, { diskKey }));
-  }
-
-  #moved(): void {
-    this.#movedMs = this.#seams.clock.monotonic();
   }
 
   /** What the lane wrote last may not be durable, and nobody can say so any more. */

@@ -19,9 +19,6 @@ export type SourcePool = {
   close(): Promise<void>;
 };
 
-/** How often it is looked whether a transfer still moves. */
-const LOOK_MS = 1000;
-
 /** `laneEntry`: a module that calls `runSourceLane`. */
 export function createSourcePool(options: LanePoolOptions & SourceLanes): SourcePool {
   const brakes = new Brakes(options.seams.clock, 'read');
@@ -44,11 +41,9 @@ export function createSourcePool(options: LanePoolOptions & SourceLanes): Source
     transfer: async (order) => {
       const transfer = new RunningTransfer((nextId += 1), order, options.seams, options);
       brakes.configure(order.access.brakes ?? []);
-      const looking = setInterval(() => transfer.look(), LOOK_MS);
       try {
         return await lanes.run(transfer, order.signal);
       } finally {
-        clearInterval(looking);
         // Everything is acknowledged, or has failed already.
         await lanes.end(transfer.id, transfer.failed).catch(() => undefined);
       }

@@ -18,7 +18,7 @@ const MOST_PERIODS = 16;
 const FIRST_PER_LANE = 4;
 export const MOST_PER_LANE = 8;
 /** Of all lanes: their buffers take 128 MiB. */
-export const MOST_SEGMENTS = 32;
+const MOST_SEGMENTS = 32;
 /** Of all lanes, at first. */
 const FIRST_SEGMENTS = 16;
 

@@ -7,6 +7,7 @@ import { addStageTimes, noStageTimes, stages, type StageTimes } from '../../../s
 import { windowCountOf } from '../../../schema/domain/extents.ts';
 import { BrakeNote } from '../brakes.ts';
 import { Patience, PATIENCE_MS, silenceMsOf } from '../patience.ts';
+import { STORAGE_SILENCE_MS, Stillness } from '../stillness.ts';
 import { deferred } from '../waiting.ts';
 import { describeEndpoint } from '../wire-session/open-wire.ts';
 import type { ItemDone, LaneAudit, LaneItem, LaneProgress, TransferSpec } from './lane.ts';
@@ -14,17 +15,13 @@ import type { TransferOrder, TransferProgress } from './transfer-order.ts';
 import { type DepthFigures, ReadDepth, type SourceLanes } from './read-depth.ts';
 import { WindowQueue } from '../window-queue.ts';
 
-/** A storage that hangs answers no read for ever, and the checkpoint grows meanwhile. */
-const SOURCE_SILENCE_MS = 15 * 60_000;
-
 export class RunningTransfer {
   readonly id: number;
   readonly #order: TransferOrder;
   readonly #seams: Pick<Seams, 'clock' | 'meter'>;
   readonly #lanes: SourceLanes;
   readonly #startedMs: number;
-  /** When anything was read, sent, acknowledged or lost last. */
-  #movedMs: number;
+  readonly #stillness: Stillness;
   readonly #patience: Patience;
   readonly #result = deferred<TransferSummary>();
   #queue: WindowQueue | null = null;
@@ -49,9 +46,10 @@ export class RunningTransfer {
     this.#order = order;
     this.#seams = seams;
     this.#lanes = lanes;
-    this.#startedMs = this.#movedMs = seams.clock.monotonic();
+    this.#startedMs = seams.clock.monotonic();
     this.#patience = new Patience(seams.clock, this.#patienceMs);
     this.#brake = new BrakeNote(seams.clock);
+    this.#stillness = new Stillness(seams.clock, order.sourceSilenceMs ?? STORAGE_SILENCE_MS);
   }
 
   get finished(): Promise<TransferSummary> {
@@ -102,7 +100,7 @@ export class RunningTransfer {
   }
 
   progress(p: LaneProgress, lane: number): void {
-    this.#moved();
+    this.#stillness.moved();
     this.#readBytes += p.readBytes;
     this.#sentBytes += p.sentBytes;
     this.#partBytes.set(lane, (this.#partBytes.get(lane) ?? 0) + p.doneBytes);
@@ -112,7 +110,7 @@ export class RunningTransfer {
   }
 
   audit({ audited, wanted }: LaneAudit): void {
-    this.#moved();
+    this.#stillness.moved();
     this.#audit = { audited, wanted };
     this.#report();
   }
@@ -161,21 +159,16 @@ export class RunningTransfer {
    * is held back tells so again and again.
    */
   look(): void {
-    const limitMs = this.#order.sourceSilenceMs ?? SOURCE_SILENCE_MS;
-    const silentMs = this.#seams.clock.monotonic() - this.#movedMs;
-    if (this.#failed || this.#inWork === 0 || silentMs < limitMs) return;
+    const seconds = this.#stillness.tooLongSeconds;
+    if (this.#failed || this.#inWork === 0 || seconds === null) return;
     const { diskKey } = this.#order.assignment;
-    const message = `disk ${diskKey}: its storage has answered no read for ${Math.round(silentMs / 1000)} s`;
+    const message = `disk ${diskKey}: its storage has answered no read for ${seconds} s`;
     this.fail(new TidemarkError('UNREACHABLE', message, { diskKey }));
-  }
-
-  #moved(): void {
-    this.#movedMs = this.#seams.clock.monotonic();
   }
 
   /** A brake holds it back; said until it has not for a while. */
   brake(reason: string): void {
-    this.#moved();
+    this.#stillness.moved();
     this.#brake.say(reason);
     this.#report();
   }
@@ -199,7 +192,7 @@ export class RunningTransfer {
   }
 
   #leaveWork(lane: number): void {
-    this.#moved();
+    this.#stillness.moved();
     this.#inWork -= 1;
     this.#partBytes.delete(lane);
   }
