@@ -5,6 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { decodeBlock, digestOf, encodeBlock, isZeroBlock } from '../../engines/mover/block-codec.ts';
+import { releaseMemory } from '../../schema/domain/memory.ts';
 import type { Image } from '../repository/image.ts';
 import { MIB } from '../repository/report.ts';
 
@@ -38,18 +39,29 @@ export async function measureLimits({ file, sizeBytes }: Image, folder: string):
   const bytes = blocks.map(() => Buffer.allocUnsafe(MIB));
   const read = secondsOf(() => blocks.forEach((at, i) => readSync(image, bytes[i]!, 0, MIB, at)));
   closeSync(image);
-  const encoded: ReturnType<typeof encodeBlock>[] = [];
+  const data = bytes.filter((block) => !isZeroBlock(block));
+  const encoded = data.map((block) => {
+    const { codec, payload } = encodeBlock('balanced', block);
+    return { codec, payload: Buffer.from(payload) };
+  });
   const source = secondsOf(() => {
-    for (const block of bytes) if (!isZeroBlock(block) && digestOf(block)) encoded.push(encodeBlock('balanced', block));
+    for (const block of bytes) {
+      if (isZeroBlock(block)) continue;
+      digestOf(block);
+      const { payload } = encodeBlock('balanced', block);
+      if (payload !== block) releaseMemory(payload);
+    }
   });
   // The payload is summed and the block hashed before it counts.
   const target = secondsOf(() => {
     for (const { codec, payload } of encoded) {
       digestOf(payload);
-      digestOf(decodeBlock(codec, payload, MIB)!);
+      const block = decodeBlock(codec, payload, MIB)!;
+      digestOf(block);
+      if (block !== payload) releaseMemory(block);
     }
   });
-  const stored = encoded.map(({ payload }) => Buffer.from(payload));
+  const stored = encoded.map(({ payload }) => payload);
   const storedBytes = stored.reduce((sum, { length }) => sum + length, 0);
   const storedShare = storedBytes / (blocks.length * MIB);
   const write = writeSynced(path.join(folder, 'limit'), stored);

@@ -1,9 +1,9 @@
 /** Blocks on the wire: digest, zero test, compression that has to pay, and decoding that trusts no length. Synchronous: for lane threads. */
-import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import { blake3 } from '@napi-rs/blake-hash';
 import { uncompressSync } from 'lz4-napi';
 import { releaseMemory } from '../../schema/domain/memory.ts';
 import type { Codec, CompressionLevel } from '../../schema/domain/states.ts';
+import { zstdCompress, zstdDecompress } from './zstandard.ts';
 
 export const DIGEST_BYTES = 32;
 /** 32 bytes, BLAKE3-256. */
@@ -18,21 +18,13 @@ export const isZeroBlock = (block: Buffer): boolean => block.equals(zeros.subarr
  * 1 for a tenth less, 6 five times for a fifth less.
  */
 const zstdLevels: Record<Exclude<CompressionLevel, 'none'>, number> = { fast: -5, balanced: 1, small: 6 };
-/**
- * Zstandard's ZSTD_compressBound and more. With room for whatever may come it compresses in one pass, from the block into the payload;
- * with less it copies the block piece by piece into a window of its own, which takes a fifth longer.
- */
-const boundOf = (length: number): number => length + (length >> 8) + 1024;
 const PROBE_SLICES = 4;
 const PROBE_SLICE_BYTES = 4096;
 /** A payload is kept compressed only when it saves at least a sixteenth: decoding costs too. */
 const pays = (compressed: number, raw: number): boolean => compressed <= raw - raw / 16;
 
-const compress = (level: Exclude<CompressionLevel, 'none'>, block: Buffer): Buffer =>
-  zstdCompressSync(block, {
-    params: { [constants.ZSTD_c_compressionLevel]: zstdLevels[level] },
-    chunkSize: boundOf(block.length),
-  });
+const compress = (level: Exclude<CompressionLevel, 'none'>, bytes: Buffer): Buffer =>
+  zstdCompress(zstdLevels[level], bytes);
 
 /** Four slices spread over the block tell whether compressing the whole is worth its time. */
 function probePays(level: Exclude<CompressionLevel, 'none'>, block: Buffer): boolean {
@@ -40,10 +32,12 @@ function probePays(level: Exclude<CompressionLevel, 'none'>, block: Buffer): boo
   const step = Math.floor((block.length - PROBE_SLICE_BYTES) / (PROBE_SLICES - 1));
   const slices = Array.from({ length: PROBE_SLICES }, (_, i) => block.subarray(i * step, i * step + PROBE_SLICE_BYTES));
   const sample = Buffer.concat(slices);
-  return pays(compress(level, sample).length, sample.length);
+  const payload = compress(level, sample);
+  releaseMemory(payload);
+  return pays(payload.length, sample.length);
 }
 
-/** The block itself with codec none when compression does not pay; else memory of the caller's. */
+/** The block itself with codec none when compression does not pay; else memory to be given back (`releaseMemory`). */
 export function encodeBlock(level: CompressionLevel, block: Buffer): { codec: Codec; payload: Buffer } {
   if (level === 'none' || !probePays(level, block)) return { codec: 'none', payload: block };
   const payload = compress(level, block);
@@ -53,8 +47,8 @@ export function encodeBlock(level: CompressionLevel, block: Buffer): { codec: Co
 }
 
 /**
- * Null when the payload does not decode to exactly `rawLength` bytes. With codec none: the payload's own memory, else the
- * caller's.
+ * Null when the payload does not decode to exactly `rawLength` bytes. With codec none: the payload's own memory, else
+ * memory to be given back (`releaseMemory`).
  */
 export function decodeBlock(codec: Codec, payload: Buffer, rawLength: number): Buffer | null {
   try {
@@ -65,17 +59,9 @@ export function decodeBlock(codec: Codec, payload: Buffer, rawLength: number): B
   }
 }
 
-/** Zlib's own. */
-const LEAST_CHUNK = 64;
-
-/**
- * The chunk is what zstd decodes into: the whole block in one pass, with no copies put together afterwards. One byte more
- * than that, since a chunk that is full means another pass.
- */
 function decode(codec: Codec, payload: Buffer, rawLength: number): Buffer | null {
   if (codec === 'none') return payload;
-  if (codec === 'zstd')
-    return zstdDecompressSync(payload, { maxOutputLength: rawLength, chunkSize: Math.max(LEAST_CHUNK, rawLength + 1) });
+  if (codec === 'zstd') return zstdDecompress(payload, rawLength);
   // The library allocates what the first four bytes say.
   if (payload.length < 4 || payload.readUInt32LE(0) !== rawLength) return null;
   return uncompressSync(payload);

@@ -1,5 +1,6 @@
 /** A restore lane: one thread that takes windows of any restore from the pool, each over a connection of its own. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { releaseFreeMemory } from '../../../schema/domain/memory.ts';
 import type { TargetAccess } from '../../../schema/domain/restore-point.ts';
 import type { DiskWriter, Seams } from '../../../schema/domain/seams.ts';
 import { decodeBlock } from '../block-codec.ts';
@@ -51,6 +52,7 @@ export function runRestoreLane(options: RestoreLaneOptions): void {
       if (aborted) await restore?.abort();
       else await restore?.finish();
       restores.delete(restoreId);
+      if (restores.size === 0) releaseFreeMemory();
     },
   });
 }

@@ -1,7 +1,7 @@
 /** The client's side of one restore connection: a window at a time, each digest checked before its block is handed on. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { windowExtent } from '../../../schema/domain/extents.ts';
-import { releaseMemory } from '../../../schema/domain/memory.ts';
+import { releaseMemory, takeMemory } from '../../../schema/domain/memory.ts';
 import { refuse } from '../../../schema/wire/frame.ts';
 import type { BlockHead, Message, Welcome } from '../../../schema/wire/messages.ts';
 import { type decodeBlock, DIGEST_BYTES, digestOf } from '../block-codec.ts';
@@ -124,6 +124,13 @@ export class RestoreConnection {
   }
 }
 
+/** To be given back. */
+function copyOf(bytes: Buffer): Buffer {
+  const copy = takeMemory(bytes.length);
+  copy.set(bytes);
+  return copy;
+}
+
 /** Of a window: one is written, the others are ready when it is. What came well compressed would take many times its credit. */
 const MOST_DECODED = 4;
 
@@ -239,7 +246,7 @@ class WindowInWork {
     this.#receivedBytes += payload.length;
     // The next frame overwrites the payload.
     if (this.#toWrite < MOST_DECODED) this.#unpack(head, payload);
-    else this.#packed.set(head.block, { head, payload: Buffer.from(payload) });
+    else this.#packed.set(head.block, { head, payload: copyOf(payload) });
   }
 
   #unpack({ block: index, codec }: BlockHead, payload: Buffer): void {
@@ -251,7 +258,7 @@ class WindowInWork {
       return this.#askAgain(index);
     }
     this.#missing.delete(index);
-    const bytes = codec === 'none' ? Buffer.from(block) : block;
+    const bytes = codec === 'none' ? copyOf(block) : block;
     this.#toWrite += 1;
     this.#write(async () => {
       await this.#sink.write(offset, bytes);

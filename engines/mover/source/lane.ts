@@ -1,6 +1,7 @@
 /** A source lane: one thread that takes windows of any transfer from the pool, one at a time. */
 import type { DiskAccess } from '../../../schema/domain/hypervisor.ts';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { releaseFreeMemory } from '../../../schema/domain/memory.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { DiskReader, Seams, TransferCursor } from '../../../schema/domain/seams.ts';
 import type { StageTimes } from '../../../schema/domain/stages.ts';
@@ -93,7 +94,9 @@ export function runSourceLane(options: SourceLaneOptions): void {
       const transfer = transfers.get(transferId);
       transfers.delete(transferId);
       await transfer?.end(aborted);
-      if (transfers.size === 0) buffers.release();
+      if (transfers.size > 0) return;
+      buffers.release();
+      releaseFreeMemory();
     },
   });
 }

@@ -4,6 +4,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { windowCountOf } from '../../../schema/domain/extents.ts';
 import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
+import { releaseFreeMemory } from '../../../schema/domain/memory.ts';
 import type { Peer } from '../../../schema/domain/security.ts';
 import type {
   BegunTransfer,
@@ -176,6 +177,7 @@ class TargetLane {
         clearTimeout(timer);
         this.#wires.delete(wire);
         this.#sessions.delete(connection);
+        if (this.#sessions.size === 0) releaseFreeMemory();
         session?.stop(error ?? new TidemarkError('UNREACHABLE', 'the client left'));
         if (greeted) void this.#calls.call('end', connection).catch(() => undefined);
         // What a machine was refused is for the operator to know.

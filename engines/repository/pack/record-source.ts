@@ -1,5 +1,5 @@
 /** Reads stored payloads, wherever their pack is by now: open, closed, or moved between two looks. */
-import { releaseMemory } from '../../../schema/domain/memory.ts';
+import { releaseMemory, takeMemory } from '../../../schema/domain/memory.ts';
 import type { RecordPlace, RecordSource } from '../../../schema/domain/seams.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import { decodeRecordHeader, isSoundShape, recordError } from '../../../schema/repository/record.ts';
@@ -21,7 +21,7 @@ export function openRecordSource({ storage, vault }: { storage: Storage; vault: 
       const id = vault.idOf(digest);
       // Which of the two it should be, the vault says when it sees the header.
       if (!isSoundShape(place) && !isSoundShape(place, true)) throw damaged(place, id, 'impossible lengths');
-      const bytes = Buffer.allocUnsafeSlow(RECORD_HEADER_BYTES + place.storedLength);
+      const bytes = takeMemory(RECORD_HEADER_BYTES + place.storedLength);
       const got = await packs.read(place.pack, bytes, place.offset).catch((error: unknown) => {
         throw isReadFailure(error) ? damaged(place, id, 'the medium does not give it') : error;
       });
