@@ -43,7 +43,7 @@ test(
   async () => {
     const { next } = seeded();
     const seeds = [...KEPT_SEEDS, ...Array.from({ length: LIVES }, () => next(2 ** 31))];
-    const sum = { collections: 0, trashed: 0, rewritten: 0, removedForGood: 0 };
+    const sum = { collections: 0, trashed: 0, rewritten: 0, merged: 0, removedForGood: 0 };
     for (const [at, seed] of seeds.entries()) {
       const done = await live(seed, at % 2 === 0 ? null : KEY_FILE);
       for (const key of Object.keys(sum) as (keyof typeof sum)[]) sum[key] += done[key];
