@@ -19,6 +19,7 @@ import { bringBack, createMaintenance, withTrash } from './maintenance/maintenan
 import { loadMarks } from './maintenance/marks.ts';
 import { describeTrashed, surveyPoints } from './maintenance/survey.ts';
 import { watchTrash } from './maintenance/trash-list.ts';
+import { createTrashedPlaces } from './maintenance/trashed-places.ts';
 import { openVerifiedPacks } from './maintenance/verified-packs.ts';
 import { loadState } from './maintenance/repository-state.ts';
 import { createRepositoryTime, DAY_MS } from './maintenance/repository-time.ts';
@@ -174,6 +175,7 @@ function facade(parts: CheckParts, laneKeys: VaultKeys | null, shut: () => Promi
   const { points } = parts;
   let deadBytes: number | null = null;
   const { statistics, ...verbs } = { ...createMaintenance(parts), ...createChecking(parts, () => deadBytes) };
+  const placeTrashed = createTrashedPlaces(parts);
   const closing = new AbortController();
   let closed: Promise<void> | null = null;
   const unlessClosing = <T>(work: () => Promise<T>): Promise<T> =>
@@ -224,6 +226,7 @@ function facade(parts: CheckParts, laneKeys: VaultKeys | null, shut: () => Promi
     listSealed,
     survey: () => unlessClosing(() => surveyPoints(parts, listSealed)),
     describeTrashed: (ids) => unlessClosing(() => describeTrashed(parts, ids, viewOf)),
+    placeTrashed: (ids) => unlessClosing(() => placeTrashed(ids)),
     listOpen: () =>
       [...points.open.values()].map(({ head, disks, lastWriteAt }) => ({
         restorePointId: head.restorePointId,

@@ -34,6 +34,7 @@ import type { RemovalOptions } from './maintenance/removal.ts';
 import type { RepairWork } from './maintenance/repair.ts';
 import type { ServerTime, TimeReading } from './maintenance/repository-time.ts';
 import type { Survey } from './maintenance/survey.ts';
+import type { PlaceTrashed } from './maintenance/trashed-places.ts';
 import type { Storage } from './storage/storage.ts';
 
 export type RepositoryOptions = {
@@ -87,6 +88,8 @@ export type Repository = {
   survey(): Promise<Survey>;
   /** Those of them that are in the trash and can be read, in no order. */
   describeTrashed(ids: readonly RestorePointId[]): Promise<TrashedRestorePoint[]>;
+  /** The same in short, in the order of `ids`: however often it is asked, each manifest is read once. */
+  placeTrashed: PlaceTrashed;
   listOpen(): {
     restorePointId: RestorePointId;
     run: RunKey;
