@@ -5,7 +5,7 @@ import { seeded } from '../../../tests/fixtures/mover/disks.ts';
 import { chooseMerges } from './choose-merges.ts';
 import { choosePacks } from './choose-packs.ts';
 import type { Accounts, PackAccount } from './pack-account.ts';
-import { MOST_LISTED_RECORDS, TARGET_BYTES } from './rewrite-packs.ts';
+import { MOST_LISTED_RECORDS, TARGET_BYTES } from './pack-sizes.ts';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;

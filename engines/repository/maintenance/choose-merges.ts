@@ -15,7 +15,7 @@
 import type { PackContents } from '../../../schema/repository/pack.ts';
 import type { PackName } from '../pack/pack-reader.ts';
 import type { PackAccount } from './pack-account.ts';
-import { MOST_LISTED_RECORDS, TARGET_BYTES } from './rewrite-packs.ts';
+import { MOST_LISTED_RECORDS, TARGET_BYTES } from './pack-sizes.ts';
 
 const GROWTH = 4;
 /** Of one pack: what is filled until the next of them does not fit is `GROWTH` times as heavy as any. */

@@ -1,7 +1,7 @@
 /** Packs that died go to the trash; of those that died in part, or are small, the living records are copied to new ones before. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { CollectionReport } from '../../../schema/domain/maintenance.ts';
-import { DATA_PACK_TARGET_BYTES, MAX_PACK_RECORDS, PAGE_PACK_TARGET_BYTES } from '../../../schema/repository/limits.ts';
+import { MAX_PACK_RECORDS } from '../../../schema/repository/limits.ts';
 import type { PackContents, PackRecord } from '../../../schema/repository/pack.ts';
 import type { NewRecord } from '../index/record-index.ts';
 import { readClosedPack, type PackListing, type PackName } from '../pack/pack-reader.ts';
@@ -12,18 +12,8 @@ import type { Merge } from './choose-merges.ts';
 import { copyRecords } from './copy-records.ts';
 import type { Living } from './living.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
+import { MOST_LISTED_RECORDS, TARGET_BYTES } from './pack-sizes.ts';
 import { isNeeded, replaceInIndex } from './replace-pack.ts';
-
-export const TARGET_BYTES: Record<PackContents, number> = {
-  blocks: DATA_PACK_TARGET_BYTES,
-  pages: PAGE_PACK_TARGET_BYTES,
-};
-
-/**
- * Records listed of packs that wait for their copies to be durable, at most: each takes some hundred bytes of memory. Of
- * blocks that shrank to little a new pack is closed early for it.
- */
-export const MOST_LISTED_RECORDS = 4096;
 
 /** What lies in the trash for its grace takes room as well: so much of a merge's bytes is free, or it waits. */
 const ROOM_FOR_MERGE = 16;

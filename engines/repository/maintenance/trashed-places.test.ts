@@ -85,5 +85,5 @@ test('what was brought back is not told, and is read anew when it is removed aga
   const name = world.trash().find((each) => each.endsWith(damaged!))!;
   await writeFile(join(world.folder, 'trash', name), 'not what it was');
   await world.reopen();
-  expect(toldIn(await retainAgain())).toEqual([back, ...others].toSorted());
+  expect(toldIn(await retainAgain())).toEqual([back!, ...others].toSorted());
 });

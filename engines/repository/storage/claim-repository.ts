@@ -5,12 +5,13 @@ import type { Seams } from '../../../schema/domain/seams.ts';
 import { isEncrypted, newRepositoryFile, type RepositoryFile } from '../../../schema/repository/documents.ts';
 import { createKeys, unlock, type RepositoryKeys } from '../../../schema/repository/keys.ts';
 import type { Secret } from '../../../schema/repository/secrets.ts';
+import { withFileClaimed } from './claim-file.ts';
 import { layout } from './layout.ts';
 import { mendRepositoryFile, readRepositoryFile, replaceRepositoryFile } from './repository-file.ts';
 import type { Staging } from './staging.ts';
 
 /** What a death within the first start can leave, and what a new file system has. */
-const LEAVINGS = /^(lock|lock-journal|lock\.owner|\.new-.*|lost\+found)$/;
+const LEAVINGS = /^(lock(\.file)?(-journal|\.owner)?|\.new-.*|lost\+found)$/;
 
 /** `secret`: null for a plain one. */
 export type Claim = { repositoryId: RepositoryId; secret: Secret | null; seams: Seams };
@@ -37,9 +38,13 @@ export async function claimRepository(
     await checkEmpty(staging);
     if (before) throw goneFrom(staging, before);
   }
-  const release = staging.lock();
+  const release = staging.lock(layout.lock);
   try {
-    const claimed = (await takeUp(staging, claim)) ?? (await makeNew(staging, claim));
+    const claimed = await withFileClaimed(
+      staging,
+      claim.seams.clock,
+      async () => (await takeUp(staging, claim)) ?? makeNew(staging, claim),
+    );
     for (const folder of [layout.openPacks, layout.aborted]) await staging.makeFolder(folder);
     return { ...claimed, release };
   } catch (error) {
@@ -77,8 +82,8 @@ async function checkEmpty(staging: Staging): Promise<void> {
 
 type Taken = Omit<ClaimedRepository, 'release'>;
 
-/** Nothing is written before the secret has opened it. Null: there is none yet. */
-async function takeUp(staging: Staging, claim: Claim): Promise<Taken | null> {
+/** With the file claimed. Nothing is written before the secret has opened it. Null: there is none. Errors as of `claimRepository`. */
+export async function takeUp(staging: Staging, claim: Claim): Promise<Taken | null> {
   const found = await readRepositoryFile(staging);
   if (!found) return null;
   const { file } = found;
