@@ -1,7 +1,7 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { errorCodeOf } from '../../schema/domain/errors.ts';
+import { errorCodeOf, TidemarkError } from '../../schema/domain/errors.ts';
 import type { RecordSink } from '../../schema/domain/seams.ts';
 import { encodeRepositoryFile, parseRepositoryFile, type RepositoryFile } from '../../schema/repository/documents.ts';
 import { keySumOf, signedTextOf } from '../../schema/repository/key-shapes.ts';
@@ -26,7 +26,9 @@ import { addKey, describeKeys, removeKey, rotateKey, type KeyWork } from './chan
 import { openRepository } from './open-repository.ts';
 import { openRecordSink } from './pack/record-sink.ts';
 import { claimRepository } from './storage/claim-repository.ts';
+import { layout } from './storage/layout.ts';
 import { readRepositoryFile } from './storage/repository-file.ts';
+import type { Staging } from './storage/staging.ts';
 
 let world: TestRepository;
 beforeEach(async () => {
@@ -243,8 +245,36 @@ describe('of several who change them', () => {
     await world.reopen();
   });
 
+  test('an owner needs the file for himself only to mend it, and on a full disk not even then', async () => {
+    await world.repository.close();
+    const { staging } = world.storage;
+    const full = new TidemarkError('REPOSITORY_FULL', 'no room for a lock');
+    const withoutRoom: Staging = {
+      ...staging,
+      lock: (name) => {
+        if (name !== layout.fileLock) return staging.lock(name);
+        throw full;
+      },
+    };
+    const claim = { repositoryId: MAIN, secret: KEY_FILE, seams: world.seams };
+    const copy = join(world.folder, 'repository.json.copy');
+    const text = await readFile(copy, 'utf8');
+    for (const now of [text, 'not what it was']) {
+      await writeFile(copy, now);
+      const { keys, release } = await claimRepository(withoutRoom, claim);
+      release();
+      expect(keys).not.toBeNull();
+      expect(await readFile(copy, 'utf8')).toBe(now);
+    }
+    // Without the file itself somebody has to write it.
+    await writeFile(copy, text);
+    await rm(join(world.folder, 'repository.json'));
+    await expect(claimRepository(withoutRoom, claim)).rejects.toBe(full);
+    await world.reopen();
+  });
+
   test('one who holds the file for long is waited for, then named', async () => {
-    const release = world.storage.staging.lock('lock.file');
+    const release = world.storage.staging.lock(layout.fileLock);
     let waits = 0;
     const clock = { ...world.seams.clock, sleep: async () => void (waits += 1) };
     const impatient = { ...work(), seams: { ...testSeams(), clock } };
