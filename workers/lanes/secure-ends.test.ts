@@ -400,3 +400,44 @@ test('of several addresses the first that answers is used, and the log names tho
     details: { lost: true },
   });
 });
+
+test('an address that takes the connection has the time of a greeting before it is left', async () => {
+  const { host, port } = target.secureEndpoint!;
+  const { machineId } = site.own;
+  const unanswered: string[] = [];
+  const secure = { ...clientEnd(proxy, testSeams()), onUnanswered: (at: { host: string }) => unanswered.push(at.host) };
+  const none = { fence: 0, sizeBytes: 0, blockSize: 0, creditBytes: 0, diskKey: diskKey('') };
+  const hello = { ...decodedHello(), purpose: 'rehearsal' as const, ...none };
+  /** The address that welcomes at last. */
+  const welcomedAt = async (options: { silenceMs?: number; nextAddressMs: number }): Promise<string> => {
+    unanswered.length = 0;
+    const at = { unix: '/nowhere', machineId, listen: { host: '127.0.0.3', port, others: [host] } };
+    const { wire } = await openWire(at, hello, {
+      onMessage: () => undefined,
+      onEnd: () => undefined,
+      secure,
+      ...options,
+    });
+    const { remote } = wire.ends!;
+    wire.close();
+    return remote;
+  };
+  // A busy repository: its greeting takes longer than all of a connection may.
+  let greeted: Promise<void> = sleep(3000);
+  const busy = await startMoverTarget({
+    listen: { unix: path.join(folder, 'busy', 'mover') },
+    listenSecurely: { host: '127.0.0.3', port },
+    laneCount: 1,
+    laneEntry: fixture('target-lane'),
+    laneData: { folder, security: { ...site.own, grantKey } },
+    registrar: repository,
+    restoreSource: repository.restoreSource(SIZE, MIB),
+    rehearse: () => greeted,
+    seams: testSeams(),
+  });
+  ends.push(() => busy.close());
+  expect([await welcomedAt({ nextAddressMs: 2000 }), unanswered]).toEqual(['127.0.0.3', []]);
+  // One that answers nobody is left after the time that a greeting has.
+  greeted = deferred<void>().promise;
+  expect([await welcomedAt({ nextAddressMs: 2000, silenceMs: 2500 }), unanswered]).toEqual([host, ['127.0.0.3']]);
+});
