@@ -26,6 +26,7 @@ import {
 } from '../../tests/fixtures/mover/raw-client.ts';
 import { registrarPerDisk } from '../../tests/fixtures/mover/registrar-per-disk.ts';
 import { CRASH, FAIL_SYNC } from '../../tests/fixtures/mover/target-marks.ts';
+import type { TestRestoreLane } from '../../tests/fixtures/mover/restore-lane.ts';
 import { silentServer, type TestServer, wireServer } from '../../tests/fixtures/mover/test-servers.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { createRestorePool, type RestorePool } from './restore-client/pool.ts';
@@ -77,8 +78,9 @@ function sourcePool(laneCount: number, of: { readDepth?: number } = {}): SourceP
   return pool;
 }
 
-function restorePool(laneCount: number, laneData = {}): RestorePool {
-  const pool = createRestorePool({ laneCount, laneEntry: fixture('restore-lane'), laneData, seams: testSeams() });
+function restorePool(laneCount: number, laneData: TestRestoreLane = {}, letGoMs = 30_000): RestorePool {
+  const seams = testSeams();
+  const pool = createRestorePool({ laneCount, laneEntry: fixture('restore-lane'), laneData, letGoMs, seams });
   ends.push(() => pool.close());
   return pool;
 }
@@ -297,6 +299,34 @@ test('what a lane wrote that died before it was durable is restored again', asyn
   expect(await stat(order.target.cursorFile).catch(() => null)).toBeNull();
   expect(await pool.restoreDisk(order)).toMatchObject({ windowsRestored: 1 });
   expect(JSON.parse(await readFile(order.target.cursorFile, 'utf8'))).toMatchObject({ lowWater: 1, above: [] });
+});
+
+describe('a last flush that never returns', () => {
+  const hanging = async (signal = new AbortController().signal) => {
+    const server = kept(await emptyDisk());
+    const order = await restoreOrder({ unix: server.path }, signal);
+    const hangOnce = path.join(folder, 'hangs');
+    return { order, pool: restorePool(1, { hangOnce }, 500), hangOnce };
+  };
+
+  test('ends the restore in the end, and costs the pool no lane', async () => {
+    const { order, pool } = await hanging();
+    await expect(pool.restoreDisk({ ...order, targetSilenceMs: 500 })).rejects.toMatchObject({
+      code: 'UNREACHABLE',
+      message: expect.stringMatching(/its target has not made durable what was written for \d+ s/),
+    });
+    expect(await stat(order.target.cursorFile).catch(() => null)).toBeNull();
+    expect(await pool.restoreDisk(order)).toMatchObject({ windowsRestored: 1 });
+  });
+
+  test('does not keep a restore from being stopped', async () => {
+    const stop = new AbortController();
+    const { order, pool, hangOnce } = await hanging(stop.signal);
+    const restore = expect(pool.restoreDisk(order)).rejects.toThrow('enough');
+    await vi.waitFor(() => stat(hangOnce), { timeout: 15_000 });
+    stop.abort(new Error('enough'));
+    await restore;
+  });
 });
 
 const none = { creditBytes: 0, lowWater: 0, auditDue: false, above: [] };
