@@ -1,7 +1,7 @@
 /** What movers do when something dies, hangs or lies, told apart from the plain ways of `mover.test.ts`. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -27,6 +27,7 @@ import {
 import { registrarPerDisk } from '../../tests/fixtures/mover/registrar-per-disk.ts';
 import { CRASH, FAIL_SYNC } from '../../tests/fixtures/mover/target-marks.ts';
 import type { TestRestoreLane } from '../../tests/fixtures/mover/restore-lane.ts';
+import { restoreOrderOf } from '../../tests/fixtures/mover/restores.ts';
 import { silentServer, type TestServer, wireServer } from '../../tests/fixtures/mover/test-servers.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { createRestorePool, type RestorePool } from './restore-client/pool.ts';
@@ -340,21 +341,8 @@ const restoreWelcome: Welcome = {
   windowCount: 1,
 };
 
-async function restoreOrder(endpoint: Endpoint, signal: AbortSignal) {
-  const run = runKey('restore00000');
-  const file = path.join(folder, 'restored');
-  await writeFile(file, '');
-  await truncate(file, MIB);
-  const data = { via: 'file' as const, path: file };
-  return {
-    run,
-    restorePointId: restorePointId('0123456789abcdef0123456789abcdef'),
-    diskKey: TEST_DISK,
-    endpoint,
-    target: { run, diskKey: TEST_DISK, sizeBytes: MIB, cursorFile: `${file}.cursor`, data },
-    signal,
-  };
-}
+const restoreOrder = (endpoint: Endpoint, signal: AbortSignal) =>
+  restoreOrderOf({ endpoint, file: path.join(folder, 'restored'), sizeBytes: MIB }, signal);
 
 describe('lanes', () => {
   test('many disks over few lanes all end, one of them empty', async () => {

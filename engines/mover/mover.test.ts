@@ -13,14 +13,14 @@ import { restorePointId, runKey } from '../../schema/domain/ids.ts';
 import type { TransferAssignment } from '../../schema/domain/restore-point.ts';
 import { encodeMessage } from '../../schema/wire/messages.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
-import type { TestRestoreLane } from '../../tests/fixtures/mover/restore-lane.ts';
 import { rehearse } from './rehearse.ts';
-import { createRestorePool } from './restore-client/pool.ts';
 import { MOST_DECODED } from './restore-client/restore-connection.ts';
 import { createSourcePool, type SourcePool, type TransferProgress } from './source/pool.ts';
 import { type MoverTarget, startMoverTarget } from './target/mover-target.ts';
 import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
 import { expectedMap, MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
+import { restoreInto as restore } from '../../tests/fixtures/mover/restores.ts';
+import type { TestRestoreLane } from '../../tests/fixtures/mover/restore-lane.ts';
 import { backupHello, offerFrame, rawClient, type RawClient } from '../../tests/fixtures/mover/raw-client.ts';
 
 const MIB = 1024 * 1024;
@@ -68,29 +68,8 @@ const start = async (
   return target;
 };
 
-async function restoreInto(file: string, sizeBytes: number, laneData: TestRestoreLane = {}) {
-  await writeFile(file, '', { flag: 'a' });
-  await truncate(file, sizeBytes);
-  const restores = createRestorePool({
-    laneCount: 1,
-    laneEntry: new URL('../../tests/fixtures/mover/restore-lane.ts', import.meta.url),
-    laneData,
-    seams: testSeams(),
-  });
-  const run = runKey('restore00000');
-  try {
-    return await restores.restoreDisk({
-      run,
-      restorePointId: restorePointId('0123456789abcdef0123456789abcdef'),
-      diskKey: TEST_DISK,
-      endpoint: target!.endpoint,
-      target: { run, diskKey: TEST_DISK, sizeBytes, cursorFile: `${file}.cursor`, data: { via: 'file', path: file } },
-      signal: new AbortController().signal,
-    });
-  } finally {
-    await restores.close();
-  }
-}
+const restoreInto = (file: string, sizeBytes: number, laneData: TestRestoreLane = {}) =>
+  restore({ endpoint: target!.endpoint, file, sizeBytes }, laneData);
 
 describe('full', () => {
   test.each([

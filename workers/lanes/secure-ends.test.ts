@@ -23,6 +23,7 @@ import { FrameDecoder } from '../../schema/wire/frame.ts';
 import { decodeMessage, encodeMessage, type Message } from '../../schema/wire/messages.ts';
 import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
 import { expectedMap, MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
+import { restoreOrderOf } from '../../tests/fixtures/mover/restores.ts';
 import { backupHello } from '../../tests/fixtures/mover/raw-client.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { createTestSite, type TestMachineSecurity, type TestSite } from '../../tests/fixtures/security.ts';
@@ -123,8 +124,7 @@ async function untilLogged(text: string): Promise<void> {
 
 async function restoreOn(machine: TestMachineSecurity, grant: string, grantEnd = GRANT_END): Promise<Buffer> {
   const file = path.join(folder, 'restored');
-  await writeFile(file, '');
-  await truncate(file, SIZE);
+  const order = await restoreOrderOf({ endpoint, file, sizeBytes: SIZE });
   const pool = createRestorePool({
     laneCount: 1,
     laneEntry: fixture('restore-lane'),
@@ -132,22 +132,7 @@ async function restoreOn(machine: TestMachineSecurity, grant: string, grantEnd =
     seams: testSeams(),
   });
   ends.push(() => pool.close());
-  await pool.restoreDisk({
-    run: RESTORE,
-    restorePointId: plain.restorePointId,
-    diskKey: TEST_DISK,
-    endpoint,
-    grant,
-    grantEnd,
-    target: {
-      run: RESTORE,
-      diskKey: TEST_DISK,
-      sizeBytes: SIZE,
-      cursorFile: `${file}.cursor`,
-      data: { via: 'file', path: file },
-    },
-    signal: new AbortController().signal,
-  });
+  await pool.restoreDisk({ ...order, grant, grantEnd });
   return await readFile(file);
 }
 const restoreGrant = (of: Partial<Grant> = {}): string =>
