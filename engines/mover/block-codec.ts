@@ -51,12 +51,8 @@ export function encodeBlock(level: CompressionLevel, block: Buffer): { codec: Co
  * memory to be given back (`releaseMemory`).
  */
 export function decodeBlock(codec: Codec, payload: Buffer, rawLength: number): Buffer | null {
-  try {
-    const block = decode(codec, payload, rawLength);
-    return block?.length === rawLength ? block : null;
-  } catch {
-    return null;
-  }
+  const block = decode(codec, payload, rawLength);
+  return block?.length === rawLength ? block : null;
 }
 
 function decode(codec: Codec, payload: Buffer, rawLength: number): Buffer | null {
@@ -64,5 +60,9 @@ function decode(codec: Codec, payload: Buffer, rawLength: number): Buffer | null
   if (codec === 'zstd') return zstdDecompress(payload, rawLength);
   // The library allocates what the first four bytes say.
   if (payload.length < 4 || payload.readUInt32LE(0) !== rawLength) return null;
-  return uncompressSync(payload);
+  try {
+    return uncompressSync(payload);
+  } catch {
+    return null;
+  }
 }
