@@ -33,8 +33,9 @@ function probePays(level: Exclude<CompressionLevel, 'none'>, block: Buffer): boo
   const slices = Array.from({ length: PROBE_SLICES }, (_, i) => block.subarray(i * step, i * step + PROBE_SLICE_BYTES));
   const sample = Buffer.concat(slices);
   const payload = compress(level, sample);
+  const isWorthIt = pays(payload.length, sample.length);
   releaseMemory(payload);
-  return pays(payload.length, sample.length);
+  return isWorthIt;
 }
 
 /** The block itself with codec none when compression does not pay; else memory to be given back (`releaseMemory`). */

@@ -69,16 +69,22 @@ export function zstdCompress(level: number, bytes: Buffer): Buffer {
 const MOST_WINDOW_LOG = 23;
 let decompressor: Context | null = null;
 
-/** Exactly `rawLength` bytes, in memory to be given back; null when the frame holds something else or is damaged. */
+/**
+ * Exactly `rawLength` bytes, in memory to be given back; null when the frame holds something else or is damaged. Throws when
+ * there is no memory.
+ */
 export function zstdDecompress(frame: Buffer, rawLength: number): Buffer | null {
   if (!isOneFrame(frame)) return null;
   decompressor ??= newContext(createZstdDecompress({ params: { [constants.ZSTD_d_windowLogMax]: MOST_WINDOW_LOG } }));
   // A byte more shows what is too long.
   const into = takeMemory(rawLength + 1);
   if (run(decompressor, constants.ZSTD_e_continue, frame, into) === rawLength) return into.subarray(0, rawLength);
+  const error = decompressor.errored as NodeJS.ErrnoException | null;
   decompressor.destroy();
   decompressor = null;
   releaseMemory(into);
+  // No fault of the frame's.
+  if (error?.code === 'ZSTD_error_memory_allocation') throw error;
   return null;
 }
 
