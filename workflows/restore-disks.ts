@@ -15,8 +15,8 @@ import type { UndoList } from './undo-list.ts';
 
 type FinishedTarget = Awaited<ReturnType<Activities['finishTargets']>>[number];
 type Restored = Omit<RestoredDisk, 'file'>;
-/** `opened`: granted just now. `remake`: what a proxy had opened for writing may have died with it; made before, the same targets again. */
 type Opened = Awaited<ReturnType<Activities['openRestore']>>;
+/** `opened`: granted just now. `remake`: what a proxy had open for writing may have died with it; the same targets again. */
 type Way = {
   run: RestoreRun;
   proxy: ProxyId;

@@ -79,7 +79,7 @@ function sourcePool(laneCount: number, of: { readDepth?: number } = {}): SourceP
   return pool;
 }
 
-function restorePool(laneCount: number, laneData: TestRestoreLane = {}, letGoMs = 30_000): RestorePool {
+function restorePool(laneCount: number, laneData: TestRestoreLane = {}, letGoMs = 120_000): RestorePool {
   const seams = testSeams();
   const pool = createRestorePool({ laneCount, laneEntry: fixture('restore-lane'), laneData, letGoMs, seams });
   ends.push(() => pool.close());

@@ -30,7 +30,7 @@ export type LaneWork<Item, Done, Summary> = {
 
 /**
  * `laneEntry`: a module that serves `begin`, `run` and `end`; `laneData` is its `workerData`, plain. `letGoMs`: how long a lane
- * may take to let go of what has failed, before another takes its place; default 30 s.
+ * may take to let go of what has failed, before another takes its place; default 2 min.
  */
 export type LanePoolOptions = { laneCount: number; laneEntry: URL; laneData?: unknown; letGoMs?: number; seams: Seams };
 type Lane = { index: number; thread: LaneThread | null; inWork: number; isGone: boolean; knows: Set<number> };
@@ -47,7 +47,8 @@ type Options = LanePoolOptions & {
 /** A pause keeps a broken entry from spinning. */
 const REPLACE_AFTER_MS = 100;
 const LOOK_MS = 1000;
-const LET_GO_MS = 30_000;
+/** Slow storage takes a while to close what was written; all disks of a lane are lost with it. */
+const LET_GO_MS = 120_000;
 
 const closedError = (): TidemarkError => new TidemarkError('HOST_DRAINING', 'the lanes of this proxy are closed');
 
