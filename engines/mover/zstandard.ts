@@ -79,7 +79,7 @@ export function zstdDecompress(frame: Buffer, rawLength: number): Buffer | null 
   // A byte more shows what is too long.
   const into = takeMemory(rawLength + 1);
   if (run(decompressor, constants.ZSTD_e_continue, frame, into) === rawLength) return into.subarray(0, rawLength);
-  const error = decompressor.errored as NodeJS.ErrnoException | null;
+  const error: NodeJS.ErrnoException | null = decompressor.errored;
   decompressor.destroy();
   decompressor = null;
   releaseMemory(into);
