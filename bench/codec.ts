@@ -1,6 +1,6 @@
 /**
  * `node bench/codec.ts [MiB of each kind]`: what each codec and level costs and saves on several kinds of data, in blocks of
- * 1 MiB on one core. It decides what the levels of a job mean (engines/mover/compression.ts). See README.md beside it.
+ * 1 MiB on one core. It decides what the levels of a job mean (engines/mover/block-codec.ts). See README.md beside it.
  */
 import { execFileSync } from 'node:child_process';
 import { randomFillSync } from 'node:crypto';
@@ -8,9 +8,11 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:f
 import os from 'node:os';
 import path from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { constants, gzipSync, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+import { gzipSync } from 'node:zlib';
 import { compressSync, uncompressSync } from 'lz4-napi';
 import { renderTable } from '../cli/output/table.ts';
+import { zstdCompress, zstdDecompress } from '../engines/mover/zstandard.ts';
+import { releaseMemory } from '../schema/domain/memory.ts';
 import { randomFrom } from '../tests/fixtures/mover/disks.ts';
 
 const MIB = 1024 * 1024;
@@ -20,17 +22,14 @@ const limit = Number(process.argv[2] ?? 64) * MIB;
 type Candidate = { name: string; encode: (block: Buffer) => Buffer; decode: (payload: Buffer) => Buffer };
 type Row = { kind: string; name: string; encodeMs: number; decodeMs: number; ratio: number };
 
-const zstd = (level: number): Candidate => {
-  const options = { params: { [constants.ZSTD_c_compressionLevel]: level }, chunkSize: MIB + 8192 };
-  return {
-    name: `zstd ${level}`,
-    encode: (block) => zstdCompressSync(block, options),
-    decode: (payload) => zstdDecompressSync(payload, { chunkSize: MIB + 1 }),
-  };
-};
+const zstd = (level: number): Candidate => ({
+  name: `zstd ${level}`,
+  encode: (block) => zstdCompress(level, block),
+  decode: (payload) => zstdDecompress(payload, MIB)!,
+});
 const candidates: Candidate[] = [
   { name: 'lz4', encode: (block) => compressSync(block), decode: (payload) => uncompressSync(payload) },
-  ...[-7, -5, -3, -2, 1, 2, 3, 6, 9].map(zstd),
+  ...[-7, -5, -4, -3, -2, 1, 2, 3, 6, 9].map(zstd),
 ];
 
 function* filesBelow(folder: string): Generator<string> {
@@ -96,13 +95,20 @@ function msPerMib(bytes: number, work: () => void): number {
 
 function take(kind: string, blocks: readonly Buffer[], { name, encode, decode }: Candidate): Row {
   const raw = blocks.reduce((sum, { length }) => sum + length, 0);
-  let payloads: Buffer[] = [];
-  const encodeMs = Math.min(
-    ...Array.from({ length: ROUNDS }, () => msPerMib(raw, () => (payloads = blocks.map((block) => encode(block))))),
-  );
-  const decodeMs = Math.min(
-    ...Array.from({ length: ROUNDS }, () => msPerMib(raw, () => payloads.forEach((payload) => decode(payload)))),
-  );
+  const best = (pieces: readonly Buffer[], work: (piece: Buffer) => Buffer): number =>
+    Math.min(
+      ...Array.from({ length: ROUNDS }, () =>
+        msPerMib(raw, () => pieces.forEach((piece) => releaseMemory(work(piece)))),
+      ),
+    );
+  const encodeMs = best(blocks, encode);
+  const payloads = blocks.map((block) => {
+    const payload = encode(block);
+    const copy = Buffer.from(payload);
+    releaseMemory(payload);
+    return copy;
+  });
+  const decodeMs = best(payloads, decode);
   const stored = payloads.reduce((sum, { length }, i) => sum + Math.min(length, blocks[i]!.length), 0);
   return { kind, name, encodeMs, decodeMs, ratio: raw / stored };
 }

@@ -15,8 +15,8 @@ import type { UndoList } from './undo-list.ts';
 
 type FinishedTarget = Awaited<ReturnType<Activities['finishTargets']>>[number];
 type Restored = Omit<RestoredDisk, 'file'>;
-/** `remake`: what a proxy had opened for writing may have died with it; made before, the same targets again. */
 type Opened = Awaited<ReturnType<Activities['openRestore']>>;
+/** `opened`: granted just now. `remake`: what a proxy had open for writing may have died with it; the same targets again. */
 type Way = {
   run: RestoreRun;
   proxy: ProxyId;
@@ -71,12 +71,16 @@ function oneAtATime<T>(work: () => Promise<T>): () => Promise<T> {
   };
 }
 
-/** In the order of the targets. */
+/** In the order of the targets. What is granted ends some day, and each disk may take days: each has a grant of its own. */
 async function restoreAll(way: Way, targets: readonly TargetAccess[], atOnce: number): Promise<Restored[]> {
   const restored: Restored[] = [];
   const waiting = [...targets.entries()];
   const work = async (): Promise<void> => {
-    for (let next = waiting.shift(); next; next = waiting.shift()) restored[next[0]] = await restoreOne(way, next[1]);
+    let granted: Opened | null = way.opened;
+    for (let next = waiting.shift(); next; next = waiting.shift()) {
+      restored[next[0]] = await restoreOne(way, next[1], granted ?? (await way.reopen()));
+      granted = null;
+    }
   };
   await runAllOrCancel(Array.from({ length: atOnce }, () => work));
   return restored;
@@ -125,12 +129,16 @@ function wayTo({ endpoint, grant, grantEnd }: Opened): Pick<Opened, 'endpoint' |
   return { endpoint, ...granted, ...(grantEnd === undefined ? {} : { grantEnd }) };
 }
 
-async function restoreOne({ run, proxy, opened, reopen, remake }: Way, first: TargetAccess): Promise<Restored> {
+async function restoreOne(
+  { run, proxy, reopen, remake }: Way,
+  first: TargetAccess,
+  granted: Opened,
+): Promise<Restored> {
   const { diskKey } = first;
   const { restorePointId } = run.input;
   const at = { queue: proxyQueue(proxy), summary: `disk ${diskKey} on proxy ${proxy}` };
   const tries = triesOf(run, `disk ${diskKey}`);
-  let where = wayTo(opened);
+  let where = wayTo(granted);
   for (let target = first; ;) {
     run.disk(diskKey, 'transferring');
     try {

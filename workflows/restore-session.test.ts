@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { WorkflowHandle } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Activities } from '../activities/contract.ts';
-import { restorePointId, sessionId } from '../schema/domain/ids.ts';
+import { diskKey, restorePointId, sessionId } from '../schema/domain/ids.ts';
 import {
   queryNames,
   type RestoreProgressView,
@@ -156,6 +156,24 @@ describe.concurrent('restoreSession', () => {
     expect(rows.error).toMatchObject({ code: 'TRANSFER_FAILED' });
     expect(state.calls.filter((name) => name === 'restoreDisk')).toHaveLength(5);
     expect(told).toMatchObject([{ step: 'transferring', waitsFor: null, disks: [{ diskKey: 'd0' }] }]);
+  });
+
+  it('has a grant for each disk, made when its turn has come, and for each try', async () => {
+    const scene = { pairs: 1, shortGrants: true };
+    const input = { disks: ['d0', 'd1', 'd2'].map(diskKey) };
+    const { status, state } = await restore({ scene, input });
+    expect(status).toBe('COMPLETED');
+    const count = (name: Step): number => state.calls.filter((each) => each === name).length;
+    // None was refused: each began with what was granted after the disk before it.
+    expect([count('openRestore'), count('restoreDisk')]).toEqual([3, 3]);
+    const faults = { restoreDisk: { at: 'reply', code: 'PEER_REFUSED', times: 1 } } as const;
+    const { status: second, state: again } = await restore({
+      scene: { ...scene, faults },
+      input,
+      quick: { timersBy: 100 },
+    });
+    expect(second).toBe('COMPLETED');
+    expect(again.calls.filter((each) => each === 'restoreDisk')).toHaveLength(4);
   });
 
   it('uses one proxy, and gives slots of others back at once', async () => {

@@ -25,6 +25,32 @@ async function frameWithoutEnd(content: Buffer, windowLog: number): Promise<Buff
   return Buffer.concat(parts);
 }
 
+const [RAW, REPEATED] = [0, 1];
+function blockHeader(type: number, size: number, isLast = false): Buffer {
+  const bytes = Buffer.alloc(3);
+  bytes.writeUIntLE(Number(isLast) | (type << 1) | (size << 3), 0, 3);
+  return bytes;
+}
+const repeated = (size: number): Buffer => Buffer.concat([blockHeader(REPEATED, size), Buffer.from('x')]);
+
+/**
+ * A frame of a block whose content is such that it decodes to as many bytes, and others, for who takes it for the rest of
+ * `poison`: that holds `poisonLength` bytes and then ends within a block.
+ */
+function frameThatGoesOn() {
+  const [length, most, at, times] = [1024 * KIB, 128 * KIB, 100 * KIB, 6];
+  const content = Buffer.alloc(length, ' ');
+  randomBytes(200 * KIB).copy(content);
+  const before = zstdCompressSync(content, { params: { [constants.ZSTD_c_compressionLevel]: 1 } });
+  const start = before.indexOf(content.subarray(at, at + 64));
+  const rest = before.length - start - 4 * (times + 1) - 3;
+  const runs = [...Array.from({ length: times }, () => most), length - times * most - start - rest];
+  Buffer.concat([...runs.map(repeated), blockHeader(RAW, rest, true)]).copy(content, at);
+  const frame = zstdCompressSync(content, { params: { [constants.ZSTD_c_compressionLevel]: 1 } });
+  const head = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 0x58]);
+  return { poison: Buffer.concat([head, repeated(most), blockHeader(RAW, start)]), poisonLength: most, frame, content };
+}
+
 describe('blocks, one after another, with the same memory', () => {
   it('are what they were, at every level and of every length', () => {
     const lengths = [1, 4 * KIB, 64 * KIB - 1, 256 * KIB, 1024 * KIB, 4096 * KIB, 1024 * KIB, 5 * KIB];
@@ -47,20 +73,38 @@ describe('blocks, one after another, with the same memory', () => {
     damaged.fill(0xff, 40, 200);
     const longer = zstdCompressSync(text(300 * KIB + 1, 7));
     const shorter = zstdCompressSync(text(300 * KIB - 1, 7));
-    const bad = [damaged, sound.subarray(0, -5), longer, shorter, Buffer.concat([sound, sound]), randomBytes(999)];
+    const summed = zstdCompressSync(block, { params: { [constants.ZSTD_c_checksumFlag]: 1 } });
+    expect(decodeBlock('zstd', summed, block.length)?.equals(block)).toBe(true);
+    const endless = await frameWithoutEnd(block, 20);
+    const bad = [
+      endless,
+      summed.subarray(0, -1),
+      damaged,
+      sound.subarray(0, -5),
+      longer,
+      shorter,
+      Buffer.concat([sound, sound]),
+      randomBytes(999),
+    ];
     for (const payload of [...bad, Buffer.alloc(0)]) {
       expect(decodeBlock('zstd', payload, block.length)).toBeNull();
       expect(decodeBlock('zstd', sound, block.length)?.equals(block)).toBe(true);
     }
-    const endless = await frameWithoutEnd(block, 20);
-    expect(decodeBlock('zstd', endless, block.length)?.equals(block)).toBe(true);
-    expect(decodeBlock('zstd', sound, block.length)?.equals(block)).toBe(true);
+  });
+
+  it('are not taken for the rest of a frame without an end', () => {
+    const { poison, poisonLength, frame, content } = frameThatGoesOn();
+    expect(decodeBlock('zstd', frame, content.length)?.equals(content)).toBe(true);
+    expect(decodeBlock('zstd', poison, poisonLength)).toBeNull();
+    expect(decodeBlock('zstd', frame, content.length)?.equals(content)).toBe(true);
   });
 
   it('are refused when they want a window of much more memory than a block has', async () => {
     const block = randomBytes(300 * KIB);
-    expect(decodeBlock('zstd', await frameWithoutEnd(block, 23), block.length)?.equals(block)).toBe(true);
-    expect(decodeBlock('zstd', await frameWithoutEnd(block, 27), block.length)).toBeNull();
+    const ended = async (windowLog: number): Promise<Buffer> =>
+      Buffer.concat([await frameWithoutEnd(block, windowLog), blockHeader(RAW, 0, true)]);
+    expect(decodeBlock('zstd', await ended(23), block.length)?.equals(block)).toBe(true);
+    expect(decodeBlock('zstd', await ended(24), block.length)).toBeNull();
   });
 
   it('do not lie in memory that somebody has still', () => {

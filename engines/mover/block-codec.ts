@@ -33,8 +33,9 @@ function probePays(level: Exclude<CompressionLevel, 'none'>, block: Buffer): boo
   const slices = Array.from({ length: PROBE_SLICES }, (_, i) => block.subarray(i * step, i * step + PROBE_SLICE_BYTES));
   const sample = Buffer.concat(slices);
   const payload = compress(level, sample);
+  const isWorthIt = pays(payload.length, sample.length);
   releaseMemory(payload);
-  return pays(payload.length, sample.length);
+  return isWorthIt;
 }
 
 /** The block itself with codec none when compression does not pay; else memory to be given back (`releaseMemory`). */
@@ -51,12 +52,8 @@ export function encodeBlock(level: CompressionLevel, block: Buffer): { codec: Co
  * memory to be given back (`releaseMemory`).
  */
 export function decodeBlock(codec: Codec, payload: Buffer, rawLength: number): Buffer | null {
-  try {
-    const block = decode(codec, payload, rawLength);
-    return block?.length === rawLength ? block : null;
-  } catch {
-    return null;
-  }
+  const block = decode(codec, payload, rawLength);
+  return block?.length === rawLength ? block : null;
 }
 
 function decode(codec: Codec, payload: Buffer, rawLength: number): Buffer | null {
@@ -64,5 +61,9 @@ function decode(codec: Codec, payload: Buffer, rawLength: number): Buffer | null
   if (codec === 'zstd') return zstdDecompress(payload, rawLength);
   // The library allocates what the first four bytes say.
   if (payload.length < 4 || payload.readUInt32LE(0) !== rawLength) return null;
-  return uncompressSync(payload);
+  try {
+    return uncompressSync(payload);
+  } catch {
+    return null;
+  }
 }

@@ -13,12 +13,12 @@ export type Direction = 'read' | 'write';
 const rateNames = { read: 'readBytesPerSecond', write: 'writeBytesPerSecond' } as const;
 const doneWords = { read: 'read', write: 'written' } as const;
 
-const MOST_READS = 256;
+const MOST_REQUESTS = 256;
 /** How much the newest latency counts. */
 const NEWEST = 0.3;
-/** Below this part of the bound the brake is let go, above it the number of reads stays. */
+/** Below this part of the bound the brake is let go, above it the number of requests stays. */
 const CALM = 0.8;
-/** Between two steps down, so that the reads begun since can show what the last one did. */
+/** Between two steps down, so that the requests begun since can show what the last one did. */
 const STEP_DOWN_MS = 200;
 const STEP_UP_MS = 500;
 const SAID_MS = 2000;
@@ -32,10 +32,10 @@ export class Brake {
   readonly #bucket: TokenBucket;
   readonly #places: ByteBudget;
   #config: BrakeConfig;
-  /** Reads that may be under way; places above it are kept back. */
-  #allowed = MOST_READS;
+  /** Requests that may be under way; places above it are kept back. */
+  #allowed = MOST_REQUESTS;
   #inFlight = 0;
-  /** Before each read, once fewer than one under way would be needed. */
+  /** Before each request, once fewer than one under way would be needed. */
   #pauseMs = 0;
   #latencyMs = 0;
   #steppedAtMs = -Infinity;
@@ -45,7 +45,7 @@ export class Brake {
     this.#clock = clock;
     this.#direction = direction;
     this.#bucket = new TokenBucket(() => clock.monotonic());
-    this.#places = new ByteBudget(MOST_READS);
+    this.#places = new ByteBudget(MOST_REQUESTS);
     this.configure(config);
   }
 
@@ -55,12 +55,12 @@ export class Brake {
     if (config.latencyMs === null) this.#release();
   }
 
-  /** Reads that may be under way now. */
+  /** Requests that may be under way now. */
   get allowed(): number {
     return this.#allowed;
   }
 
-  /** Why a read has to wait, in words; null: it need not because of this. */
+  /** Why a request has to wait, in words; null: it need not because of this. */
   get reason(): string | null {
     const { name, [rateNames[this.#direction]]: rate = null } = this.#config;
     if (this.#pauseMs > 0 || this.#inFlight >= this.#allowed)
@@ -68,7 +68,7 @@ export class Brake {
     return rate === null ? null : `brake: ${name} is ${doneWords[this.#direction]} at ${formatBytes(rate)}/s at most`;
   }
 
-  /** Resolves when a read may begin. */
+  /** Resolves when a request may begin. */
   async begin(bytes: number): Promise<void> {
     await this.#bucket.take(bytes);
     await this.#places.take(1);
@@ -104,19 +104,19 @@ export class Brake {
   #stepUp(): void {
     this.#steppedAtMs = this.#clock.monotonic();
     if (this.#pauseMs > 0) this.#pauseMs = this.#pauseMs > FIRST_PAUSE_MS ? this.#pauseMs / 2 : 0;
-    else if (this.#allowed < MOST_READS) this.#allow(this.#allowed + 1);
+    else if (this.#allowed < MOST_REQUESTS) this.#allow(this.#allowed + 1);
   }
 
   #release(): void {
     this.#pauseMs = 0;
     this.#latencyMs = 0;
-    this.#allow(MOST_READS);
+    this.#allow(MOST_REQUESTS);
   }
 
   /** What is under way already goes on: room may be negative for a while. */
-  #allow(reads: number): void {
-    this.#places.give(reads - this.#allowed);
-    this.#allowed = reads;
+  #allow(requests: number): void {
+    this.#places.give(requests - this.#allowed);
+    this.#allowed = requests;
   }
 }
 
@@ -125,9 +125,9 @@ export class Brakes {
   readonly #clock: Clock;
   readonly #direction: Direction;
   readonly #brakes = new Map<string, Brake>();
-  /** Reads under way by lane: those of one that dies end with it. */
-  readonly #reads = new Map<number, Map<number, Brake[]>>();
-  #nextRead = 0;
+  /** Requests under way by lane: those of one that dies end with it. */
+  readonly #requests = new Map<number, Map<number, Brake[]>>();
+  #lastRequest = 0;
 
   constructor(clock: Clock, direction: Direction) {
     this.#clock = clock;
@@ -143,7 +143,7 @@ export class Brakes {
     }
   }
 
-  /** Why a read would have to wait now; null: it would not. */
+  /** Why a request would have to wait now; null: it would not. */
   reasonOf(configs: readonly BrakeConfig[]): string | null {
     for (const { name } of configs) {
       const reason = this.#brakes.get(name)?.reason ?? null;
@@ -152,32 +152,32 @@ export class Brakes {
     return null;
   }
 
-  /** Number of the read, once it may begin. */
+  /** Number of the request, once it may begin. */
   async begin(lane: number, configs: readonly BrakeConfig[], bytes: number): Promise<number> {
-    const read = (this.#nextRead += 1);
-    const reads = this.#reads.get(lane) ?? new Map<number, Brake[]>();
-    this.#reads.set(lane, reads);
+    const request = (this.#lastRequest += 1);
+    const requests = this.#requests.get(lane) ?? new Map<number, Brake[]>();
+    this.#requests.set(lane, requests);
     const held: Brake[] = [];
-    reads.set(read, held);
+    requests.set(request, held);
     for (const { name } of configs) {
       const brake = this.#brakes.get(name)!;
       await brake.begin(bytes);
       // The lane died meanwhile.
-      if (reads.has(read)) held.push(brake);
+      if (requests.has(request)) held.push(brake);
       else brake.end(null);
     }
-    return read;
+    return request;
   }
 
-  end(lane: number, read: number, latencyMs: number | null): void {
-    const reads = this.#reads.get(lane);
-    for (const brake of reads?.get(read) ?? []) brake.end(latencyMs);
-    reads?.delete(read);
+  end(lane: number, request: number, latencyMs: number | null): void {
+    const requests = this.#requests.get(lane);
+    for (const brake of requests?.get(request) ?? []) brake.end(latencyMs);
+    requests?.delete(request);
   }
 
   endLane(lane: number): void {
-    for (const read of this.#reads.get(lane)?.keys() ?? []) this.end(lane, read, null);
-    this.#reads.delete(lane);
+    for (const request of this.#requests.get(lane)?.keys() ?? []) this.end(lane, request, null);
+    this.#requests.delete(lane);
   }
 }
 

@@ -1,7 +1,7 @@
 /** What movers do when something dies, hangs or lies, told apart from the plain ways of `mover.test.ts`. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -26,6 +26,8 @@ import {
 } from '../../tests/fixtures/mover/raw-client.ts';
 import { registrarPerDisk } from '../../tests/fixtures/mover/registrar-per-disk.ts';
 import { CRASH, FAIL_SYNC, REFUSED } from '../../tests/fixtures/mover/target-marks.ts';
+import type { TestRestoreLane } from '../../tests/fixtures/mover/restore-lane.ts';
+import { restoreOrderOf } from '../../tests/fixtures/mover/restores.ts';
 import { silentServer, type TestServer, wireServer } from '../../tests/fixtures/mover/test-servers.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { createRestorePool, type RestorePool } from './restore-client/pool.ts';
@@ -77,8 +79,9 @@ function sourcePool(laneCount: number, of: { readDepth?: number } = {}): SourceP
   return pool;
 }
 
-function restorePool(laneCount: number, laneData = {}): RestorePool {
-  const pool = createRestorePool({ laneCount, laneEntry: fixture('restore-lane'), laneData, seams: testSeams() });
+function restorePool(laneCount: number, laneData: TestRestoreLane = {}, letGoMs = 120_000): RestorePool {
+  const seams = testSeams();
+  const pool = createRestorePool({ laneCount, laneEntry: fixture('restore-lane'), laneData, letGoMs, seams });
   ends.push(() => pool.close());
   return pool;
 }
@@ -299,6 +302,34 @@ test('what a lane wrote that died before it was durable is restored again', asyn
   expect(JSON.parse(await readFile(order.target.cursorFile, 'utf8'))).toMatchObject({ lowWater: 1, above: [] });
 });
 
+describe('a last flush that never returns', () => {
+  const hanging = async (signal = new AbortController().signal) => {
+    const server = kept(await emptyDisk());
+    const order = await restoreOrder({ unix: server.path }, signal);
+    const hangOnce = path.join(folder, 'hangs');
+    return { order, pool: restorePool(1, { hangOnce }, 500), hangOnce };
+  };
+
+  test('ends the restore in the end, and costs the pool no lane', async () => {
+    const { order, pool } = await hanging();
+    await expect(pool.restoreDisk({ ...order, targetSilenceMs: 500 })).rejects.toMatchObject({
+      code: 'UNREACHABLE',
+      message: expect.stringMatching(/its target has not made durable what was written for \d+ s/),
+    });
+    expect(await stat(order.target.cursorFile).catch(() => null)).toBeNull();
+    expect(await pool.restoreDisk(order)).toMatchObject({ windowsRestored: 1 });
+  });
+
+  test('does not keep a restore from being stopped', async () => {
+    const stop = new AbortController();
+    const { order, pool, hangOnce } = await hanging(stop.signal);
+    const restore = expect(pool.restoreDisk(order)).rejects.toThrow('enough');
+    await vi.waitFor(() => stat(hangOnce), { timeout: 15_000 });
+    stop.abort(new Error('enough'));
+    await restore;
+  });
+});
+
 const none = { creditBytes: 0, lowWater: 0, auditDue: false, above: [] };
 const restoreWelcome: Welcome = {
   type: 'welcome',
@@ -310,21 +341,8 @@ const restoreWelcome: Welcome = {
   windowCount: 1,
 };
 
-async function restoreOrder(endpoint: Endpoint, signal: AbortSignal) {
-  const run = runKey('restore00000');
-  const file = path.join(folder, 'restored');
-  await writeFile(file, '');
-  await truncate(file, MIB);
-  const data = { via: 'file' as const, path: file };
-  return {
-    run,
-    restorePointId: restorePointId('0123456789abcdef0123456789abcdef'),
-    diskKey: TEST_DISK,
-    endpoint,
-    target: { run, diskKey: TEST_DISK, sizeBytes: MIB, cursorFile: `${file}.cursor`, data },
-    signal,
-  };
-}
+const restoreOrder = (endpoint: Endpoint, signal: AbortSignal) =>
+  restoreOrderOf({ endpoint, file: path.join(folder, 'restored'), sizeBytes: MIB }, signal);
 
 describe('lanes', () => {
   test('many disks over few lanes all end, one of them empty', async () => {

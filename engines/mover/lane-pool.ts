@@ -6,6 +6,7 @@ import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { Seams } from '../../schema/domain/seams.ts';
 import { type LaneThread, startLaneThread } from './lane-thread.ts';
 import type { Handlers } from './port-calls.ts';
+import { deferred } from './waiting.ts';
 
 /** One disk on its way, cut into items. */
 export type LaneWork<Item, Done, Summary> = {
@@ -23,12 +24,15 @@ export type LaneWork<Item, Done, Summary> = {
   /** The thread of a lane that knows it is gone; where that is more than the item it had. */
   laneLost?(error: Error): void;
   fail(error: unknown): void;
-  /** Now and then, until it is finished: fails it when it has stopped moving. */
-  look(): void;
+  /** Asked now and then, until it has ended: why it has stopped moving, or null. */
+  stuck(): Error | null;
 };
 
-/** `laneEntry`: a module that serves `begin`, `run` and `end`; `laneData` is its `workerData`, plain. */
-export type LanePoolOptions = { laneCount: number; laneEntry: URL; laneData?: unknown; seams: Seams };
+/**
+ * `laneEntry`: a module that serves `begin`, `run` and `end`; `laneData` is its `workerData`, plain. `letGoMs`: how long a lane
+ * may take to let go of what has failed, before another takes its place; default 2 min.
+ */
+export type LanePoolOptions = { laneCount: number; laneEntry: URL; laneData?: unknown; letGoMs?: number; seams: Seams };
 type Lane = { index: number; thread: LaneThread | null; inWork: number; isGone: boolean; knows: Set<number> };
 type Options = LanePoolOptions & {
   /** That a lane has in work at once, so that it need not wait when one of them does. */
@@ -43,6 +47,8 @@ type Options = LanePoolOptions & {
 /** A pause keeps a broken entry from spinning. */
 const REPLACE_AFTER_MS = 100;
 const LOOK_MS = 1000;
+/** Slow storage takes a while to close what was written; all disks of a lane are lost with it. */
+const LET_GO_MS = 120_000;
 
 const closedError = (): TidemarkError => new TidemarkError('HOST_DRAINING', 'the lanes of this proxy are closed');
 
@@ -66,13 +72,32 @@ export class LanePool<Item, Done, Work extends LaneWork<Item, Done, unknown>> {
   async run(work: Work, signal: AbortSignal): Promise<Awaited<Work['finished']>> {
     signal.throwIfAborted();
     if (this.#closed) throw closedError();
-    const stop = (): void => work.fail(signal.reason);
-    signal.addEventListener('abort', stop, { once: true });
     this.#works.set(work.id, work);
     this.#pump();
-    const looking = setInterval(() => work.look(), LOOK_MS);
+    return (await this.#watched(work, signal, work.finished)) as Awaited<Work['finished']>;
+  }
+
+  /** After `run`: as `end`, then `last`. It is watched and stopped as in `run`, and then still to be ended. */
+  async finish(work: Work, signal: AbortSignal, last: () => Promise<void>): Promise<void> {
+    await this.#watched(work, signal, this.end(work.id, false).then(last));
+  }
+
+  /** As `going`; or it fails, with the signal's reason or since it stopped moving. */
+  async #watched<T>(work: Work, signal: AbortSignal, going: Promise<T>): Promise<T> {
+    const failed = deferred<never>();
+    const fail = (error: unknown): void => {
+      work.fail(error);
+      failed.reject(error);
+    };
+    const stop = (): void => fail(signal.reason);
+    if (signal.aborted) stop();
+    signal.addEventListener('abort', stop, { once: true });
+    const looking = setInterval(() => {
+      const error = work.stuck();
+      if (error) fail(error);
+    }, LOOK_MS);
     try {
-      return (await work.finished) as Awaited<Work['finished']>;
+      return await Promise.race([going, failed.promise]);
     } finally {
       clearInterval(looking);
       signal.removeEventListener('abort', stop);
@@ -82,12 +107,25 @@ export class LanePool<Item, Done, Work extends LaneWork<Item, Done, unknown>> {
   /** Nothing more of it is handed out. Rejects with what a lane that worked on it could not end. */
   async end(id: number, aborted: boolean): Promise<void> {
     const lanes = this.#lanes.filter(({ knows }) => knows.has(id));
-    const ends = lanes.map(async ({ thread }) => thread?.calls.call('end', id, aborted));
+    const ends = lanes.map((lane) => this.#endIn(lane, id, aborted));
     const settled = await Promise.allSettled(ends);
-    for (const { knows } of lanes) knows.delete(id);
     this.#works.delete(id);
     const failed = settled.find((one) => one.status === 'rejected');
     if (failed) throw this.#closed ? closedError() : failed.reason;
+  }
+
+  /** What it could not end, it can still be told to let go of. */
+  async #endIn({ thread, knows }: Lane, id: number, aborted: boolean): Promise<void> {
+    const letGoMs = this.#options.letGoMs ?? LET_GO_MS;
+    const giveUp = (): void => thread?.giveUp(`it has not let go of a disk for ${letGoMs / 1000} s`);
+    const timer = aborted ? setTimeout(giveUp, letGoMs) : undefined;
+    try {
+      await thread?.calls.call('end', id, aborted);
+      knows.delete(id);
+    } finally {
+      clearTimeout(timer);
+      if (aborted) knows.delete(id);
+    }
   }
 
   /** Ends the threads; works fail with HOST_DRAINING. */

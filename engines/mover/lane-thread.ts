@@ -3,7 +3,12 @@ import { Worker } from 'node:worker_threads';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import { type Handlers, openPortCalls, type PortCalls } from './port-calls.ts';
 
-export type LaneThread = { calls: PortCalls; terminate: () => Promise<void> };
+export type LaneThread = {
+  calls: PortCalls;
+  terminate: () => Promise<void>;
+  /** As if it had ended, because of this: one that hangs in the system cannot be waited for. */
+  giveUp: (why: string) => void;
+};
 
 /** `onExit`: once, with why; every call waiting then fails with TRANSFER_FAILED and details.crashed. */
 export function startLaneThread(
@@ -17,16 +22,19 @@ export function startLaneThread(
   worker.on('error', (error) => {
     why = error;
   });
-  worker.on('exit', (exitCode) => {
-    const text = why instanceof Error ? why.message : `exit code ${exitCode}`;
-    const error = new TidemarkError(
-      'TRANSFER_FAILED',
-      `lane thread ended: ${text}`,
-      { crashed: true, lost: true },
-      why,
-    );
+  let isOver = false;
+  const end = (text: string): void => {
+    if (isOver) return;
+    isOver = true;
+    const message = `lane thread ended: ${text}`;
+    const error = new TidemarkError('TRANSFER_FAILED', message, { crashed: true, lost: true }, why);
     calls.fail(error);
     options.onExit(error);
-  });
-  return { calls, terminate: async () => void (await worker.terminate()) };
+  };
+  worker.on('exit', (exitCode) => end(why instanceof Error ? why.message : `exit code ${exitCode}`));
+  const giveUp = (text: string): void => {
+    end(text);
+    void worker.terminate();
+  };
+  return { calls, terminate: async () => void (await worker.terminate()), giveUp };
 }

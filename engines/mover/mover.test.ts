@@ -14,11 +14,13 @@ import type { TransferAssignment } from '../../schema/domain/restore-point.ts';
 import { encodeMessage } from '../../schema/wire/messages.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { rehearse } from './rehearse.ts';
-import { createRestorePool } from './restore-client/pool.ts';
+import { MOST_DECODED } from './restore-client/restore-connection.ts';
 import { createSourcePool, type SourcePool, type TransferProgress } from './source/pool.ts';
 import { type MoverTarget, startMoverTarget } from './target/mover-target.ts';
 import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
 import { expectedMap, MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
+import { restoreInto as restore } from '../../tests/fixtures/mover/restores.ts';
+import type { TestRestoreLane } from '../../tests/fixtures/mover/restore-lane.ts';
 import { backupHello, offerFrame, rawClient, type RawClient } from '../../tests/fixtures/mover/raw-client.ts';
 
 const MIB = 1024 * 1024;
@@ -66,28 +68,8 @@ const start = async (
   return target;
 };
 
-async function restoreInto(file: string, sizeBytes: number) {
-  await writeFile(file, '', { flag: 'a' });
-  await truncate(file, sizeBytes);
-  const restores = createRestorePool({
-    laneCount: 1,
-    laneEntry: new URL('../../tests/fixtures/mover/restore-lane.ts', import.meta.url),
-    seams: testSeams(),
-  });
-  const run = runKey('restore00000');
-  try {
-    return await restores.restoreDisk({
-      run,
-      restorePointId: restorePointId('0123456789abcdef0123456789abcdef'),
-      diskKey: TEST_DISK,
-      endpoint: target!.endpoint,
-      target: { run, diskKey: TEST_DISK, sizeBytes, cursorFile: `${file}.cursor`, data: { via: 'file', path: file } },
-      signal: new AbortController().signal,
-    });
-  } finally {
-    await restores.close();
-  }
-}
+const restoreInto = (file: string, sizeBytes: number, laneData: TestRestoreLane = {}) =>
+  restore({ endpoint: target!.endpoint, file, sizeBytes }, laneData);
 
 describe('full', () => {
   test.each([
@@ -458,6 +440,21 @@ test('a restore goes on from its cursor file; one that is not sound is no cursor
 });
 
 const laneClient = (): Promise<RawClient> => rawClient(path.join(folder, 'sock', 'mover.0'));
+
+test('of blocks that come well compressed few are decoded before a slow target has written them', async () => {
+  const file = path.join(folder, 'disk');
+  const blocks = Array.from({ length: 40 }, (_, block) => Buffer.alloc(MIB, `block ${block} `));
+  await writeFile(file, Buffer.concat(blocks));
+  const sizeBytes = blocks.length * MIB;
+  const { endpoint } = await start({ sizeBytes });
+  const { sentBytes } = await pool.transfer(orderOf({ disk: { file }, sizeBytes, blockSize: MIB, endpoint }));
+  // All of them are on their way at once: what they take up is not bounded by credit.
+  expect(sentBytes).toBeLessThan(MIB);
+  const ahead = new Int32Array(new SharedArrayBuffer(8));
+  await restoreInto(path.join(folder, 'restored'), sizeBytes, { ahead, writeMs: 30 });
+  expect((await readFile(path.join(folder, 'restored'))).equals(await readFile(file))).toBe(true);
+  expect([...ahead]).toEqual([0, MOST_DECODED]);
+});
 
 test('a damaged payload is asked for three times, then BAD_PAYLOAD; a good one in between is taken', async () => {
   await start();

@@ -1,10 +1,9 @@
 /** Each stage of a restore slowed down in turn: the verdict names it. Which one is largest is asked, never how long anything took. */
-import { mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import type { BrakeConfig } from '../../schema/domain/configuration.ts';
-import { restorePointId, runKey } from '../../schema/domain/ids.ts';
 import {
   addStageTimes,
   noStageTimes,
@@ -13,8 +12,9 @@ import {
   type StageTimes,
   verdictOf,
 } from '../../schema/domain/stages.ts';
-import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
+import { orderOf, seeded, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
 import { MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
+import { restoreOrderOf } from '../../tests/fixtures/mover/restores.ts';
 import type { TestRestoreLane } from '../../tests/fixtures/mover/restore-lane.ts';
 import { slowRelay } from '../../tests/fixtures/mover/slow-relay.ts';
 import type { TestTarget } from '../../tests/fixtures/mover/target-lane.ts';
@@ -92,21 +92,14 @@ async function restoreWith(
   const seams = { ...testSeams(), meter };
   const pool = createRestorePool({ laneCount: 1, laneEntry: lane('restore-lane'), laneData: slow.lane ?? {}, seams });
   const file = path.join(folder, 'restored');
-  const run = runKey('restore00000');
-  await rm(`${file}.cursor`, { force: true });
-  await writeFile(file, '');
-  await truncate(file, SIZE_BYTES);
+  for (const before of [file, `${file}.cursor`]) await rm(before, { force: true });
+  const order = await restoreOrderOf({ endpoint: relay?.endpoint ?? at, file, sizeBytes: SIZE_BYTES }, signal);
   const told: RestoreProgress[] = [];
   try {
-    const data = { via: 'file' as const, path: file };
     const brakes = slow.brakes ? { brakes: slow.brakes } : {};
     const { stages } = await pool.restoreDisk({
-      run,
-      restorePointId: restorePointId('0123456789abcdef0123456789abcdef'),
-      diskKey: TEST_DISK,
-      endpoint: relay?.endpoint ?? at,
-      target: { run, diskKey: TEST_DISK, sizeBytes: SIZE_BYTES, cursorFile: `${file}.cursor`, data, ...brakes },
-      signal,
+      ...order,
+      target: { ...order.target, ...brakes },
       ...(slow.targetSilenceMs === undefined ? {} : { targetSilenceMs: slow.targetSilenceMs }),
       onProgress: (p) => {
         told.push(p);

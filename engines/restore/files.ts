@@ -18,6 +18,18 @@ export async function guarded<T>(file: string, work: () => Promise<T>): Promise<
   }
 }
 
+/** UNREACHABLE: the storage of `file` has not answered for so long. What was asked of it may still be done. */
+export async function answered<T>(file: string, silenceMs: number, work: () => Promise<T>): Promise<T> {
+  const working = work();
+  working.catch(() => undefined);
+  const message = `restore target ${file}: its storage has not answered for ${silenceMs / 1000} s`;
+  let timer: NodeJS.Timeout;
+  const silence = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new TidemarkError('UNREACHABLE', message, { file })), silenceMs);
+  });
+  return await Promise.race([working, silence]).finally(() => clearTimeout(timer));
+}
+
 export const alreadyThere = (file: string): TidemarkError =>
   new TidemarkError('TARGET_EXISTS', `${file} is there already`, { file });
 

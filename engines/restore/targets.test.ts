@@ -1,6 +1,18 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, symlink, unlink, writeFile } from 'node:fs/promises';
+import {
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  unlink,
+  writeFile,
+} from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
@@ -231,4 +243,20 @@ describe('qcow2', () => {
     await discardTargets({ run, folder });
     expect(readdirSync(folder)).toEqual([]);
   });
+});
+
+test('a storage that hangs at the very end is told, and what hung is ended by another try', async () => {
+  const [target] = await createTargets(request('raw', 1000));
+  const { path: partial } = target!.data as { path: string };
+  await rename(partial, `${partial}.aside`);
+  // What opens it for reading waits until somebody writes.
+  execFileSync('mkfifo', [partial]);
+  const of = { run, folder: path.join(root, 'out') };
+  await expect(finishTargets(of, 300)).rejects.toMatchObject({
+    code: 'UNREACHABLE',
+    message: `restore target ${partial}: its storage has not answered for 0.3 s`,
+  });
+  await (await open(partial, 'w')).close();
+  await rename(`${partial}.aside`, partial);
+  expect(await finishTargets(of)).toEqual([{ diskKey: disk, file: path.join(root, 'out', 'disk.img') }]);
 });

@@ -8,7 +8,7 @@ import path from 'node:path';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { DiskKey, RunKey } from '../../schema/domain/ids.ts';
 import type { TargetAccess } from '../../schema/domain/restore-point.ts';
-import { alreadyThere, entryOf, guarded, moveExclusively, openTarget, syncPath } from './files.ts';
+import { alreadyThere, answered, entryOf, guarded, moveExclusively, openTarget, syncPath } from './files.ts';
 import { createImage, endDaemon, ensureDaemon, EXPORT_NAME } from './qcow2-daemon.ts';
 import {
   checkNames,
@@ -36,6 +36,8 @@ export type TargetRequest = {
 };
 /** What the operating system allows for the path of a Unix socket. */
 const SOCKET_PATH_BYTES = 107;
+/** What was restored is durable when it is finished: a sync has little to do. */
+const SILENCE_MS = 5 * 60_000;
 
 export type FinishedTarget = { diskKey: DiskKey; file: string };
 
@@ -117,9 +119,13 @@ async function makeRaw(file: string, sizeBytes: number, create: boolean): Promis
 
 /**
  * Syncs, renames and cleans up after the run. Done before: the same answer from the files that are there is not
- * promised, an empty list is. TARGET_EXISTS: meanwhile something took a name. STORAGE_ERROR.
+ * promised, an empty list is. TARGET_EXISTS: meanwhile something took a name. UNREACHABLE: the storage has not answered for
+ * `silenceMs`. STORAGE_ERROR.
  */
-export async function finishTargets(request: { run: RunKey; folder: string }): Promise<FinishedTarget[]> {
+export async function finishTargets(
+  request: { run: RunKey; folder: string },
+  silenceMs = SILENCE_MS,
+): Promise<FinishedTarget[]> {
   const folder = await guarded(request.folder, () => realpath(request.folder));
   const state = await readState(folder, request.run);
   if (!state?.claimed) return [];
@@ -127,13 +133,15 @@ export async function finishTargets(request: { run: RunKey; folder: string }): P
   for (const [index, { diskKey, name }] of state.disks.entries()) {
     const [from, to] = [partialOf(folder, name), path.join(folder, name)];
     await endDaemonOf(state, index);
-    await moveExclusively(from, to);
+    await answered(from, silenceMs, () => moveExclusively(from, to));
     finished.push({ diskKey, file: to });
   }
-  await guarded(folder, async () => {
-    await syncPath(folder);
-    await removeState(folder, state);
-  });
+  await answered(folder, silenceMs, () =>
+    guarded(folder, async () => {
+      await syncPath(folder);
+      await removeState(folder, state);
+    }),
+  );
   return finished;
 }
 

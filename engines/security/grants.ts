@@ -18,7 +18,7 @@ export type Grant = {
   fence: number;
 };
 
-/** Longer than one try of a restore may take; the next try has a new one. */
+/** Longer than one try of a disk may take; the next disk, and the next try, has a new one. */
 const RESTORE_GRANT_MS = 72 * 3_600_000;
 export const restoreGrantEnd = (nowMs: number): number => Math.ceil((nowMs + RESTORE_GRANT_MS) / 1000);
 

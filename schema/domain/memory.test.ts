@@ -15,6 +15,14 @@ describe('memory that is taken', () => {
     expect(third).toHaveLength(MIB - 5);
   });
 
+  it('is not given for what is much smaller, nor given back twice', () => {
+    const large = takeMemory(MIB);
+    releaseMemory(large);
+    expect(takeMemory(MIB / 4).buffer).not.toBe(large.buffer);
+    expect(() => releaseMemory(large)).toThrow('given back twice');
+    expect(takeMemory(MIB).buffer).toBe(large.buffer);
+  });
+
   it('is kept up to some amount, that used last', () => {
     const taken = Array.from({ length: 20 }, () => takeMemory(MIB));
     for (const bytes of taken) releaseMemory(bytes);

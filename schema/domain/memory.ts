@@ -1,9 +1,12 @@
 /** Large pieces of memory that come and go, block after block. */
+import { TidemarkError } from './errors.ts';
 
 /** At most so much may be memory that several small buffers share (`Buffer.allocUnsafe`). Bytes. */
 const SHARED_BYTES = 64 * 1024;
-/** Pieces have a multiple of this, so that one fits for payloads of many lengths. Bytes. */
-const STEP_BYTES = 256 * 1024;
+/** Pieces have a multiple of this, so that one fits for payloads of several lengths. Bytes. */
+const STEP_BYTES = 64 * 1024;
+/** So many times what is asked for a piece may have, or small payloads would hold the memory of large ones. */
+const MOST_TIMES = 2;
 /** What a thread keeps at most for whoever takes memory next. Bytes. */
 const MOST_FREE_BYTES = 12 * 1024 * 1024;
 
@@ -20,7 +23,7 @@ const freeBytes = (): number => free.reduce((sum, { byteLength }) => sum + byteL
  */
 export function takeMemory(bytes: number): Buffer<ArrayBuffer> {
   if (bytes <= SHARED_BYTES) return Buffer.allocUnsafeSlow(bytes);
-  const fits = free.findLastIndex(({ byteLength }) => byteLength >= bytes);
+  const fits = free.findLastIndex(({ byteLength }) => byteLength >= bytes && byteLength <= MOST_TIMES * bytes);
   const buffer = fits < 0 ? newPiece(bytes) : free.splice(fits, 1)[0]!;
   taken.add(buffer);
   return Buffer.from(buffer, 0, bytes);
@@ -36,6 +39,7 @@ export function takeMemory(bytes: number): Buffer<ArrayBuffer> {
 export function releaseMemory(bytes: Uint8Array): void {
   const { buffer } = bytes;
   if (!(buffer instanceof ArrayBuffer) || buffer.byteLength <= SHARED_BYTES) return;
+  if (free.includes(buffer)) throw new TidemarkError('BUG', 'memory was given back twice');
   if (!taken.delete(buffer)) return void buffer.transfer(0);
   free.push(buffer);
   while (freeBytes() > MOST_FREE_BYTES) free.shift()!.transfer(0);

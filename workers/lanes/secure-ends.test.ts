@@ -23,6 +23,7 @@ import { FrameDecoder } from '../../schema/wire/frame.ts';
 import { decodeMessage, encodeMessage, type Message } from '../../schema/wire/messages.ts';
 import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
 import { expectedMap, MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
+import { restoreOrderOf } from '../../tests/fixtures/mover/restores.ts';
 import { backupHello } from '../../tests/fixtures/mover/raw-client.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { createTestSite, type TestMachineSecurity, type TestSite } from '../../tests/fixtures/security.ts';
@@ -123,8 +124,7 @@ async function untilLogged(text: string): Promise<void> {
 
 async function restoreOn(machine: TestMachineSecurity, grant: string, grantEnd = GRANT_END): Promise<Buffer> {
   const file = path.join(folder, 'restored');
-  await writeFile(file, '');
-  await truncate(file, SIZE);
+  const order = await restoreOrderOf({ endpoint, file, sizeBytes: SIZE });
   const pool = createRestorePool({
     laneCount: 1,
     laneEntry: fixture('restore-lane'),
@@ -132,22 +132,7 @@ async function restoreOn(machine: TestMachineSecurity, grant: string, grantEnd =
     seams: testSeams(),
   });
   ends.push(() => pool.close());
-  await pool.restoreDisk({
-    run: RESTORE,
-    restorePointId: plain.restorePointId,
-    diskKey: TEST_DISK,
-    endpoint,
-    grant,
-    grantEnd,
-    target: {
-      run: RESTORE,
-      diskKey: TEST_DISK,
-      sizeBytes: SIZE,
-      cursorFile: `${file}.cursor`,
-      data: { via: 'file', path: file },
-    },
-    signal: new AbortController().signal,
-  });
+  await pool.restoreDisk({ ...order, grant, grantEnd });
   return await readFile(file);
 }
 const restoreGrant = (of: Partial<Grant> = {}): string =>
@@ -399,4 +384,45 @@ test('of several addresses the first that answers is used, and the log names tho
     message: expect.stringContaining('127.0.0.2') as string,
     details: { lost: true },
   });
+});
+
+test('an address that takes the connection has the time of a greeting before it is left', async () => {
+  const { host, port } = target.secureEndpoint!;
+  const { machineId } = site.own;
+  const unanswered: string[] = [];
+  const secure = { ...clientEnd(proxy, testSeams()), onUnanswered: (at: { host: string }) => unanswered.push(at.host) };
+  const none = { fence: 0, sizeBytes: 0, blockSize: 0, creditBytes: 0, diskKey: diskKey('') };
+  const hello = { ...decodedHello(), purpose: 'rehearsal' as const, ...none };
+  /** The address that welcomes at last. */
+  const welcomedAt = async (options: { silenceMs?: number; nextAddressMs: number }): Promise<string> => {
+    unanswered.length = 0;
+    const at = { unix: '/nowhere', machineId, listen: { host: '127.0.0.3', port, others: [host] } };
+    const { wire } = await openWire(at, hello, {
+      onMessage: () => undefined,
+      onEnd: () => undefined,
+      secure,
+      ...options,
+    });
+    const { remote } = wire.ends!;
+    wire.close();
+    return remote;
+  };
+  // A busy repository: its greeting takes longer than all of a connection may.
+  let greeted: Promise<void> = sleep(3000);
+  const busy = await startMoverTarget({
+    listen: { unix: path.join(folder, 'busy', 'mover') },
+    listenSecurely: { host: '127.0.0.3', port },
+    laneCount: 1,
+    laneEntry: fixture('target-lane'),
+    laneData: { folder, security: { ...site.own, grantKey } },
+    registrar: repository,
+    restoreSource: repository.restoreSource(SIZE, MIB),
+    rehearse: () => greeted,
+    seams: testSeams(),
+  });
+  ends.push(() => busy.close());
+  expect([await welcomedAt({ nextAddressMs: 2000 }), unanswered]).toEqual(['127.0.0.3', []]);
+  // One that answers nobody is left after the time that a greeting has.
+  greeted = deferred<void>().promise;
+  expect([await welcomedAt({ nextAddressMs: 2000, silenceMs: 2500 }), unanswered]).toEqual([host, ['127.0.0.3']]);
 });

@@ -49,10 +49,13 @@ export function runRestoreLane(options: RestoreLaneOptions): void {
     },
     end: async (restoreId: number, aborted: boolean) => {
       const restore = restores.get(restoreId);
-      if (aborted) await restore?.abort();
-      else await restore?.finish();
       restores.delete(restoreId);
-      if (restores.size === 0) releaseFreeMemory();
+      try {
+        if (aborted) await restore?.abort();
+        else await restore?.finish();
+      } finally {
+        if (restores.size === 0) releaseFreeMemory();
+      }
     },
   });
 }

@@ -38,6 +38,7 @@ export function createRestorePool(options: LanePoolOptions): RestorePool {
     if (name === 'stages') lanes.get((value as LaneStages).restoreId)?.addStages((value as LaneStages).stages);
     if (name !== 'durable') return;
     const { restoreId, windows } = value as LaneDurable;
+    lanes.get(restoreId)?.durable();
     cursors.get(restoreId)?.add(windows);
   };
   const lanes = new LanePool<RestoreItem, WindowWritten, RunningRestore>({
@@ -57,12 +58,9 @@ export function createRestorePool(options: LanePoolOptions): RestorePool {
     const cursor = new DurableCursor(target.cursorFile, begun, (error) => restoring.fail(error));
     cursors.set(restoring.id, cursor);
     brakes.configure(target.brakes ?? []);
-    const stop = (): void => void lanes.end(restoring.id, true).catch(() => undefined);
     try {
       const summary = await lanes.run(restoring, order.signal);
-      order.signal.addEventListener('abort', stop, { once: true });
-      await lanes.end(restoring.id, false);
-      await cursor.idle();
+      await lanes.finish(restoring, order.signal, () => cursor.idle());
       // Of the last flushes the lanes tell at their end.
       return { ...summary, stages: restoring.stages };
     } catch (error) {
@@ -70,7 +68,6 @@ export function createRestorePool(options: LanePoolOptions): RestorePool {
       order.signal.throwIfAborted();
       throw error;
     } finally {
-      order.signal.removeEventListener('abort', stop);
       cursors.delete(restoring.id);
     }
   }

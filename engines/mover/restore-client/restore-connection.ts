@@ -132,7 +132,7 @@ function copyOf(bytes: Buffer): Buffer {
 }
 
 /** Of a window: one is written, the others are ready when it is. What came well compressed would take many times its credit. */
-const MOST_DECODED = 4;
+export const MOST_DECODED = 4;
 
 /** Memory: what the credit lets be on its way, of which a few blocks are decoded; a block's credit goes back once it is written. */
 class WindowInWork {

@@ -132,13 +132,19 @@ export class RunningRestore {
     this.#report(`repository at ${describeEndpoint(this.#order.endpoint)}: ${messageOf(error)}`);
   }
 
-  /** Looks whether what is written to has fallen silent: UNREACHABLE then. A repository that has is lost sooner (`silenceMsOf`). */
-  look(): void {
+  /** Something that was written is durable. */
+  durable(): void {
+    this.#stillness.moved();
+  }
+
+  /** UNREACHABLE: what is written to has fallen silent, the last flush included. A repository that has is lost sooner (`silenceMsOf`). */
+  stuck(): TidemarkError | null {
     const seconds = this.#stillness.tooLongSeconds;
-    if (this.#failed || this.#inWork === 0 || seconds === null) return;
+    const isEnding = this.#queue.isDone;
+    if (this.#failed || (this.#inWork === 0 && !isEnding) || seconds === null) return null;
     const { diskKey } = this.#order;
-    const message = `disk ${diskKey}: its target has taken no write for ${seconds} s`;
-    this.fail(new TidemarkError('UNREACHABLE', message, { diskKey }));
+    const what = isEnding ? 'has not made durable what was written' : 'has taken no write';
+    return new TidemarkError('UNREACHABLE', `disk ${diskKey}: its target ${what} for ${seconds} s`, { diskKey });
   }
 
   /** What the lane wrote last may not be durable, and nobody can say so any more. */

@@ -155,15 +155,15 @@ export class RunningTransfer {
   }
 
   /**
-   * Looks whether the source has fallen silent: UNREACHABLE then. A target that has is lost sooner (`silenceMsOf`), and what
+   * UNREACHABLE: the source has fallen silent. A target that has is lost sooner (`silenceMsOf`), and what
    * is held back tells so again and again.
    */
-  look(): void {
+  stuck(): TidemarkError | null {
     const seconds = this.#stillness.tooLongSeconds;
-    if (this.#failed || this.#inWork === 0 || seconds === null) return;
+    if (this.#failed || this.#inWork === 0 || seconds === null) return null;
     const { diskKey } = this.#order.assignment;
     const message = `disk ${diskKey}: its storage has answered no read for ${seconds} s`;
-    this.fail(new TidemarkError('UNREACHABLE', message, { diskKey }));
+    return new TidemarkError('UNREACHABLE', message, { diskKey });
   }
 
   /** A brake holds it back; said until it has not for a while. */

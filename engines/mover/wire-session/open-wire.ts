@@ -14,7 +14,7 @@ import { type Address, type ClientEnd, reach, type WireEndpoint } from './secure
 import { readInto, Wire } from './wire.ts';
 
 const GREETING_TIMEOUT_MS = 20_000;
-/** Of an address behind which there is another one. */
+/** Until an address behind which there is another one has taken the connection, TLS included: a greeting may take longer. */
 const NEXT_ADDRESS_MS = 5000;
 export const SOFTWARE = 'tidemark';
 export const versions = { ...protocolVersions, software: SOFTWARE };
@@ -28,6 +28,8 @@ export type ClientOptions = {
   signal?: AbortSignal;
   /** For targets of other machines; without it there are none. */
   secure?: ClientEnd | undefined;
+  /** How long each of several addresses may take until it is connected, before the next is tried; default 5 s. */
+  nextAddressMs?: number;
 };
 export type OpenedWire = { wire: Wire; welcome: Welcome };
 
@@ -44,7 +46,7 @@ export async function openWire(target: TargetEndpoint, hello: Hello, options: Cl
   let unanswered: TidemarkError | null = null;
   for (const endpoint of [first, ...others]) {
     try {
-      return await openAt(endpoint, hello, { ...options, greetingMs: NEXT_ADDRESS_MS });
+      return await openAt(endpoint, hello, { ...options, connectMs: options.nextAddressMs ?? NEXT_ADDRESS_MS });
     } catch (error) {
       if (!isUnanswered(error) && !(unanswered && isStranger(error))) throw error;
       options.secure?.onUnanswered(endpoint as Address, error);
@@ -62,7 +64,7 @@ const isStranger = (error: unknown): error is TidemarkError =>
 const isUnanswered = (error: unknown): error is TidemarkError =>
   error instanceof TidemarkError && error.code === 'UNREACHABLE' && error.details['lost'] === true;
 
-type GreetingOptions = ClientOptions & { greetingMs?: number };
+type GreetingOptions = ClientOptions & { connectMs?: number };
 
 async function openAt(endpoint: WireEndpoint, hello: Hello, options: GreetingOptions): Promise<OpenedWire> {
   const first = await greet(endpoint, hello, options);
@@ -113,7 +115,7 @@ async function greet(
   options: GreetingOptions,
 ): Promise<OpenedWire | { goTo: string }> {
   const what = `target ${describeEndpoint(endpoint)}`;
-  const { signal, silenceMs, secure, greetingMs = GREETING_TIMEOUT_MS } = options;
+  const { signal, silenceMs, secure, connectMs } = options;
   signal?.throwIfAborted();
   let take: (bytes: Buffer) => void = () => undefined;
   const socket = await openSocket(
@@ -126,7 +128,7 @@ async function greet(
     let welcomed = false;
     const giveUp = (): void => wire.destroy(signal?.reason as Error);
     const settle = (): void => {
-      clearTimeout(timer);
+      callOff();
       signal?.removeEventListener('abort', giveUp);
     };
     const wire = new Wire({
@@ -158,9 +160,25 @@ async function greet(
       },
     });
     take = (bytes) => wire.take(bytes);
-    const late = new TidemarkError('UNREACHABLE', `${what} did not answer HELLO in time`, { lost: true });
-    const timer = setTimeout(() => wire.destroy(late), Math.min(greetingMs, silenceMs ?? greetingMs));
+    const greetingMs = Math.min(GREETING_TIMEOUT_MS, silenceMs ?? GREETING_TIMEOUT_MS);
+    const callOff = boundGreeting(wire, { socket, what, greetingMs, connectMs });
     signal?.addEventListener('abort', giveUp, { once: true });
     wire.send(hello);
   });
+}
+
+/** Ends one that takes too long: in all, and (of those with a `connectMs`, which are over TLS) until it is connected. */
+function boundGreeting(
+  wire: Wire,
+  of: { socket: Socket; what: string; greetingMs: number; connectMs: number | undefined },
+): () => void {
+  const endAfter = (ms: number, why: string): NodeJS.Timeout =>
+    setTimeout(() => wire.destroy(new TidemarkError('UNREACHABLE', `${of.what} ${why} in time`, { lost: true })), ms);
+  const greeting = endAfter(of.greetingMs, 'did not answer HELLO');
+  const connecting = of.connectMs === undefined ? undefined : endAfter(of.connectMs, 'took no connection');
+  of.socket.once('secureConnect', () => clearTimeout(connecting));
+  return () => {
+    clearTimeout(greeting);
+    clearTimeout(connecting);
+  };
 }
