@@ -1,4 +1,4 @@
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { errorCodeOf, TidemarkError } from '../../schema/domain/errors.ts';
@@ -191,6 +191,25 @@ describe('while its owner goes on', () => {
     fail = false;
     await sealedBy(sink, 2, diskOf(2, 'b'));
     expect(await dataKeysUsed(world.folder)).toEqual([1, 2]);
+  });
+
+  test('a new data key is used only when it is in the copy as well: a death between the two is mended first', async () => {
+    const sink = beginLane();
+    const copy = join(world.folder, 'repository.json.copy');
+    const older = await readFile(copy, 'utf8');
+    await rotateKey(work());
+    await writeFile(copy, older);
+    // While the copy cannot be written the old key goes on.
+    const inTheWay = join(world.folder, '.new-repository.json.copy');
+    await mkdir(inTheWay);
+    await sealedBy(sink, 1, diskOf(1, 'b'));
+    expect(await dataKeysUsed(world.folder)).toEqual([1]);
+    await rm(inTheWay, { recursive: true });
+    const sealed = await sealedBy(sink, 2, diskOf(2));
+    expect(await dataKeysUsed(world.folder)).toEqual([1, 2]);
+    await writeFile(join(world.folder, 'repository.json'), 'not what it was');
+    await world.reopen();
+    expect((await handRestore(world, sealed.restorePointId, DISK)).equals(diskOf(2))).toBe(true);
   });
 
   test('a repository.json that cannot be read, or was changed by somebody else, keeps no backup from going on', async () => {
