@@ -25,7 +25,7 @@ import {
   windowEndFrame,
 } from '../../tests/fixtures/mover/raw-client.ts';
 import { registrarPerDisk } from '../../tests/fixtures/mover/registrar-per-disk.ts';
-import { CRASH, FAIL_SYNC, REFUSED } from '../../tests/fixtures/mover/target-marks.ts';
+import { CRASH, FAIL_SYNC } from '../../tests/fixtures/mover/target-marks.ts';
 import type { TestRestoreLane } from '../../tests/fixtures/mover/restore-lane.ts';
 import { restoreOrderOf } from '../../tests/fixtures/mover/restores.ts';
 import { silentServer, type TestServer, wireServer } from '../../tests/fixtures/mover/test-servers.ts';
@@ -408,19 +408,6 @@ describe('lanes', () => {
     await new Promise((resolve) => setTimeout(resolve, 500));
     await rm(lane, { recursive: true });
     await vi.waitFor(async () => (await laneClient()).destroy(), { timeout: 20_000 });
-  });
-
-  test('what is told is heard by all lanes; one that refuses it is named, one that dies of it is replaced', async () => {
-    const heard = async (): Promise<string[]> => (await readFile(path.join(folder, 'told'), 'utf8')).trim().split('\n');
-    const told = await start();
-    await told.tell('news');
-    expect(await heard()).toEqual(['news', 'news']);
-    await expect(told.tell(REFUSED)).rejects.toThrow('cannot be borne');
-    await told.tell(CRASH);
-    await vi.waitFor(async () => (await laneClient(1)).destroy(), { timeout: 20_000 });
-    await vi.waitFor(async () => (await laneClient(0)).destroy(), { timeout: 20_000 });
-    await told.tell('more');
-    expect(await heard()).toEqual(['news', 'news', 'more', 'more']);
   });
 
   test('a target that cannot start leaves no thread behind', async () => {
