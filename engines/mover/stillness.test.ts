@@ -32,7 +32,7 @@ function clocked() {
   return { seams, pass: (ms: number) => (nowMs += ms) };
 }
 const restoreOf = (seams: ReturnType<typeof clocked>['seams']) =>
-  new RunningRestore(1, restoreOrder, { lowWater: 0, above: [] }, seams);
+  new RunningRestore(1, restoreOrder, { lowWater: 0, above: [] }, { laneCount: 1, seams });
 
 test.each([
   ['restore', restoreOf],

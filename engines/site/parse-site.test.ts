@@ -63,7 +63,9 @@ describe('the example of the page', () => {
       [{ diskKey: 'd0', file: '/srv/images/archive.qcow2', format: 'qcow2', allowBacking: true }],
     ]);
     const folders = { restoreFolders: ['/restores'] };
-    expect(machine!.proxies).toEqual([{ proxyId: 'proxy-1', slots: 2, lanes: 2, readDepth: 1, ...folders }]);
+    expect(machine!.proxies).toEqual([
+      { proxyId: 'proxy-1', slots: 2, lanes: 2, readDepth: 1, restoreDepth: 1, ...folders },
+    ]);
     const encryption = { passphraseFile: '/etc/tidemark/main.passphrase' };
     expect(machine!.repositories).toEqual([
       {
@@ -151,7 +153,7 @@ describe('one mistake', () => {
     [
       'an unknown key',
       'proxies: [{ name: p1, slotz: 3 }]',
-      '8:23: proxies[0].slotz: this key is not known here (name, machine, slots, lanes, readDepth, restoreFolders); did you mean "slots"?',
+      '8:23: proxies[0].slotz: this key is not known here (name, machine, slots, lanes, readDepth, restoreDepth, restoreFolders); did you mean "slots"?',
     ],
     [
       'a wrong type',
