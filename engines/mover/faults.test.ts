@@ -1,7 +1,7 @@
 /** What movers do when something dies, hangs or lies, told apart from the plain ways of `mover.test.ts`. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -13,7 +13,7 @@ import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
 import { diskKey, restorePointId, runKey } from '../../schema/domain/ids.ts';
 import { blockSizes, compressions } from '../../schema/domain/states.ts';
 import type { RestoreSource, TransferRegistrar } from '../../schema/domain/seams.ts';
-import { encodeMessage, type Message, type Welcome } from '../../schema/wire/messages.ts';
+import { encodeMessage, type Message } from '../../schema/wire/messages.ts';
 import { orderOf, seeded, TEST_DISK, writeRandomDisk } from '../../tests/fixtures/mover/disks.ts';
 import { expectedMap, mapOf, MemoryRepository } from '../../tests/fixtures/mover/memory-repository.ts';
 import {
@@ -26,9 +26,8 @@ import {
 } from '../../tests/fixtures/mover/raw-client.ts';
 import { registrarPerDisk } from '../../tests/fixtures/mover/registrar-per-disk.ts';
 import { CRASH, FAIL_SYNC } from '../../tests/fixtures/mover/target-marks.ts';
-import type { TestRestoreLane } from '../../tests/fixtures/mover/restore-lane.ts';
 import { restoreOrderOf } from '../../tests/fixtures/mover/restores.ts';
-import { silentServer, type TestServer, wireServer } from '../../tests/fixtures/mover/test-servers.ts';
+import { restoreWelcome, silentServer, type TestServer, wireServer } from '../../tests/fixtures/mover/test-servers.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { createRestorePool, type RestorePool } from './restore-client/pool.ts';
 import { createSourcePool, type SourcePool } from './source/pool.ts';
@@ -79,9 +78,8 @@ function sourcePool(laneCount: number, of: { readDepth?: number } = {}): SourceP
   return pool;
 }
 
-function restorePool(laneCount: number, laneData: TestRestoreLane = {}, letGoMs = 120_000): RestorePool {
-  const seams = testSeams();
-  const pool = createRestorePool({ laneCount, laneEntry: fixture('restore-lane'), laneData, letGoMs, seams });
+function restorePool(laneCount: number): RestorePool {
+  const pool = createRestorePool({ laneCount, laneEntry: fixture('restore-lane'), seams: testSeams() });
   ends.push(() => pool.close());
   return pool;
 }
@@ -270,76 +268,6 @@ describe('waiting', () => {
     await closed;
   });
 });
-
-/** Has one window, of zeros. */
-function emptyDisk() {
-  const answers: Partial<Record<Message['type'], Message[]>> = {
-    hello: [restoreWelcome],
-    get: [
-      { type: 'entries', window: 0, digests: Buffer.alloc(32) },
-      { type: 'windowDone', window: 0, busyMs: 0, heldMs: 0 },
-    ],
-  };
-  return wireServer(path.join(folder, 'empty'), (asked) => answers[asked.type] ?? []);
-}
-
-test('a cursor that cannot be written is a storage error that names its file', async () => {
-  const server = kept(await emptyDisk());
-  const order = await restoreOrder({ unix: server.path }, new AbortController().signal);
-  const cursorFile = path.join(folder, 'nowhere', 'cursor');
-  const message = expect.stringContaining(cursorFile);
-  const restore = restorePool(1).restoreDisk({ ...order, target: { ...order.target, cursorFile } });
-  await expect(restore).rejects.toMatchObject({ code: 'STORAGE_ERROR', message });
-});
-
-test('what a lane wrote that died before it was durable is restored again', async () => {
-  const server = kept(await emptyDisk());
-  const order = await restoreOrder({ unix: server.path }, new AbortController().signal);
-  const pool = restorePool(2, { crashOnce: path.join(folder, 'crashed') });
-  await expect(pool.restoreDisk(order)).rejects.toMatchObject({ code: 'TRANSFER_FAILED', details: { lost: true } });
-  expect(await stat(order.target.cursorFile).catch(() => null)).toBeNull();
-  expect(await pool.restoreDisk(order)).toMatchObject({ windowsRestored: 1 });
-  expect(JSON.parse(await readFile(order.target.cursorFile, 'utf8'))).toMatchObject({ lowWater: 1, above: [] });
-});
-
-describe('a last flush that never returns', () => {
-  const hanging = async (signal = new AbortController().signal) => {
-    const server = kept(await emptyDisk());
-    const order = await restoreOrder({ unix: server.path }, signal);
-    const hangOnce = path.join(folder, 'hangs');
-    return { order, pool: restorePool(1, { hangOnce }, 500), hangOnce };
-  };
-
-  test('ends the restore in the end, and costs the pool no lane', async () => {
-    const { order, pool } = await hanging();
-    await expect(pool.restoreDisk({ ...order, targetSilenceMs: 500 })).rejects.toMatchObject({
-      code: 'UNREACHABLE',
-      message: expect.stringMatching(/its target has not made durable what was written for \d+ s/),
-    });
-    expect(await stat(order.target.cursorFile).catch(() => null)).toBeNull();
-    expect(await pool.restoreDisk(order)).toMatchObject({ windowsRestored: 1 });
-  });
-
-  test('does not keep a restore from being stopped', async () => {
-    const stop = new AbortController();
-    const { order, pool, hangOnce } = await hanging(stop.signal);
-    const restore = expect(pool.restoreDisk(order)).rejects.toThrow('enough');
-    await vi.waitFor(() => stat(hangOnce), { timeout: 15_000 });
-    stop.abort(new Error('enough'));
-    await restore;
-  });
-});
-
-const none = { creditBytes: 0, lowWater: 0, auditDue: false, above: [] };
-const restoreWelcome: Welcome = {
-  type: 'welcome',
-  version: 1,
-  laneCount: 1,
-  ...none,
-  sizeBytes: MIB,
-  blockSize: MIB,
-  windowCount: 1,
-};
 
 const restoreOrder = (endpoint: Endpoint, signal: AbortSignal) =>
   restoreOrderOf({ endpoint, file: path.join(folder, 'restored'), sizeBytes: MIB }, signal);
