@@ -2,7 +2,7 @@
  * One owner per folder: an exclusive SQLite transaction on a lock file, which the system ends with the process.
  * The owner's process id lies in a file of its own: reading the lock file would drop the process's POSIX lock.
  */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
@@ -11,12 +11,17 @@ import { storageError } from './files.ts';
 const SQLITE_BUSY = 5;
 const SQLITE_FULL = 13;
 
-/** REPOSITORY_FULL: there is no room even for that. REPOSITORY_IN_USE names the owner's process id when known. Call the result to let go. */
+/**
+ * Call the result to let go. REPOSITORY_FULL: there is no room even for that. REPOSITORY_IN_USE names the owner's process id
+ * when known. STORAGE_ERROR: the lock file cannot be written, as one that root made before.
+ */
 export function takeFileLock(path: string, ownerPath: string): () => void {
   let database: DatabaseSync | undefined;
   try {
     database = new DatabaseSync(path, { timeout: 0 });
     database.exec('BEGIN EXCLUSIVE');
+    // Of a file that may only be read it has a lock that others may have, too.
+    accessSync(path, constants.W_OK);
   } catch (error) {
     database?.close();
     const { errcode } = error as { errcode?: number };
