@@ -1,9 +1,10 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { decodeRecordHeader } from '../../schema/repository/record.ts';
 import type { Secret } from '../../schema/repository/secrets.ts';
 import { handRestore } from '../../tests/fixtures/repository/hand-restore.ts';
+import { codes, inEachTest } from '../../tests/fixtures/repository/in-each-test.ts';
 import { CHEAP, KEY_FILE, PASSPHRASE } from '../../tests/fixtures/repository/keys.ts';
 import {
   createTestRepository,
@@ -11,19 +12,16 @@ import {
   MAIN,
   type TestRepository,
 } from '../../tests/fixtures/repository/test-repository.ts';
-import { diskOf, verbsOf } from '../../tests/fixtures/repository/verbs.ts';
+import { diskOf } from '../../tests/fixtures/repository/verbs.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { addKey, describeKeys, removeKey, rotateKey, type KeyWork } from './change-keys.ts';
 import { openRepository } from './open-repository.ts';
 
 let world: TestRepository;
-beforeEach(async () => {
-  world = await createTestRepository({ secret: KEY_FILE });
-});
-afterEach(() => world.close());
-const { sealedFull } = verbsOf(() => world);
-const codes = (code: string, text = '') =>
-  ({ code, message: expect.stringContaining(text) as string }) as Record<string, unknown>;
+const { sealedFull } = inEachTest(
+  () => createTestRepository({ secret: KEY_FILE }),
+  (made) => (world = made),
+);
 const openWith = (secret: Secret) => {
   const { storage, seams } = world;
   return openRepository({ storage, repositoryId: MAIN, secret, indexFolder: join(world.folder, '../index-2'), seams });
