@@ -22,14 +22,14 @@ const PROGRESS_AGE_MS = 2000;
 const brakesOf = async (folder: string) => brakesForRestore((await loadMachine(stateLayout()))?.hosts ?? [], folder);
 
 function openProxy(
-  { proxyId, slots, lanes, readDepth, restoreFolders }: ProxyConfig,
+  { proxyId, slots, lanes, restoreFolders, ...depths }: ProxyConfig,
   laneData: LaneSecurity,
   seams: Seams,
 ) {
   const { clock } = seams;
-  const depth = readDepth === undefined ? {} : { readDepth };
-  const source = createSourcePool({ laneCount: lanes, ...depth, laneEntry: sourceLane, laneData, seams });
-  const restores = createRestorePool({ laneCount: lanes, laneEntry: restoreLane, laneData, seams });
+  const pool = { laneCount: lanes, ...depths, laneData, seams };
+  const source = createSourcePool({ ...pool, laneEntry: sourceLane });
+  const restores = createRestorePool({ ...pool, laneEntry: restoreLane });
   const work: ServedQueue = {
     queue: proxyQueue(proxyId),
     activities: {

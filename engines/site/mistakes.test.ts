@@ -7,7 +7,7 @@ describe('one mistake', () => {
     [
       'an unknown key',
       'proxies: [{ name: p1, slotz: 3 }]',
-      '8:23: proxies[0].slotz: this key is not known here (name, machine, slots, lanes, readDepth, restoreFolders); did you mean "slots"?',
+      '8:23: proxies[0].slotz: this key is not known here (name, machine, slots, lanes, readDepth, restoreDepth, restoreFolders); did you mean "slots"?',
     ],
     [
       'a wrong type',

@@ -36,7 +36,9 @@ describe('the example of the page', () => {
       [{ diskKey: 'd0', file: '/srv/images/archive.qcow2', format: 'qcow2', allowBacking: true }],
     ]);
     const folders = { restoreFolders: ['/restores'] };
-    expect(machine!.proxies).toEqual([{ proxyId: 'proxy-1', slots: 2, lanes: 2, readDepth: 1, ...folders }]);
+    expect(machine!.proxies).toEqual([
+      { proxyId: 'proxy-1', slots: 2, lanes: 2, readDepth: 1, restoreDepth: 1, ...folders },
+    ]);
     const encryption = { passphraseFile: '/etc/tidemark/main.passphrase' };
     expect(machine!.repositories).toEqual([
       {

@@ -162,8 +162,15 @@ function machinesOf(site: SiteText, machineName: string): MachineConfig[] {
   });
 }
 
-function proxyOf({ name, slots, lanes, readDepth, restoreFolders }: SiteText['proxies'][number]): ProxyConfig {
-  return { proxyId: proxyId(name), slots, lanes, ...defined({ readDepth }), restoreFolders };
+function proxyOf({
+  name,
+  slots,
+  lanes,
+  readDepth,
+  restoreDepth,
+  restoreFolders,
+}: SiteText['proxies'][number]): ProxyConfig {
+  return { proxyId: proxyId(name), slots, lanes, ...defined({ readDepth, restoreDepth }), restoreFolders };
 }
 
 function ownPkiOf({ machines, ...files }: NonNullable<SiteText['security']>): OwnPki {

@@ -119,6 +119,7 @@ const proxy = strict('a proxy: name and more', {
   slots: whole(1, 256).prefault(2),
   lanes: whole(1, 64).prefault(2),
   readDepth: whole(1, 32).optional(),
+  restoreDepth: whole(1, 128).optional(),
   restoreFolders: listOf('folders', absolutePath, MAX_THINGS).prefault([]),
 });
 const secretPlaces = {

@@ -64,6 +64,8 @@ export type ProxyConfig = {
   lanes: number;
   /** Segments of a disk in work at once, over all lanes; default: found out while it is read. */
   readDepth?: number;
+  /** Windows of a disk restored at once, over all lanes; default: found out while it is restored. */
+  restoreDepth?: number;
   restoreFolders: string[];
 };
 /** What is done to a repository again and again. */

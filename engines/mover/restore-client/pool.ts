@@ -13,6 +13,7 @@ import type {
   RestoreSummary,
   WindowWritten,
 } from './restore-spec.ts';
+import { type RestoreLanes, WINDOWS_PER_LANE } from './restore-depth.ts';
 import { RunningRestore } from './running-restore.ts';
 
 export type RestorePool = {
@@ -23,11 +24,8 @@ export type RestorePool = {
   close(): Promise<void>;
 };
 
-/** While one comes over its connection, the other is decoded and written: a socket holds less than a block. */
-const WINDOWS_PER_LANE = 2;
-
 /** `laneEntry`: a module that calls `runRestoreLane`. */
-export function createRestorePool(options: LanePoolOptions): RestorePool {
+export function createRestorePool(options: LanePoolOptions & RestoreLanes): RestorePool {
   const { laneCount, seams } = options;
   const places = new ByteBudget(laneCount);
   const cursors = new Map<number, DurableCursor>();
@@ -54,7 +52,7 @@ export function createRestorePool(options: LanePoolOptions): RestorePool {
     const { restorePointId, diskKey, target } = order;
     const identity = { restorePointId, diskKey, sizeBytes: target.sizeBytes };
     const begun = await readCursor(target.cursorFile, identity);
-    const restoring = new RunningRestore((nextId += 1), order, begun, seams);
+    const restoring = new RunningRestore((nextId += 1), order, begun, options);
     const cursor = new DurableCursor(target.cursorFile, begun, (error) => restoring.fail(error));
     cursors.set(restoring.id, cursor);
     brakes.configure(target.brakes ?? []);

@@ -5,16 +5,20 @@ import type { BrakeConfig } from '../../../schema/domain/configuration.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import { addStageTimes, noStageTimes, stages, type StageTimes } from '../../../schema/domain/stages.ts';
 import { BrakeNote } from '../brakes.ts';
+import { Depth, type DepthFigures } from '../depth.ts';
 import { Patience, PATIENCE_MS, silenceMsOf } from '../patience.ts';
 import { STORAGE_SILENCE_MS, Stillness } from '../stillness.ts';
 import { deferred } from '../waiting.ts';
 import { WindowQueue } from '../window-queue.ts';
 import { describeEndpoint } from '../wire-session/open-wire.ts';
 import type { WindowsDone } from './cursor-file.ts';
+import { type RestoreLanes, restoreDepthOf } from './restore-depth.ts';
 import type { RestoreItem, RestoreOrder, RestoreSpec, RestoreSummary, WindowWritten } from './restore-spec.ts';
 
 /** A daemon that writes an image takes four connections, and is asked over one of its own whether it lives. */
 const NBD_LANES = 3;
+
+type RestoreSeams = Pick<Seams, 'clock' | 'meter'>;
 
 export class RunningRestore {
   readonly id: number;
@@ -22,6 +26,7 @@ export class RunningRestore {
   readonly #patience: Patience;
   readonly #result = deferred<RestoreSummary>();
   readonly #queue: WindowQueue;
+  readonly #depth: Depth;
   #inWork = 0;
   #failed = false;
   #receivedBytes = 0;
@@ -31,10 +36,11 @@ export class RunningRestore {
   #stages: Readonly<StageTimes> = noStageTimes;
   readonly #stillness: Stillness;
   readonly #brake: BrakeNote;
-  readonly #seams: Pick<Seams, 'clock' | 'meter'>;
+  readonly #seams: RestoreSeams;
 
   /** `begun`: what an attempt before this one left done. */
-  constructor(id: number, order: RestoreOrder, begun: WindowsDone, seams: Pick<Seams, 'clock' | 'meter'>) {
+  constructor(id: number, order: RestoreOrder, begun: WindowsDone, of: RestoreLanes & { seams: RestoreSeams }) {
+    const { seams } = of;
     this.id = id;
     this.#order = order;
     this.#seams = seams;
@@ -45,6 +51,7 @@ export class RunningRestore {
     const windowCount = windowCountOf(sizeBytes);
     this.#queue = new WindowQueue(sizeBytes, windowCount, null);
     this.#queue.markCursor({ ...begun, windowCount });
+    this.#depth = new Depth(restoreDepthOf(of, this.laneLimit), this.#figures);
     this.#settle();
   }
 
@@ -77,7 +84,7 @@ export class RunningRestore {
   }
 
   take(): RestoreItem | null {
-    const item = this.#failed ? null : this.#queue.take();
+    const item = this.#failed || this.#inWork >= this.#depth.depth ? null : this.#queue.take();
     if (item?.kind !== 'window') return null;
     this.#inWork += 1;
     return item;
@@ -91,8 +98,13 @@ export class RunningRestore {
     this.#windowsRestored += 1;
     this.#receivedBytes += written.receivedBytes;
     this.#writtenBytes += written.writtenBytes;
+    this.#depth.look(this.#figures);
     this.#report(null);
     this.#settle();
+  }
+
+  get #figures(): DepthFigures {
+    return { bytes: this.#writtenBytes, nowMs: this.#seams.clock.monotonic(), stages: this.#stages };
   }
 
   /** Where its time went, so far as lanes have told. */

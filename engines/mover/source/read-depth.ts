@@ -1,20 +1,6 @@
-/**
- * How many segments of a disk are in work at once, over all lanes. A spinning disk wants one, an array many, a slow
- * link as many as its delay hides; nobody has to know: the next smaller or larger depth is tried now and then, and kept
- * where the disk goes no slower with less, or clearly faster with more.
- */
-import { WINDOW_BYTES } from '../../../schema/domain/extents.ts';
-import { type StageTimes, stages } from '../../../schema/domain/stages.ts';
+/** Segments of a disk that are read at once. */
+import type { DepthBounds } from '../depth.ts';
 
-/** Of the lanes' time: with less the processor or a rule holds the transfer up, and more at once would gain nothing. */
-const HOLDS_UP = 0.5;
-/** More in work must gain a tenth: figures waver, and each segment takes memory. */
-const GAIN = 1.1;
-/** Read per lane before a depth is judged. Bytes. */
-const PERIOD_BYTES = WINDOW_BYTES;
-/** Periods before the next try; doubled, up to the most, by each that brought nothing. */
-const FEWEST_PERIODS = 1;
-const MOST_PERIODS = 16;
 const FIRST_PER_LANE = 4;
 export const MOST_PER_LANE = 8;
 /** Of all lanes: their buffers take 128 MiB. */
@@ -25,81 +11,13 @@ const FIRST_SEGMENTS = 16;
 /** `readDepth`: asked for by the operator; default: found out. */
 export type SourceLanes = { laneCount: number; readDepth?: number };
 
-/** Since the transfer began: bytes, milliseconds, stages of all lanes. */
-export type DepthFigures = { readBytes: number; nowMs: number; stages: StageTimes };
-
-export class ReadDepth {
-  readonly #isFixed: boolean;
-  readonly #most: number;
-  readonly #lanes: number;
-  #depth: number;
-  #from: DepthFigures;
-  /** Until so much is read, windows of another depth are in work. */
-  #settledAt = 0;
-  /** What is tried now, of which depth and rate. */
-  #trial: { before: number; rate: number } | null = null;
-  #isUpNext = true;
-  #pause = FEWEST_PERIODS;
-  #left = FEWEST_PERIODS;
-
-  /** `laneLimit`: lanes that may work on the disk, when they are fewer. */
-  constructor({ laneCount, readDepth }: SourceLanes, laneLimit: number, from: DepthFigures) {
-    this.#lanes = Math.min(laneCount, laneLimit);
-    this.#isFixed = readDepth !== undefined;
-    this.#most = Math.min(this.#lanes * MOST_PER_LANE, MOST_SEGMENTS);
-    const first = Math.min(this.#lanes * FIRST_PER_LANE, FIRST_SEGMENTS);
-    this.#depth = Math.min(readDepth ?? first, this.#most);
-    this.#from = from;
-  }
-
-  /** Segments in work at once. */
-  get depth(): number {
-    return this.#depth;
-  }
-
-  /** Tell it after each window. */
-  look(now: DepthFigures): void {
-    if (now.readBytes < this.#settledAt) this.#from = now;
-    const bytes = now.readBytes - this.#from.readBytes;
-    if (this.#isFixed || bytes < PERIOD_BYTES * this.#lanes) return;
-    const rate = bytes / Math.max(1, now.nowMs - this.#from.nowMs);
-    const isWaiting = waitingShare(this.#from.stages, now.stages) > HOLDS_UP;
-    this.#from = now;
-    if (this.#trial) this.#judge(this.#trial, rate);
-    else if (!isWaiting) this.#left = this.#pause;
-    else if ((this.#left -= 1) <= 0) this.#try(rate);
-  }
-
-  #change(depth: number): void {
-    this.#depth = depth;
-    this.#settledAt = this.#from.readBytes + this.#lanes * WINDOW_BYTES;
-  }
-
-  #try(rate: number): void {
-    const depth = this.#isUpNext ? this.#depth * 2 : Math.floor(this.#depth / 2);
-    this.#isUpNext = !this.#isUpNext;
-    if (depth < 1 || depth > this.#most) return;
-    this.#trial = { before: this.#depth, rate };
-    this.#change(depth);
-  }
-
-  #judge({ before, rate: rateBefore }: { before: number; rate: number }, rate: number): void {
-    const isMore = this.#depth > before;
-    this.#trial = null;
-    if (rate >= rateBefore * (isMore ? GAIN : 1)) {
-      // The same way once more.
-      this.#isUpNext = isMore;
-      this.#pause = FEWEST_PERIODS;
-    } else {
-      this.#change(before);
-      this.#pause = Math.min(MOST_PERIODS, this.#pause * 2);
-    }
-    this.#left = this.#pause;
-  }
-}
-
-function waitingShare(from: StageTimes, to: StageTimes): number {
-  const spent = (stage: (typeof stages)[number]): number => to[stage] - from[stage];
-  const all = stages.reduce((sum, stage) => sum + spent(stage), 0);
-  return all > 0 ? (spent('source') + spent('network') + spent('target')) / all : 0;
+/** `laneLimit`: lanes that may work on the disk, when they are fewer. */
+export function readDepthOf({ laneCount, readDepth }: SourceLanes, laneLimit: number): DepthBounds {
+  const lanes = Math.min(laneCount, laneLimit);
+  return {
+    lanes,
+    first: Math.min(lanes * FIRST_PER_LANE, FIRST_SEGMENTS),
+    most: Math.min(lanes * MOST_PER_LANE, MOST_SEGMENTS),
+    fixed: readDepth,
+  };
 }

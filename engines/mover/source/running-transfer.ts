@@ -6,13 +6,14 @@ import type { Seams } from '../../../schema/domain/seams.ts';
 import { addStageTimes, noStageTimes, stages, type StageTimes } from '../../../schema/domain/stages.ts';
 import { windowCountOf } from '../../../schema/domain/extents.ts';
 import { BrakeNote } from '../brakes.ts';
+import { Depth, type DepthFigures } from '../depth.ts';
 import { Patience, PATIENCE_MS, silenceMsOf } from '../patience.ts';
 import { STORAGE_SILENCE_MS, Stillness } from '../stillness.ts';
 import { deferred } from '../waiting.ts';
 import { describeEndpoint } from '../wire-session/open-wire.ts';
 import type { ItemDone, LaneAudit, LaneItem, LaneProgress, TransferSpec } from './lane.ts';
 import type { TransferOrder, TransferProgress } from './transfer-order.ts';
-import { type DepthFigures, ReadDepth, type SourceLanes } from './read-depth.ts';
+import { readDepthOf, type SourceLanes } from './read-depth.ts';
 import { WindowQueue } from '../window-queue.ts';
 
 export class RunningTransfer {
@@ -26,7 +27,7 @@ export class RunningTransfer {
   readonly #result = deferred<TransferSummary>();
   #queue: WindowQueue | null = null;
   /** Since it was opened. */
-  #depth: ReadDepth | null = null;
+  #depth: Depth | null = null;
   #opening = false;
   #inWork = 0;
   #failed = false;
@@ -96,7 +97,7 @@ export class RunningTransfer {
   }
 
   get #figures(): DepthFigures {
-    return { readBytes: this.#readBytes, nowMs: this.#seams.clock.monotonic(), stages: this.#stages };
+    return { bytes: this.#readBytes, nowMs: this.#seams.clock.monotonic(), stages: this.#stages };
   }
 
   progress(p: LaneProgress, lane: number): void {
@@ -122,7 +123,7 @@ export class RunningTransfer {
     const { assignment } = this.#order;
     if (item.kind === 'open') {
       this.#queue = new WindowQueue(assignment.sizeBytes, windowCountOf(assignment.sizeBytes), result.touched);
-      this.#depth = new ReadDepth(this.#lanes, this.laneLimit, this.#figures);
+      this.#depth = new Depth(readDepthOf(this.#lanes, this.laneLimit), this.#figures);
     }
     const queue = this.#queue!;
     if (result.cursor) queue.markCursor(result.cursor);
