@@ -17,7 +17,6 @@ const files = [
   'engines/mover/durability.test.ts',
   'engines/mover/refused-peers.test.ts',
   'engines/mover/lanes.test.ts',
-  'engines/mover/interrupted-restore.test.ts',
   'engines/mover/silence.test.ts',
   'engines/restore/resume.test.ts',
   'engines/repository/restore-point/encrypted.test.ts',

@@ -63,6 +63,7 @@ async function openWithTarget(
       }),
     idlePackMs: IDLE_PACK_MS,
     closePacks: async () => target?.closePacks(),
+    tellLanes: async (keys) => target?.tell(keys),
     seams,
     serverTime: () => serverClock.now(),
     ...(lockDays === undefined ? {} : { lockDays }),

@@ -1,4 +1,4 @@
-/** `tidemark repository key ...`: by this process itself, so no worker may have the repository meanwhile. */
+/** `tidemark repository key ...`: by this process itself, beside a worker that has the repository. */
 import { open } from 'node:fs/promises';
 import { addKey, describeKeys, removeKey, rotateKey, type KeyWork } from '../../engines/repository/change-keys.ts';
 import { openStorage } from '../../engines/repository/storage/storage.ts';
@@ -94,12 +94,13 @@ export async function addKeyTo(name: string, options: AddKeyOptions): Promise<nu
 
 export async function removeKeyFrom(name: string, slot: string, options: KeyOptions): Promise<number> {
   await removeKey(await workOn(name, options), slot);
-  return print(options, { repository: name, removed: slot }, `slot ${slot} was removed from repository ${name}`);
+  const text = `slot ${slot} opens repository ${name} no more, but for older copies of its repository.json`;
+  return print(options, { repository: name, removed: slot }, text);
 }
 
 export async function rotateKeyOf(name: string, options: KeyOptions): Promise<number> {
   const dataKey = shownDataKey(await rotateKey(await workOn(name, options)));
-  const text = `data key ${dataKey.id} is for what repository ${name} writes from now on`;
+  const text = `data key ${dataKey.id} is for what repository ${name} writes: a worker that runs takes it up when the backup of its next VM begins`;
   return print(options, { repository: name, dataKey }, text);
 }
 

@@ -23,7 +23,7 @@ export type PortCalls = {
   /** Rejects with the other side's error, or the reason of `fail`. */
   call<T>(method: string, ...args: unknown[]): Promise<T>;
   notify(name: string, value: unknown): void;
-  /** Ends every waiting call, and every later one. */
+  /** Ends every waiting call, and every later one; the other side is not heard any more. */
   fail(reason: Error): void;
   readonly failed: boolean;
 };
@@ -58,6 +58,8 @@ export function openPortCalls(
   }
 
   (port as MessagePort).on('message', (message: PortMessage) => {
+    // What was given up may still speak: what it takes nobody would give back.
+    if (failure) return;
     if (message.kind === 'call') void answer(message.id, message.method, message.args);
     else if (message.kind === 'answer') settle(message);
     else onNotice(message.name, message.value);

@@ -1,4 +1,7 @@
-/** Key slots and data keys of an encrypted repository, changed by whoever owns it meanwhile. */
+/**
+ * Key slots and data keys of an encrypted repository, changed while its owner goes on: keys are in repository.json alone, and
+ * whoever writes that has it to himself meanwhile.
+ */
 import { errorCodeOf, TidemarkError } from '../../schema/domain/errors.ts';
 import type { RepositoryId } from '../../schema/domain/ids.ts';
 import type { Seams } from '../../schema/domain/seams.ts';
@@ -13,8 +16,10 @@ import {
   type RepositoryKeys,
 } from '../../schema/repository/keys.ts';
 import type { ScryptCost, Secret } from '../../schema/repository/secrets.ts';
-import { claimRepository } from './storage/claim-repository.ts';
+import { withFileClaimed } from './storage/claim-file.ts';
+import { takeUp } from './storage/claim-repository.ts';
 import { readRepositoryFile, replaceRepositoryFile } from './storage/repository-file.ts';
+import type { Staging } from './storage/staging.ts';
 import type { Storage } from './storage/storage.ts';
 
 /** `secret`: one that opens it. `cost`: of new passphrase slots. */
@@ -26,32 +31,37 @@ export type KeyWork = {
   cost?: ScryptCost;
 };
 
+function notOne(staging: Staging, repositoryId: RepositoryId): TidemarkError {
+  const folder = staging.locate('');
+  return new TidemarkError('REPOSITORY_NOT_ONE', `${folder} is not the repository ${repositoryId}`, { folder });
+}
+
 /** Needs neither a secret nor the repository for itself. REPOSITORY_NOT_ONE. */
 export async function describeKeys(
   { staging }: Storage,
   repositoryId: RepositoryId,
 ): Promise<Pick<RepositoryFile, 'keySlots' | 'dataKeys'>> {
   const found = await readRepositoryFile(staging);
-  if (found?.file.repository === repositoryId) return found.file;
-  const folder = staging.locate('');
-  throw new TidemarkError('REPOSITORY_NOT_ONE', `${folder} is not the repository ${repositoryId}`, { folder });
+  if (found?.file.repository !== repositoryId) throw notOne(staging, repositoryId);
+  return found.file;
 }
 
 type Change = (file: RepositoryFile, keys: RepositoryKeys, options: KeyOptions) => Promise<RepositoryFile>;
 
-/** As `claimRepository`, but makes none. Durable, with its copy, when it resolves. */
+/** Errors as of `claimRepository`, but makes none. Durable, with its copy, when it resolves. */
 async function changeFile(work: KeyWork, change: Change): Promise<RepositoryFile> {
-  const { storage, repositoryId, seams, cost } = work;
-  await describeKeys(storage, repositoryId);
-  const { file, keys, release } = await claimRepository(storage.staging, work);
-  try {
+  const { repositoryId, seams, cost } = work;
+  const { staging } = work.storage;
+  // A lock is not left in a folder that is none.
+  await describeKeys(work.storage, repositoryId);
+  return withFileClaimed(staging, seams.clock, async () => {
+    const taken = await takeUp(staging, work);
+    if (!taken?.keys) throw notOne(staging, repositoryId);
     const options = { random: seams.random, now: new Date(seams.clock.now()).toISOString(), ...(cost && { cost }) };
-    const changed = await change(file, keys!, options);
-    await replaceRepositoryFile(storage.staging, changed);
+    const changed = await change(taken.file, taken.keys, options);
+    await replaceRepositoryFile(staging, changed);
     return changed;
-  } finally {
-    release();
-  }
+  });
 }
 
 /** The new slot. BAD_REQUEST: the secret is weak, or there are 16 slots. */

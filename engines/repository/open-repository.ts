@@ -19,9 +19,11 @@ import { bringBack, createMaintenance, withTrash } from './maintenance/maintenan
 import { loadMarks } from './maintenance/marks.ts';
 import { describeTrashed, surveyPoints } from './maintenance/survey.ts';
 import { watchTrash } from './maintenance/trash-list.ts';
+import { createTrashedPlaces } from './maintenance/trashed-places.ts';
 import { openVerifiedPacks } from './maintenance/verified-packs.ts';
 import { loadState } from './maintenance/repository-state.ts';
 import { createRepositoryTime, DAY_MS } from './maintenance/repository-time.ts';
+import { followKeys } from './follow-keys.ts';
 import type { Repository, RepositoryOptions } from './repository.ts';
 import { abortRestorePoint } from './restore-point/abort.ts';
 import { assignTransfer } from './restore-point/assign-transfer.ts';
@@ -71,7 +73,12 @@ async function serve(options: RepositoryOptions, { file, keys, release }: Claime
   });
   const source = openRecordSource({ storage, vault });
   const parts = await assemble(options, file, { vault, points, source, records, damaged, laneKeys });
-  return facade(parts, laneKeys, async () => {
+  const { tellLanes = async () => undefined } = options;
+  const takeUpKeys = async (): Promise<void> => {
+    const { turns } = parts;
+    if (keys) await followKeys({ staging: storage.staging, keys, vault, tellLanes, turns, log: seams.log });
+  };
+  return facade(parts, { laneKeys, takeUpKeys }, async () => {
     await parts.turns.idle();
     await parts.verified.close();
     for (const point of points.open.values()) await point.ledger.close();
@@ -170,10 +177,22 @@ function byTime(a: SealOutcome, b: SealOutcome): number {
   return first < second ? -1 : Number(first > second);
 }
 
-function facade(parts: CheckParts, laneKeys: VaultKeys | null, shut: () => Promise<void>): Repository {
+const describeOpen = ({ open }: CheckParts['points']): ReturnType<Repository['listOpen']> =>
+  [...open.values()].map(({ head, disks, lastWriteAt }) => ({
+    restorePointId: head.restorePointId,
+    run: head.spec.run,
+    vmName: head.spec.vmName,
+    disks: [...disks.keys()],
+    lastWriteAt: new Date(lastWriteAt).toISOString(),
+  }));
+
+type Keys = { laneKeys: VaultKeys | null; takeUpKeys: () => Promise<void> };
+
+function facade(parts: CheckParts, { laneKeys, takeUpKeys }: Keys, shut: () => Promise<void>): Repository {
   const { points } = parts;
   let deadBytes: number | null = null;
   const { statistics, ...verbs } = { ...createMaintenance(parts), ...createChecking(parts, () => deadBytes) };
+  const placeTrashed = createTrashedPlaces(parts);
   const closing = new AbortController();
   let closed: Promise<void> | null = null;
   const unlessClosing = <T>(work: () => Promise<T>): Promise<T> =>
@@ -208,7 +227,11 @@ function facade(parts: CheckParts, laneKeys: VaultKeys | null, shut: () => Promi
     setFlags: (id, flags) => unlessClosing(() => verbs.setFlags(id, flags)),
     repositoryId: parts.file.repository,
     laneKeys,
-    openRestorePoint: (spec) => inTurn(spec.run, () => openRestorePoint(parts, spec)),
+    openRestorePoint: (spec) =>
+      inTurn(spec.run, async () => {
+        await takeUpKeys();
+        return openRestorePoint(parts, spec);
+      }),
     declareDisks: (of) => inTurn(of.run, () => declareDisks(parts, of)),
     assignTransfer: (request) => inTurn(request.run, () => assignTransfer(parts, request)),
     seal: (request) => inTurn(request.run, () => withTrash(parts, () => sealRestorePoint(parts, request))),
@@ -224,14 +247,8 @@ function facade(parts: CheckParts, laneKeys: VaultKeys | null, shut: () => Promi
     listSealed,
     survey: () => unlessClosing(() => surveyPoints(parts, listSealed)),
     describeTrashed: (ids) => unlessClosing(() => describeTrashed(parts, ids, viewOf)),
-    listOpen: () =>
-      [...points.open.values()].map(({ head, disks, lastWriteAt }) => ({
-        restorePointId: head.restorePointId,
-        run: head.spec.run,
-        vmName: head.spec.vmName,
-        disks: [...disks.keys()],
-        lastWriteAt: new Date(lastWriteAt).toISOString(),
-      })),
+    placeTrashed: (ids) => unlessClosing(() => placeTrashed(ids)),
+    listOpen: () => describeOpen(points),
     close: () => {
       closing.abort(new TidemarkError('HOST_DRAINING', `repository ${parts.file.repository} is being closed`));
       return (closed ??= shut());

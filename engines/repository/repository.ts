@@ -24,7 +24,7 @@ import type {
 import type { SealedRestorePoint, TrashedRestorePoint } from '../../schema/domain/maintenance-sessions.ts';
 import type { RestoreSource, Seams, TransferRegistrar } from '../../schema/domain/seams.ts';
 import type { DeclaredDisk } from '../../schema/repository/documents.ts';
-import type { VaultKeys } from '../../schema/repository/keys.ts';
+import type { DataKeys, VaultKeys } from '../../schema/repository/keys.ts';
 import type { Secret } from '../../schema/repository/secrets.ts';
 import type { IndexFolder } from './index/index-folder.ts';
 import type { PackWorker } from './maintenance/pack-worker.ts';
@@ -34,6 +34,7 @@ import type { RemovalOptions } from './maintenance/removal.ts';
 import type { RepairWork } from './maintenance/repair.ts';
 import type { ServerTime, TimeReading } from './maintenance/repository-time.ts';
 import type { Survey } from './maintenance/survey.ts';
+import type { PlaceTrashed } from './maintenance/trashed-places.ts';
 import type { Storage } from './storage/storage.ts';
 
 export type RepositoryOptions = {
@@ -51,6 +52,8 @@ export type RepositoryOptions = {
   idlePackMs?: number;
   /** The lanes' packs become closed ones: only those are checked and collected. */
   closePacks?: () => Promise<void>;
+  /** The lanes have these data keys, in place of those they had, when it resolves. */
+  tellLanes?: (keys: DataKeys) => Promise<void>;
   /** A clock that is not this host's: without one time does not go on, and nothing is removed for good. */
   serverTime?: ServerTime;
   /** How long the trash is kept at least, by repository time; 24 hours by default. */
@@ -63,7 +66,7 @@ export type RepositoryOptions = {
 
 export type Repository = {
   readonly repositoryId: RepositoryId;
-  /** What its lane threads write and read with; null in a plain one. */
+  /** What its lane threads write and read with, as it is when they begin; null in a plain one. */
   readonly laneKeys: VaultKeys | null;
   /** Same run key: the same restore point again. RESTORE_POINT_SEALED, RESTORE_POINT_ABORTED, REPOSITORY_FULL. */
   openRestorePoint(spec: RestorePointSpec): Promise<Omit<OpenedRestorePoint, 'endpoint'>>;
@@ -87,6 +90,8 @@ export type Repository = {
   survey(): Promise<Survey>;
   /** Those of them that are in the trash and can be read, in no order. */
   describeTrashed(ids: readonly RestorePointId[]): Promise<TrashedRestorePoint[]>;
+  /** The same in short, in the order of `ids`: however often it is asked, each manifest is read once. */
+  placeTrashed: PlaceTrashed;
   listOpen(): {
     restorePointId: RestorePointId;
     run: RunKey;

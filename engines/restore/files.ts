@@ -1,6 +1,6 @@
 /** File operations of restore targets: durable, never over something that is there, with errors that name the file. */
 import { constants, type Stats } from 'node:fs';
-import { link, lstat, open, rename, unlink } from 'node:fs/promises';
+import { link, lstat, open, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
 
@@ -49,25 +49,32 @@ export async function entryOf(file: string): Promise<Stats | null> {
 export const openTarget = (file: string, create = false) =>
   open(file, constants.O_RDWR | constants.O_NOFOLLOW | (create ? constants.O_CREAT | constants.O_EXCL : 0), 0o600);
 
-/** TARGET_EXISTS: something else has the name. A move that was cut off half-way is ended. */
+/**
+ * TARGET_EXISTS: something else has the name. A move that was cut off half-way is ended; one that hung may go on meanwhile,
+ * and have linked it first.
+ */
 export async function moveExclusively(from: string, to: string): Promise<void> {
   const [moving, there] = [await entryOf(from), await entryOf(to)];
   if (!moving && there) return;
-  const cutOff = moving !== null && there !== null && moving.ino === there.ino && moving.dev === there.dev;
+  const cutOff = isSame(moving, there);
   if (there && !cutOff) throw alreadyThere(to);
   await guarded(from, async () => {
     if (!cutOff) await syncPath(from);
-    if (cutOff || (await linked(from, to))) await unlink(from);
+    if (cutOff || (await linked(from, to, moving))) await rm(from, { force: true });
     else await rename(from, to);
   });
 }
 
+const isSame = (one: Stats | null, other: Stats | null): boolean =>
+  one !== null && other !== null && one.ino === other.ino && one.dev === other.dev;
+
 /** False where the file system has no links: there a rename has to do, which would overwrite what came just now. */
-async function linked(from: string, to: string): Promise<boolean> {
+async function linked(from: string, to: string, moving: Stats | null): Promise<boolean> {
   try {
     await link(from, to);
     return true;
   } catch (error) {
+    if (codeOf(error) === 'EEXIST' && isSame(moving, await entryOf(to))) return true;
     if (codeOf(error) === 'EEXIST') throw alreadyThere(to);
     if (['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'].includes(codeOf(error) ?? '')) return false;
     throw error;

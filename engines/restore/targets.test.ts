@@ -16,9 +16,11 @@ import {
 import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
+import type { TidemarkError } from '../../schema/domain/errors.ts';
 import { diskKey, runKey } from '../../schema/domain/ids.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { mountSmallDisk, whyNoSmallDisk } from '../../tests/fixtures/small-disk.ts';
+import { moveExclusively } from './files.ts';
 import { openWriter } from './open-writer.ts';
 import { endDaemon } from './qcow2-daemon.ts';
 import { createTargets, discardTargets, finishTargets, type TargetFormat } from './targets.ts';
@@ -259,4 +261,18 @@ test('a storage that hangs at the very end is told, and what hung is ended by an
   await (await open(partial, 'w')).close();
   await rename(`${partial}.aside`, partial);
   expect(await finishTargets(of)).toEqual([{ diskKey: disk, file: path.join(root, 'out', 'disk.img') }]);
+});
+
+test('two tries that name a file at once, since one hung, both see it as theirs', async () => {
+  const codes: unknown[] = [];
+  for (let round = 0; round < 30; round += 1) {
+    const [from, to] = [path.join(root, `from${round}`), path.join(root, `to${round}`)];
+    await writeFile(from, 'disk');
+    const tries = await Promise.allSettled([moveExclusively(from, to), moveExclusively(from, to)]);
+    for (const each of tries) if (each.status === 'rejected') codes.push((each.reason as TidemarkError).code);
+    expect(await readFile(to, 'utf8')).toBe('disk');
+    await moveExclusively(from, to);
+  }
+  // One that comes too late to link may fail: the next try finds the file named.
+  expect(codes.filter((code) => code !== 'STORAGE_ERROR')).toEqual([]);
 });

@@ -36,7 +36,11 @@ export type CollectionReport = {
   /** Of records that nothing needs, found in this collection, in packs that stay as they are. */
   deadBytesLeft: number;
   packsTrashed: number;
+  /** For what died in them. */
   packsRewritten: number;
+  /** Small ones, rewritten together. */
+  packsMerged: number;
+  /** Copied, for either reason. */
   rewrittenBytes: number;
   /** Packs in the trash whose grace is over, removed for good. */
   packsRemoved: number;

@@ -11,18 +11,21 @@ import { KEY_BYTES, MAX_DATA_KEYS, MAX_KEY_SLOTS } from './limits.ts';
 import { decrypt, encrypt } from './sealing.ts';
 import { checkNewSecret, DEFAULT_SCRYPT, hkdfKey, newKdf, slotKeyOf, type ScryptCost, type Secret } from './secrets.ts';
 
+type DataKeyInUse = { id: number; key: KeyObject };
+/** Both ascending. New records have the last of `dataKeys`; those of `upcoming` are read only, until all who read have them. */
+export type DataKeys = { dataKeys: DataKeyInUse[]; upcoming: DataKeyInUse[] };
+
 /**
  * What reading and writing needs. Can be posted to a thread as it is; neither JSON nor an inspection of it shows a key.
- * `uuid` of the repository; `dataKeys` ascending: new records use the last.
+ * `uuid` of the repository.
  */
-export type VaultKeys = {
+export type VaultKeys = DataKeys & {
   uuid: string;
   idKey: KeyObject;
   nameKey: KeyObject;
   documentKey: KeyObject;
   ledgerKey: KeyObject;
   checkKey: KeyObject;
-  dataKeys: { id: number; key: KeyObject }[];
 };
 
 /** `master` never leaves the thread that unlocked: it is for changes of the keys. */
@@ -44,6 +47,7 @@ function keysOf(master: KeyObject, uuid: string, dataKeys: VaultKeys['dataKeys']
     ledgerKey: of('ledger'),
     checkKey: of('key check'),
     dataKeys,
+    upcoming: [],
   };
   return { master, vault };
 }
@@ -135,13 +139,23 @@ export async function unlock(file: RepositoryFile, secret: Secret): Promise<Repo
   const master = await openSlot(file, secret);
   const locked = keysOf(master, file.uuid, []);
   checkSignature(file, locked.vault);
+  return { master, vault: { ...locked.vault, dataKeys: openDataKeys(file, master) } };
+}
+
+function openDataKeys(file: RepositoryFile, master: KeyObject): DataKeyInUse[] {
   const by = derive(master, file.uuid, 'data key wrap');
-  const dataKeys = file.dataKeys.map((entry) => {
+  return file.dataKeys.map((entry) => {
     const key = unwrap(by, entry, dataKeyContext(file.uuid, entry));
     if (!key) throw new TidemarkError('TAMPERED', `data key ${entry.id} does not open`, { dataKey: entry.id });
     return { id: entry.id, key };
   });
-  return { master, vault: { ...locked.vault, dataKeys } };
+}
+
+/** Data keys that were made since those in use. TAMPERED. */
+export function newerDataKeys(file: RepositoryFile, { master, vault }: RepositoryKeys): DataKeyInUse[] {
+  checkSignature(file, vault);
+  const newest = vault.dataKeys.at(-1)?.id ?? 0;
+  return openDataKeys(file, master).filter(({ id }) => id > newest);
 }
 
 async function openSlot(file: RepositoryFile, secret: Secret): Promise<KeyObject> {

@@ -2,7 +2,7 @@
 import { TidemarkError } from '../domain/errors.ts';
 import type { Random } from '../domain/seams.ts';
 import { sumOf, sumOfParts } from './digest.ts';
-import type { VaultKeys } from './keys.ts';
+import type { DataKeys, VaultKeys } from './keys.ts';
 import { SALT_BYTES, TAG_BYTES } from './limits.ts';
 import {
   encodeRecordHeader,
@@ -13,7 +13,7 @@ import {
   type RecordAt,
   type RecordHeader,
 } from './record.ts';
-import { open, ownSalt, seal } from './sealing.ts';
+import { open, ownSalt, seal, type Sealing } from './sealing.ts';
 
 /** `payload`: encoded with `codec`. `id`: 32 bytes. */
 export type NewRecord = Pick<RecordHeader, 'kind' | 'codec' | 'rawLength' | 'restorePointId' | 'id'> & {
@@ -31,6 +31,8 @@ export type RecordVault = {
    * `unsummed`: where only the sum says the former, somebody else looks.
    */
   openRecord(header: RecordHeader, stored: Uint8Array, at: RecordAt, unsummed?: boolean): Uint8Array;
+  /** Besides those it had; new records have the last of `dataKeys`. */
+  takeDataKeys(keys: DataKeys): void;
 };
 
 const LABEL = 'tidemark record';
@@ -63,18 +65,25 @@ export const plainRecords: RecordVault = {
       throw recordError('DAMAGED_BLOCK', header.id, at, 'its payload is damaged');
     return stored;
   },
+  takeDataKeys: () => undefined,
 };
 
 export function encryptedRecords(
-  { uuid, dataKeys }: Pick<VaultKeys, 'uuid' | 'dataKeys'>,
+  { uuid, ...keys }: Pick<VaultKeys, 'uuid' | keyof DataKeys>,
   random: Random,
 ): RecordVault {
-  const sealings = new Map(dataKeys.map(({ id, key }) => [id, { root: key, label: LABEL }]));
-  const newest = dataKeys.at(-1);
+  const sealings = new Map<number, Sealing>();
+  let newest: DataKeys['dataKeys'][number] | undefined;
+  const takeDataKeys = ({ dataKeys, upcoming }: DataKeys): void => {
+    for (const { id, key } of [...dataKeys, ...upcoming]) sealings.set(id, { root: key, label: LABEL });
+    newest = dataKeys.at(-1);
+  };
+  takeDataKeys(keys);
   const repository = Buffer.from(uuid, 'hex');
   const contextOf = (header: Buffer): Buffer =>
     Buffer.concat([repository, header.subarray(0, ASSOCIATED_HEADER_BYTES)]);
   return {
+    takeDataKeys,
     sealRecord: (record) => {
       checkShape(record);
       if (!newest) throw new TidemarkError('BUG', 'an encrypted repository without a data key');

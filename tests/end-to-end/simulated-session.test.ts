@@ -11,10 +11,12 @@ import type { JobConfig, RepositoryConfig } from '../../schema/domain/configurat
 import { diskKey, jobId, type DiskKey } from '../../schema/domain/ids.ts';
 import { parseRepositoryFile } from '../../schema/repository/documents.ts';
 import { unlock } from '../../schema/repository/keys.ts';
+import { rotateKeyOf } from '../../cli/actions/repository-keys.ts';
 import { describeWorkflow } from '../../cli/temporal-access.ts';
 import { listSessions } from '../../schema/catalog/sessions.ts';
 import { type TransferHeartbeat, vmBackupWorkflowId } from '../../schema/domain/sessions.ts';
 import { imageHost, imageVm, MIB, repository, simulatedDisk, simulatedHost, simulatedVm } from '../fixtures/machine.ts';
+import { dataKeysUsed } from '../fixtures/repository/keys-used.ts';
 import { secretsIn } from '../fixtures/repository/keys.ts';
 import { sessionsOf } from '../fixtures/whole-sessions.ts';
 import { startWholeStack, type WholeStack } from '../fixtures/whole-stack.ts';
@@ -78,8 +80,13 @@ test('a simulated VM: full, then what changed, each restored byte for byte', asy
   await actOnSimulated(whole.machine.layout.hostFolder(simulatedHost), simulatedVm.vmId, write);
   const after = await bytesNow();
   expect(after.equals(before)).toBe(false);
+  // Beside its worker, which takes the new data key up.
+  const repositoryFolder = whole.machine.config.repositories[0]!.folder;
+  expect(await dataKeysUsed(repositoryFolder)).toEqual([1]);
+  expect(await rotateKeyOf(repository, { state: whole.machine.layout.folder })).toBe(0);
   const second = await backUp(simulated);
   expect(second).toMatchObject({ result: 'Success', vms: [{ disks: [{ mode: 'cbt', readBytes: MIB }] }] });
+  expect(await dataKeysUsed(repositoryFolder)).toEqual([1, 2]);
 
   expect((await restore(first.vms[0]!.restorePointId!, 'first', 'raw')).equals(before)).toBe(true);
   expect((await restore(second.vms[0]!.restorePointId!, 'second', 'raw')).equals(after)).toBe(true);

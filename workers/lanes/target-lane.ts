@@ -4,7 +4,7 @@ import { runTargetLane, type TargetLaneData } from '../../engines/mover/target/l
 import { IDLE_PACK_MS, openRecordSink } from '../../engines/repository/pack/record-sink.ts';
 import { openRecordSource } from '../../engines/repository/pack/record-source.ts';
 import type { StorageDescription } from '../../engines/repository/storage/storage.ts';
-import type { VaultKeys } from '../../schema/repository/keys.ts';
+import type { DataKeys, VaultKeys } from '../../schema/repository/keys.ts';
 import { openVault } from '../../schema/repository/vault.ts';
 import { openRepositoryStorage } from '../runtime/repository-storage.ts';
 import { laneSeams, parent } from './lane-seams.ts';
@@ -27,5 +27,6 @@ runTargetLane({
   sink: openRecordSink({ storage, vault, seams, idleMs: IDLE_PACK_MS }),
   records: openRecordSource({ storage, vault }),
   seams,
+  onTold: (news) => vault.takeDataKeys(news as DataKeys),
   secure: security ? await serverEnd(security, seams) : undefined,
 });

@@ -7,9 +7,7 @@ const load = () => import('../../actions/repository-keys.ts');
 
 /** Below `tidemark repository`. */
 export function registerKey(repository: Command): void {
-  const key = repository
-    .command('key')
-    .description('keys of an encrypted repository; changing them needs its worker stopped (`tidemark down`)');
+  const key = repository.command('key').description('keys of an encrypted repository, changed while backups go on');
   registerList(key);
   registerAdd(key);
   registerRemove(key);
@@ -59,7 +57,7 @@ function registerRemove(key: Command): void {
 function registerRotate(key: Command): void {
   const rotate = key
     .command('rotate')
-    .description('a new data key for what is written from now on; nothing is written anew')
+    .description('a new data key for what is written from the next backup on; nothing is written anew')
     .argument('<repository>');
   withCommon(rotate, 'the new data key').action(
     runCommand(async (name: string, options: KeyOptions) => (await load()).rotateKeyOf(name, options)),

@@ -49,13 +49,11 @@ export function runRestoreLane(options: RestoreLaneOptions): void {
     },
     end: async (restoreId: number, aborted: boolean) => {
       const restore = restores.get(restoreId);
+      // Known until it is finished: what hangs or fails there can still be told to let go.
+      if (!aborted) await restore?.finish();
       restores.delete(restoreId);
-      try {
-        if (aborted) await restore?.abort();
-        else await restore?.finish();
-      } finally {
-        if (restores.size === 0) releaseFreeMemory();
-      }
+      if (aborted) await restore?.abort();
+      if (restores.size === 0) releaseFreeMemory();
     },
   });
 }

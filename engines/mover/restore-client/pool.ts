@@ -2,7 +2,7 @@
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { LanePool, type LanePoolOptions } from '../lane-pool.ts';
 import { brakeCalls, Brakes, type RequestEnd } from '../brakes.ts';
-import { ByteBudget } from '../waiting.ts';
+import { ByteBudget, unlessAborted } from '../waiting.ts';
 import { readCursor } from './cursor-file.ts';
 import { DurableCursor } from './durable-cursor.ts';
 import type {
@@ -51,7 +51,8 @@ export function createRestorePool(options: LanePoolOptions & RestoreLanes): Rest
   async function restore(order: RestoreOrder): Promise<RestoreSummary> {
     const { restorePointId, diskKey, target } = order;
     const identity = { restorePointId, diskKey, sizeBytes: target.sizeBytes };
-    const begun = await readCursor(target.cursorFile, identity);
+    // Where the storage hangs, a restore can still be stopped.
+    const begun = await unlessAborted(readCursor(target.cursorFile, identity), order.signal);
     const restoring = new RunningRestore((nextId += 1), order, begun, options);
     const cursor = new DurableCursor(target.cursorFile, begun, (error) => restoring.fail(error));
     cursors.set(restoring.id, cursor);

@@ -86,6 +86,8 @@ export class RunningRestore {
   take(): RestoreItem | null {
     const item = this.#failed || this.#inWork >= this.#depth.depth ? null : this.#queue.take();
     if (item?.kind !== 'window') return null;
+    // Who waits for a lane is not still.
+    if (this.#inWork === 0) this.#stillness.moved();
     this.#inWork += 1;
     return item;
   }
@@ -153,7 +155,7 @@ export class RunningRestore {
   stuck(): TidemarkError | null {
     const seconds = this.#stillness.tooLongSeconds;
     const isEnding = this.#queue.isDone;
-    if (this.#failed || (this.#inWork === 0 && !isEnding) || seconds === null) return null;
+    if ((this.#inWork === 0 && !isEnding) || seconds === null) return null;
     const { diskKey } = this.#order;
     const what = isEnding ? 'has not made durable what was written' : 'has taken no write';
     return new TidemarkError('UNREACHABLE', `disk ${diskKey}: its target ${what} for ${seconds} s`, { diskKey });

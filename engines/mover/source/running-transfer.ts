@@ -85,6 +85,8 @@ export class RunningTransfer {
     const item = this.#queue ? this.#takeWindow() : this.#opening ? null : ({ kind: 'open' } as const);
     if (!item) return null;
     if (item.kind === 'open') this.#opening = true;
+    // Who waits for a lane is not still.
+    if (this.#inWork === 0) this.#stillness.moved();
     this.#inWork += 1;
     return item;
   }

@@ -40,6 +40,8 @@ export type TargetLaneOptions = {
   seams: Seams;
   /** For clients on other machines; without it nothing listens to them. */
   secure?: ServerEnd | undefined;
+  /** Hears what the target's owner tells (`MoverTarget.tell`). */
+  onTold?: (news: unknown) => void;
 };
 type Session = {
   receive(message: Message, payload: Buffer): void;
@@ -90,6 +92,7 @@ class TargetLane {
       listen: (at: Endpoint) => this.#listen(at, createServer(this.#accept.bind(this, null))),
       listenSecurely: (at: Endpoint) => this.#listen(at, this.#createSecureServer()),
       closePack: () => this.#closePack(),
+      tell: (news: unknown) => this.#options.onTold?.(news),
       close: () => this.#close(),
     };
     this.#calls = openPortCalls(this.#options.port, handlers, (name, value) => {

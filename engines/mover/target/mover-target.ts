@@ -55,6 +55,11 @@ export type MoverTarget = {
   readonly secureEndpoint: Address | null;
   /** What is written from now on goes to new packs. What cannot be closed stays open, and is told in the log. */
   closePacks(): Promise<void>;
+  /**
+   * Plain data for all lanes; they have heard it when it resolves. For those that begin later `laneData` is to say the same.
+   * Rejects with the reason of one that could not bear it.
+   */
+  tell(news: unknown): Promise<void>;
   /** Says HOST_DRAINING to every client, closes packs, ends the threads. */
   close(): Promise<void>;
 };
@@ -84,6 +89,8 @@ export async function startMoverTarget(options: MoverTargetOptions): Promise<Mov
 class Target implements MoverTarget {
   readonly #options: MoverTargetOptions;
   readonly #lanes: Lane[] = [];
+  /** Also of lanes that do not listen yet. */
+  readonly #threads = new Set<LaneThread>();
   readonly #restarts = new Set<Promise<void>>();
   readonly #closing = new AbortController();
   #endpoint: Endpoint;
@@ -124,6 +131,17 @@ class Target implements MoverTarget {
     await Promise.all(this.#lanes.filter(({ alive }) => alive).map((lane) => this.#ask(lane, 'closePack')));
   }
 
+  async tell(news: unknown): Promise<void> {
+    await Promise.all(
+      [...this.#threads].map(({ calls }) =>
+        calls.call('tell', news).catch((error: unknown) => {
+          // One that ended is replaced by one that begins with it.
+          if (!calls.failed) throw error;
+        }),
+      ),
+    );
+  }
+
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#door?.close();
@@ -149,10 +167,14 @@ class Target implements MoverTarget {
     const { laneCount, laneEntry, laneData, timeouts } = this.#options;
     const connections = new Map<string, Connection>();
     const data: TargetLaneData = { laneIndex, laneCount, laneData, ...(timeouts ? { timeouts } : {}) };
-    const onExit = (error: Error): void => this.#onLaneExit(lane, laneIndex, error);
+    const onExit = (error: Error): void => {
+      this.#threads.delete(thread);
+      this.#onLaneExit(lane, laneIndex, error);
+    };
     const usage = (): Promise<Record<string, number>> => lane.thread.calls.call('usage');
     const tell = (notice: GrantNotice): void => lane.thread.calls.notify('grant', notice);
     const thread = startLaneThread(laneEntry, data, { handlers: this.#handlers(connections, { usage, tell }), onExit });
+    this.#threads.add(thread);
     const endpoint = this.#endpoint;
     const at = 'unix' in endpoint ? { unix: `${endpoint.unix}.${laneIndex}` } : endpoint;
     const lane: Lane = { thread, at, connections, given: 0, alive: false };

@@ -57,11 +57,11 @@ function repository(
   return {
     removed,
     survey: () => Promise.resolve({ sealed: points, trashed: trash.map(signOf), asOf }),
-    describeTrashed: (ids: readonly RestorePointId[]) =>
+    placeTrashed: (ids: readonly RestorePointId[]) =>
       Promise.resolve(
         trash
           .filter(({ restorePointId }) => ids.includes(restorePointId))
-          .map((each) => ({ ...each, ...signOf(each) })),
+          .map((each) => ({ ...signOf(each), lineage: each.manifest.lineage, takenAt: each.manifest.takenAt })),
       ),
     readTime: () => Promise.resolve(time),
     removeRestorePoint: async (restorePoint: RestorePointId, { last }: { last?: boolean } = {}) => {

@@ -6,7 +6,6 @@ import type {
   LineageRetention,
   PointDecision,
   SealedRestorePoint,
-  TrashedRestorePoint,
 } from '../../../schema/domain/maintenance-sessions.ts';
 import { stateOf } from '../../../schema/domain/maintenance-sessions.ts';
 import type { RetentionDecision, RetentionPoint } from '../../../schema/domain/retention.ts';
@@ -14,8 +13,9 @@ import type { Repository } from '../repository.ts';
 import type { TimeReading } from './repository-time.ts';
 import { decideRetention } from './retention.ts';
 import type { Survey } from './survey.ts';
+import type { TrashedPlace } from './trashed-places.ts';
 
-type Retained = Pick<Repository, 'survey' | 'describeTrashed' | 'removeRestorePoint' | 'readTime'>;
+type Retained = Pick<Repository, 'survey' | 'placeTrashed' | 'removeRestorePoint' | 'readTime'>;
 
 const pointOf = (sealed: SealedRestorePoint): RetentionPoint => {
   const { restorePointId, manifest, flags } = sealed;
@@ -31,7 +31,7 @@ type Question = { lineages: readonly LineagePolicy[]; dryRun: boolean; again: bo
 type Work = {
   repository: Retained;
   survey: Survey;
-  inTrash: readonly TrashedRestorePoint[];
+  inTrash: readonly TrashedPlace[];
   time: TimeReading;
   dryRun: boolean;
   again: boolean;
@@ -50,7 +50,7 @@ export async function applyRetention(repository: Retained, of: Question): Promis
   const time = await repository.readTime();
   const survey = await repository.survey();
   const isAgain = again || lineages.some(({ after }) => after?.again);
-  const inTrash = isAgain ? await describeAll(repository, survey) : [];
+  const inTrash = isAgain ? await placesIn(repository, survey) : [];
   const answers: LineageRetention[] = [];
   let left = mostTold;
   for (const lineage of lineages) {
@@ -63,7 +63,7 @@ export async function applyRetention(repository: Retained, of: Question): Promis
 }
 
 /** A restore point that is decided about, or one of the trash. */
-type Item = { takenAt: string; restorePointId: RestorePointId; decided: RetentionDecision | TrashedRestorePoint };
+type Item = { takenAt: string; restorePointId: RestorePointId; decided: RetentionDecision | TrashedPlace };
 type Place = Pick<Item, 'takenAt' | 'restorePointId'>;
 
 const placeOf = ({ takenAt, restorePointId }: Place): string => `${takenAt} ${restorePointId}`;
@@ -79,7 +79,7 @@ async function retain(work: Work, lineage: LineagePolicy): Promise<LineageRetent
       const last = items[at - 1]!;
       return { ...answer, next: { takenAt: last.takenAt, restorePointId: last.restorePointId, again } };
     }
-    if ('manifest' in decided)
+    if ('lineage' in decided)
       answer.trashed?.push({ restorePointId, trashedUntil: decided.trashedUntil, asOf: work.survey.asOf });
     else {
       if (decided.stays) answer.stays += 1;
@@ -98,8 +98,7 @@ function itemsOf(
   { lineage, policy, vmGoneSince }: LineagePolicy,
   again: boolean,
 ): Item[] {
-  const isOurs = ({ manifest }: SealedRestorePoint): boolean => manifest.lineage === lineage;
-  const points = survey.sealed.filter(isOurs).map(pointOf);
+  const points = survey.sealed.filter(({ manifest }) => manifest.lineage === lineage).map(pointOf);
   const decisions =
     doubt === null && nowMs !== null
       ? decideRetention({ points, policy, now: new Date(nowMs).toISOString(), vmGoneSince })
@@ -109,13 +108,14 @@ function itemsOf(
     const { restorePointId } = decided;
     return { restorePointId, takenAt: takenAt.get(restorePointId)!, decided };
   });
-  for (const decided of again ? inTrash.filter(isOurs) : [])
-    items.push({ restorePointId: decided.restorePointId, takenAt: decided.manifest.takenAt, decided });
+  for (const decided of again ? inTrash.filter((place) => place.lineage === lineage) : [])
+    items.push({ restorePointId: decided.restorePointId, takenAt: decided.takenAt, decided });
   return items.sort((a, b) => (placeOf(a) < placeOf(b) ? -1 : 1));
 }
 
-const describeAll = (repository: Retained, { trashed }: Survey): Promise<TrashedRestorePoint[]> =>
-  repository.describeTrashed(trashed.map(({ restorePointId }) => restorePointId));
+/** For each part of an answer anew, so it must not read them all each time. */
+const placesIn = (repository: Retained, { trashed }: Survey): Promise<TrashedPlace[]> =>
+  repository.placeTrashed(trashed.map(({ restorePointId }) => restorePointId));
 
 /** While it is not known what time it is, nothing is too old. */
 const inDoubt = ({ restorePointId }: RetentionPoint, why: string): RetentionDecision => ({

@@ -48,10 +48,14 @@ describe.each([
     expect(cuts.length).toBeGreaterThan(350);
     const indexCuts = cuts.filter(({ at }) => at.startsWith('index'));
     expect(indexCuts.length).toBeGreaterThan(50);
-    // Packs of blocks and of pages: two that died in part, three of the third run.
+    // Packs of blocks and of pages: two that died in part, three of the third run; then those are merged.
     expect(outcomes.get('collect')).toMatchObject({ packsRewritten: 2, packsTrashed: 5 });
+    const merging = 'collect when the removal is older than the grace';
+    expect(outcomes.get(merging)).toMatchObject({ packsMerged: 6, packsTrashed: 6 });
+    expect(cuts.filter(({ step }) => step.name === merging).length).toBeGreaterThan(30);
     expect(outcomes.get('collect when the packs are')).toMatchObject({ packsRemoved: 2 });
     const hurt = [2, 4].map((number) => recorded.ids.get(number)!).toSorted();
+    expect(outcomes.get('collect again')).toMatchObject({ packsRemoved: 6 });
     expect(outcomes.get('repair')).toMatchObject({ packsSalvaged: 2, recordsLost: 1 });
     const [before, afterwards] = ['check', 'check again'].map((step) => outcomes.get(step) as CheckReport);
     expect([before!.marked.toSorted(), afterwards!.healed.toSorted(), afterwards!.damages]).toEqual([hurt, hurt, []]);

@@ -21,6 +21,7 @@ const nothing = {
   stopped: null,
   packsTrashed: 0,
   packsRewritten: 0,
+  packsMerged: 0,
   rewrittenBytes: 0,
   packsRemoved: 0,
   removedBytes: 0,
@@ -123,6 +124,93 @@ test('a pack of which little died is left; within the budget the deadest go firs
     await restoreSource.end('look');
     return places[9]!;
   }
+});
+
+describe('small packs are merged', () => {
+  /** Of a VM each, so that all can be removed; each has a pack of blocks and one of pages to itself. */
+  async function sealedApart(count: number, from = 1) {
+    const sealed = [];
+    for (let number = from; number < from + count; number += 1) {
+      const disk = diskOf(3, `${number} `);
+      const lineage = lineageId(String(number).padStart(16, '0'));
+      sealed.push({ point: await sealedFull(number, disk, { lineage }), disk });
+      await world.reopen();
+    }
+    return sealed;
+  }
+  async function expectWhole(sealed: Awaited<ReturnType<typeof sealedApart>>): Promise<void> {
+    for (const { point, disk } of sealed) expect((await world.restore(point)).equals(disk)).toBe(true);
+  }
+
+  test('those of many sessions become one of blocks and one of pages; what they were goes after the grace', async () => {
+    const sealed = await sealedApart(3);
+    expect(await world.collect()).toMatchObject({ ...nothing, deadBytesLeft: 0 });
+    sealed.push(...(await sealedApart(5, 4)));
+    expect([world.packs().length, world.pagePacks().length]).toEqual([8, 8]);
+    const report = await world.collect();
+    const written = report.rewrittenBytes;
+    expect(report).toMatchObject({ ...nothing, packsMerged: 16, packsTrashed: 16, rewrittenBytes: written });
+    expect(written).toBeLessThanOrEqual(1.2 * report.liveBytes);
+    expect([world.packs().length, world.pagePacks().length]).toEqual([1, 1]);
+    await expectWhole(sealed);
+    // Alone they stay; so it does where the index is made anew.
+    expect(await world.collect()).toMatchObject(nothing);
+    world.pass(DAY_MS);
+    expect(await world.collect()).toMatchObject({ stopped: null, packsRemoved: 16 });
+    expect(world.trash()).toEqual([]);
+    await world.reopen({ loseIndex: true });
+    await expectWhole(sealed);
+  });
+
+  test('a merge is not begun when the budget is spent, and is not cut by it', async () => {
+    const sealed = await sealedApart(4);
+    expect(await world.collect({ packBudgetBytes: 1 })).toMatchObject({ packsMerged: 4, packsTrashed: 4 });
+    expect([world.packs().length, world.pagePacks().length]).toEqual([1, 4]);
+    expect(await world.collect({ packBudgetBytes: 1 })).toMatchObject({ packsMerged: 4, packsTrashed: 4 });
+    expect([world.packs().length, world.pagePacks().length]).toEqual([1, 1]);
+    await expectWhole(sealed);
+  });
+
+  test('one that turns out to be damaged stays as it is, and is left alone from then on', async () => {
+    await sealedApart(5);
+    const [pack] = world.packs();
+    const file = join(world.folder, 'packs', pack!.slice(0, 2), pack!);
+    const bytes = await readFile(file);
+    bytes[64 + 128 + 3] = bytes[64 + 128 + 3]! ^ 1;
+    await writeFile(file, bytes);
+    expect(await world.collect()).toMatchObject({ stopped: null, packsMerged: 4 + 5 });
+    expect(world.packs()).toContain(pack);
+    await world.reopen();
+    expect(await world.collect()).toMatchObject({ stopped: null, packsMerged: 0, rewrittenBytes: 0 });
+    expect(await readFile(file)).toEqual(bytes);
+  });
+
+  test('none that is locked, and none that was closed since the collection began', async () => {
+    world.settings.lockDays = 5;
+    await world.reopen();
+    const sealed = await sealedApart(5);
+    const before = world.packs();
+    expect(await world.collect()).toMatchObject(nothing);
+    expect(world.packs()).toEqual(before);
+    world.pass(6 * DAY_MS);
+    const disk = diskOf(3, 'late ');
+    world.before(
+      ({ operation, name }) => operation === 'open' && name.startsWith('packs/'),
+      async () => {
+        const point = await sealedFull(9, disk, { lineage: lineageId('9'.repeat(16)) });
+        await world.sink.close();
+        sealed.push({ point, disk });
+      },
+    );
+    expect(await world.collect()).toMatchObject({ stopped: null, packsMerged: 10 });
+    // The new one, and the late one.
+    expect(world.packs()).toHaveLength(2);
+    expect(world.packs().filter((pack) => before.includes(pack))).toEqual([]);
+    await expectWhole(sealed);
+    // Else its manifest cannot be removed.
+    world.pass(6 * DAY_MS);
+    await world.collect();
+  });
 });
 
 test('copies of one record: one stays, the others go', async () => {

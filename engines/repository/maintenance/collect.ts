@@ -1,5 +1,6 @@
 /**
- * Collection: packs of which nothing, or little, is needed any more make room, while sessions go on. What is dead is in
+ * Collection: packs of which nothing, or little, is needed any more make room, while sessions go on, and small ones are
+ * merged. What is dead is in
  * a pack that was closed before the collection began, is reached from no root, and was touched by nobody since: not
  * promised, not looked up, not written. A crash at any moment leaves a repository that is whole; the next collection
  * begins anew.
@@ -74,6 +75,7 @@ const newReport = (epoch: number): CollectionReport => ({
   deadBytesLeft: 0,
   packsTrashed: 0,
   packsRewritten: 0,
+  packsMerged: 0,
   rewrittenBytes: 0,
   packsRemoved: 0,
   removedBytes: 0,
@@ -128,14 +130,17 @@ async function makeRoom(
   accounts: Accounts,
   living: Living,
 ): Promise<void> {
-  const { dead, partlyDead, lockedCount } = choosePacks(candidates, accounts);
+  const damaged = new Set([...parts.damages.list.lines()].map(({ pack }) => pack));
+  const chosen = choosePacks(candidates, accounts, (packId) => damaged.has(packId));
+  const { dead, partlyDead, merges, lockedCount } = chosen;
   report.liveBytes = accounts.liveBytes;
   report.deadBytesLeft = accounts.deadBytes;
   report.packsLocked = lockedCount;
   const deadBytesOf = ({ packId }: PackName): number => accounts.packs.get(packId)?.deadBytes ?? 0;
+  const going = [...dead, ...partlyDead, ...merges.flatMap(({ packs }) => packs)];
   const progress = tell(
     'rewriting',
-    [...dead, ...partlyDead].reduce((sum, pack) => sum + deadBytesOf(pack), 0),
+    going.reduce((sum, pack) => sum + deadBytesOf(pack), 0),
   );
   const { signal, packBudgetBytes: budgetBytes = Infinity } = options;
   const trashed = (pack: PackName): void => {
@@ -145,4 +150,6 @@ async function makeRoom(
   const rewriter = new PackRewriter(parts, { living, epoch: report.epoch, signal, budgetBytes, report, trashed });
   await rewriter.trashDead(dead);
   await rewriter.rewrite(partlyDead);
+  // Last: it makes no room.
+  await rewriter.merge(merges);
 }

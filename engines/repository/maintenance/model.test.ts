@@ -13,12 +13,16 @@ import { CollectionModel } from '../../../tests/fixtures/repository/collection-m
 
 /** Lives that once ended badly. */
 const KEPT_SEEDS: readonly number[] = [556_344_684];
+/** Lives in which most is kept: many packs are merged. */
+const MERGING_SEEDS: readonly number[] = [16];
 const LIVES = Number(process.env['TIDEMARK_MODEL_LIVES'] ?? 2);
 const ACTS = 400;
 
-async function live(seed: number, secret: Secret | null): Promise<CollectionModel['done']> {
+type Life = { seed: number; secret: Secret | null; keepsMost: boolean };
+
+async function live({ seed, secret, keepsMost }: Life): Promise<CollectionModel['done']> {
   const folder = await mkdtemp(join(tmpdir(), 'td-collection-'));
-  const model = new CollectionModel(randomFrom(seed), join(folder, 'index'), secret);
+  const model = new CollectionModel(randomFrom(seed), join(folder, 'index'), secret, keepsMost);
   const acts: string[] = [];
   try {
     await model.open();
@@ -29,9 +33,12 @@ async function live(seed: number, secret: Secret | null): Promise<CollectionMode
     expect(await model.endOfAll()).toEqual([]);
     return model.done;
   } catch (error) {
-    throw new Error(`seed ${seed}, after ${acts.length} acts, the last: ${acts.slice(-12).join('; ')}`, {
-      cause: error,
-    });
+    throw new Error(
+      `seed ${seed}${keepsMost ? ', most kept' : ''}, after ${acts.length} acts, the last: ${acts.slice(-12).join('; ')}`,
+      {
+        cause: error,
+      },
+    );
   } finally {
     await rm(folder, { recursive: true });
   }
@@ -42,10 +49,14 @@ test(
   { timeout: 120_000 },
   async () => {
     const { next } = seeded();
-    const seeds = [...KEPT_SEEDS, ...Array.from({ length: LIVES }, () => next(2 ** 31))];
-    const sum = { collections: 0, trashed: 0, rewritten: 0, removedForGood: 0 };
-    for (const [at, seed] of seeds.entries()) {
-      const done = await live(seed, at % 2 === 0 ? null : KEY_FILE);
+    const some = (): number[] => Array.from({ length: LIVES }, () => next(2 ** 31));
+    const lives = [
+      ...[...KEPT_SEEDS, ...some()].map((seed) => ({ seed, keepsMost: false })),
+      ...[...MERGING_SEEDS, ...some()].map((seed) => ({ seed, keepsMost: true })),
+    ];
+    const sum = { collections: 0, trashed: 0, rewritten: 0, merged: 0, removedForGood: 0 };
+    for (const [at, life] of lives.entries()) {
+      const done = await live({ ...life, secret: at % 2 === 0 ? null : KEY_FILE });
       for (const key of Object.keys(sum) as (keyof typeof sum)[]) sum[key] += done[key];
     }
     for (const count of Object.values(sum)) expect(count).toBeGreaterThan(0);

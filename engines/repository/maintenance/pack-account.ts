@@ -4,7 +4,7 @@ import type { RecordIndex } from '../index/record-index.ts';
 import type { Living } from './living.ts';
 
 /** Bytes of records with their headers and entries in the footer. */
-export type PackAccount = { liveBytes: number; deadBytes: number; locked: boolean };
+export type PackAccount = { liveBytes: number; liveRecords: number; deadBytes: number; locked: boolean };
 export type Accounts = { packs: Map<string, PackAccount>; liveBytes: number; deadBytes: number };
 
 const RECORD_OVERHEAD_BYTES = RECORD_HEADER_BYTES + FOOTER_ENTRY_BYTES;
@@ -26,6 +26,7 @@ export async function accountPacks(
       const account = accountOf(accounts, pack);
       if (isFirst && living.isLive(id)) {
         account.liveBytes += bytes;
+        account.liveRecords += 1;
         accounts.liveBytes += bytes;
         account.locked ||= living.isLocked(id);
       } else {
@@ -40,7 +41,7 @@ export async function accountPacks(
 function accountOf({ packs }: Accounts, pack: string): PackAccount {
   const known = packs.get(pack);
   if (known) return known;
-  const account = { liveBytes: 0, deadBytes: 0, locked: false };
+  const account = { liveBytes: 0, liveRecords: 0, deadBytes: 0, locked: false };
   packs.set(pack, account);
   return account;
 }

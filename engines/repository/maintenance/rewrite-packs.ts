@@ -1,26 +1,25 @@
-/** Packs that died go to the trash; of those that died in part the living records are copied to new ones before. */
+/** Packs that died go to the trash; of those that died in part, or are small, the living records are copied to new ones before. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { CollectionReport } from '../../../schema/domain/maintenance.ts';
-import { DATA_PACK_TARGET_BYTES, MAX_PACK_RECORDS, PAGE_PACK_TARGET_BYTES } from '../../../schema/repository/limits.ts';
+import { MAX_PACK_RECORDS } from '../../../schema/repository/limits.ts';
 import type { PackContents, PackRecord } from '../../../schema/repository/pack.ts';
 import type { NewRecord } from '../index/record-index.ts';
 import { readClosedPack, type PackListing, type PackName } from '../pack/pack-reader.ts';
 import { createPackWriter, type PackWriter } from '../pack/pack-writer.ts';
 import { layout } from '../storage/layout.ts';
 import { damageOf } from '../restore-point/damages.ts';
+import type { Merge } from './choose-merges.ts';
 import { copyRecords } from './copy-records.ts';
 import type { Living } from './living.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
+import { MOST_LISTED_RECORDS, TARGET_BYTES } from './pack-sizes.ts';
 import { isNeeded, replaceInIndex } from './replace-pack.ts';
 
-const TARGET_BYTES: Record<PackContents, number> = { blocks: DATA_PACK_TARGET_BYTES, pages: PAGE_PACK_TARGET_BYTES };
+/** What lies in the trash for its grace takes room as well: so much of a merge's bytes is free, or it waits. */
+const ROOM_FOR_MERGE = 16;
 
-/**
- * Records listed of packs that wait for their copies to be durable, at most: each takes some hundred bytes of memory. Of
- * blocks that shrank to little a new pack is closed early for it.
- */
-const MOST_LISTED_RECORDS = 4096;
-
+/** As what it is counted when it is rewritten. */
+type Counted = 'packsRewritten' | 'packsMerged';
 type Source = { name: PackName; listing: PackListing; copies: Map<number, NewRecord> };
 
 export type RewriteOptions = {
@@ -39,7 +38,7 @@ export class PackRewriter {
   readonly #options: RewriteOptions;
   #writer: PackWriter | null = null;
   /** Copied to the writer, and still in use. */
-  #waiting: Source[] = [];
+  #waiting: (Source & { counted: Counted })[] = [];
 
   constructor(parts: MaintenanceParts, options: RewriteOptions) {
     this.#parts = parts;
@@ -57,14 +56,28 @@ export class PackRewriter {
 
   /** REPOSITORY_FULL, STORAGE_ERROR; what was copied and not put in place yet is given up. */
   async rewrite(packs: readonly PackName[]): Promise<void> {
+    for (const contents of ['blocks', 'pages'] as const) {
+      const ofKind = packs.filter((name) => name.contents === contents);
+      await this.#copyAll(contents, ofKind, 'packsRewritten');
+    }
+  }
+
+  /** Each becomes one new pack, or stays: half of one would have been copied for nothing. Errors as of `rewrite`. */
+  async merge(merges: readonly Merge[]): Promise<void> {
+    for (const { contents, packs, liveBytes } of merges) {
+      if (this.#isSpent()) return;
+      if ((await this.#parts.storage.staging.freeBytes()) < ROOM_FOR_MERGE * liveBytes) continue;
+      await this.#copyAll(contents, packs, 'packsMerged');
+    }
+  }
+
+  async #copyAll(contents: PackContents, packs: readonly PackName[], counted: Counted): Promise<void> {
     try {
-      for (const contents of ['blocks', 'pages'] as const) {
-        for (const name of packs) {
-          this.#options.signal.throwIfAborted();
-          if (name.contents === contents && !this.#isSpent()) await this.#copy(name);
-        }
-        await this.#finish(contents);
+      for (const name of packs) {
+        this.#options.signal.throwIfAborted();
+        if (counted === 'packsMerged' || !this.#isSpent()) await this.#copy(name, counted);
       }
+      await this.#finish(contents);
     } catch (error) {
       await this.#giveUp();
       throw error;
@@ -78,7 +91,7 @@ export class PackRewriter {
     return readClosedPack(storage, file.uuid, name, seams.log);
   }
 
-  async #copy(name: PackName): Promise<void> {
+  async #copy(name: PackName, counted: Counted): Promise<void> {
     const listing = await this.#read(name);
     if (!listing) return;
     const { records } = this.#parts;
@@ -87,7 +100,7 @@ export class PackRewriter {
     if (!this.#hasRoomFor(name.contents, needed) || this.#listedRecords() >= MOST_LISTED_RECORDS)
       await this.#finish(name.contents);
     const copies = needed.length > 0 ? await this.#copyRecords(name, needed) : new Map<number, NewRecord>();
-    if (copies) this.#waiting.push({ name, listing, copies });
+    if (copies) this.#waiting.push({ name, listing, copies, counted });
   }
 
   #listedRecords = (): number => this.#waiting.reduce((sum, { listing }) => sum + listing.records.length, 0);
@@ -138,7 +151,7 @@ export class PackRewriter {
     this.#waiting = [];
     for (const source of sources) {
       this.#options.signal.throwIfAborted();
-      if (await this.#replace(source)) this.#options.report.packsRewritten += 1;
+      if (await this.#replace(source)) this.#options.report[source.counted] += 1;
     }
   }
 

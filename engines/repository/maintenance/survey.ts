@@ -19,7 +19,6 @@ export type Survey = { sealed: SealedRestorePoint[]; trashed: TrashedSign[]; asO
 export const surveyPoints = (parts: MaintenanceParts, listSealed: () => SealedRestorePoint[]): Promise<Survey> =>
   parts.turns.take('trash', async () => {
     const time = await parts.time.read();
-    // What a crash has left in both places is sealed.
     const trashed = (await listRemoved(parts)).map(({ restorePointId, epoch }) => ({
       restorePointId,
       trashedUntil: trashedUntil(parts, epoch, time),
@@ -27,7 +26,8 @@ export const surveyPoints = (parts: MaintenanceParts, listSealed: () => SealedRe
     return { sealed: listSealed(), trashed, asOf: new Date(parts.seams.clock.now()).toISOString() };
   });
 
-async function listRemoved(parts: MaintenanceParts): Promise<TrashedManifest[]> {
+/** What a crash has left in both places is not. */
+export async function listRemoved(parts: MaintenanceParts): Promise<TrashedManifest[]> {
   return [...(await parts.trashed.find()).values()].filter(
     ({ restorePointId }) => !parts.points.sealed.has(restorePointId),
   );
@@ -49,7 +49,11 @@ export async function describeTrashed(
   return found;
 }
 
-async function readUnlessDamaged(parts: MaintenanceParts, trashed: TrashedManifest): Promise<SealOutcome | null> {
+/** Null when it is gone or damaged. */
+export async function readUnlessDamaged(
+  parts: MaintenanceParts,
+  trashed: TrashedManifest,
+): Promise<SealOutcome | null> {
   try {
     return await readTrashedManifest(parts, trashed);
   } catch (error) {

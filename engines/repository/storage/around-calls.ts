@@ -22,7 +22,7 @@ function aroundStaging(staging: Staging, around: Around): Staging {
   const appending = (file: StagingFile): StagingFile => aroundStagingFile(file, around);
   return {
     prepare: () => around.async(call('prepare'), () => staging.prepare()),
-    lock: () => around.sync(call('lock'), () => staging.lock()),
+    lock: (name) => around.sync(call('lock', name), () => staging.lock(name)),
     makeFolder: (name) => around.async(call('makeFolder', name), () => staging.makeFolder(name)),
     createSync: (name) => appending(around.sync(call('createSync', name), () => staging.createSync(name))),
     openFile: async (name) => appending(await around.async(call('openFile', name), () => staging.openFile(name))),

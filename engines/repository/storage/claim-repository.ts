@@ -1,16 +1,17 @@
 /** Makes or takes up a repository: who may, and what has to be there before anything else. */
-import { TidemarkError } from '../../../schema/domain/errors.ts';
+import { errorCodeOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RepositoryId } from '../../../schema/domain/ids.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import { isEncrypted, newRepositoryFile, type RepositoryFile } from '../../../schema/repository/documents.ts';
 import { createKeys, unlock, type RepositoryKeys } from '../../../schema/repository/keys.ts';
 import type { Secret } from '../../../schema/repository/secrets.ts';
+import { withFileClaimed } from './claim-file.ts';
 import { layout } from './layout.ts';
-import { mendRepositoryFile, readRepositoryFile, replaceRepositoryFile } from './repository-file.ts';
+import { mendRepositoryFile, readRepositoryFile, replaceRepositoryFile, type FoundFile } from './repository-file.ts';
 import type { Staging } from './staging.ts';
 
 /** What a death within the first start can leave, and what a new file system has. */
-const LEAVINGS = /^(lock|lock-journal|lock\.owner|\.new-.*|lost\+found)$/;
+const LEAVINGS = /^(lock(\.file)?(-journal|\.owner)?|\.new-.*|lost\+found)$/;
 
 /** `secret`: null for a plain one. */
 export type Claim = { repositoryId: RepositoryId; secret: Secret | null; seams: Seams };
@@ -37,9 +38,9 @@ export async function claimRepository(
     await checkEmpty(staging);
     if (before) throw goneFrom(staging, before);
   }
-  const release = staging.lock();
+  const release = staging.lock(layout.lock);
   try {
-    const claimed = (await takeUp(staging, claim)) ?? (await makeNew(staging, claim));
+    const claimed = await openFile(staging, claim);
     for (const folder of [layout.openPacks, layout.aborted]) await staging.makeFolder(folder);
     return { ...claimed, release };
   } catch (error) {
@@ -77,15 +78,37 @@ async function checkEmpty(staging: Staging): Promise<void> {
 
 type Taken = Omit<ClaimedRepository, 'release'>;
 
-/** Nothing is written before the secret has opened it. Null: there is none yet. */
-async function takeUp(staging: Staging, claim: Claim): Promise<Taken | null> {
+/** Whole, it is only read: on a disk that is full there may be no room to claim it. */
+async function openFile(staging: Staging, claim: Claim): Promise<Taken> {
+  const found = await readRepositoryFile(staging);
+  if (found?.isWhole) return unlocked(staging, found, claim);
+  try {
+    return await withFileClaimed(
+      staging,
+      claim.seams.clock,
+      async () => (await takeUp(staging, claim)) ?? makeNew(staging, claim),
+    );
+  } catch (error) {
+    if (found?.from !== 'file' || errorCodeOf(error) !== 'REPOSITORY_FULL') throw error;
+    claim.seams.log.error('the copy of repository.json is not sound, and there is no room to mend it', {
+      path: staging.locate(layout.repositoryFileCopy),
+    });
+    return unlocked(staging, found, claim);
+  }
+}
+
+async function unlocked(staging: Staging, { file }: FoundFile, claim: Claim): Promise<Taken> {
+  checkIsMeant(staging, file, claim);
+  return { file, keys: claim.secret && (await unlock(file, claim.secret)) };
+}
+
+/** With the file claimed. Nothing is written before the secret has opened it. Null: there is none. Errors as of `claimRepository`. */
+export async function takeUp(staging: Staging, claim: Claim): Promise<Taken | null> {
   const found = await readRepositoryFile(staging);
   if (!found) return null;
-  const { file } = found;
-  checkIsMeant(staging, file, claim);
-  const keys = claim.secret && (await unlock(file, claim.secret));
+  const taken = await unlocked(staging, found, claim);
   await mendRepositoryFile(staging, found, claim.seams.log);
-  return { file, keys };
+  return taken;
 }
 
 async function makeNew(staging: Staging, { repositoryId, secret, seams }: Claim): Promise<Taken> {

@@ -1,5 +1,6 @@
 /** The one suite that every implementation of Staging and Store passes, and every decorator over one. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { layout } from './layout.ts';
 import type { Storage } from './storage.ts';
 import type { StagingFile } from './staging.ts';
 import type { StoredFile } from './store.ts';
@@ -47,10 +48,12 @@ function stagingContract(world: () => StorageWorld): void {
   describe('staging', () => {
     it('is prepared more than once, and has one owner at a time', async () => {
       await staging().prepare();
-      const release = staging().lock();
-      expect(() => other().lock()).toThrow(expect.objectContaining({ code: 'REPOSITORY_IN_USE' }) as Error);
+      const release = staging().lock(layout.lock);
+      expect(() => other().lock(layout.lock)).toThrow(expect.objectContaining({ code: 'REPOSITORY_IN_USE' }) as Error);
+      // Of another name it is another lock.
+      other().lock(layout.fileLock)();
       release();
-      other().lock()();
+      other().lock(layout.lock)();
       expect(await staging().freeBytes()).toBeGreaterThan(0);
     });
 

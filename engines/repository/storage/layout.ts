@@ -13,7 +13,9 @@ export const layout = {
   repositoryFile: 'repository.json',
   repositoryFileCopy: 'repository.json.copy',
   lock: 'lock',
-  lockOwner: 'lock.owner',
+  /** Of repository.json. */
+  fileLock: 'lock.file',
+  ownerOf: (lock: string): string => `${lock}.owner`,
   open: 'open',
   openPacks: 'open/packs',
   aborted: 'aborted',

@@ -13,7 +13,7 @@ export function createLocalStaging(folder: LocalFolder): Staging {
   const { fs, root } = folder;
   return {
     prepare: () => prepare(folder),
-    lock: () => fs.lock(folder.pathOf(layout.lock), folder.pathOf(layout.lockOwner)),
+    lock: (name) => fs.lock(folder.pathOf(name), folder.pathOf(layout.ownerOf(name))),
     makeFolder: (name) => guarded(folder.pathOf(name), () => folder.ensure(name)),
     createSync: (name) => createStagingFile(folder, name),
     openFile: (name) => openStagingFile(folder, name),

@@ -9,8 +9,9 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { storageError } from './files.ts';
 
 const SQLITE_BUSY = 5;
+const SQLITE_FULL = 13;
 
-/** REPOSITORY_IN_USE names the owner's process id when known. Call the result to let go. */
+/** REPOSITORY_FULL: there is no room even for that. REPOSITORY_IN_USE names the owner's process id when known. Call the result to let go. */
 export function takeFileLock(path: string, ownerPath: string): () => void {
   let database: DatabaseSync | undefined;
   try {
@@ -18,7 +19,10 @@ export function takeFileLock(path: string, ownerPath: string): () => void {
     database.exec('BEGIN EXCLUSIVE');
   } catch (error) {
     database?.close();
-    if ((error as { errcode?: number }).errcode === SQLITE_BUSY) throw inUse(dirname(path), ownerPath, error);
+    const { errcode } = error as { errcode?: number };
+    if (errcode === SQLITE_BUSY) throw inUse(dirname(path), ownerPath, error);
+    if (errcode === SQLITE_FULL)
+      throw new TidemarkError('REPOSITORY_FULL', `no space left in ${dirname(path)}`, { path }, error);
     throw storageError(error, path);
   }
   const held = database;

@@ -57,14 +57,14 @@ function checkSame(staging: Staging, main: RepositoryFile, copy: RepositoryFile)
   throw new TidemarkError('REPOSITORY_CORRUPT', message, { path, copyPath });
 }
 
-/** Of the owner. Durable, both, when it resolves; a death between leaves the file new and the copy old. */
+/** With the file claimed (`withFileClaimed`). Durable, both, when it resolves; a death between leaves the file new and the copy old. */
 export async function replaceRepositoryFile(staging: Staging, file: RepositoryFile): Promise<void> {
   const text = encodeRepositoryFile(file);
   await staging.replace(layout.repositoryFile, text);
   await staging.replace(layout.repositoryFileCopy, text);
 }
 
-/** Of the owner: makes whole what was found. For want of a copy a full disk does not keep a repository from being opened. */
+/** The same: makes whole what was found. For want of a copy a full disk does not keep a repository from being opened. */
 export async function mendRepositoryFile(staging: Staging, found: FoundFile, log: Log): Promise<void> {
   const { file, from, isWhole } = found;
   if (isWhole) return;

@@ -19,8 +19,8 @@ import type { StoredFile } from './store.ts';
 export type Staging = {
   /** Makes the area where there is none. REPOSITORY_NOT_ONE when something else is in its place. */
   prepare(): Promise<void>;
-  /** Takes the area for this process, until the result is called or the process ends. REPOSITORY_IN_USE. */
-  lock(): () => void;
+  /** Takes the lock of that name for this process, until the result is called or the process ends. REPOSITORY_IN_USE. */
+  lock(name: string): () => void;
   /** Else they are made with the first file in them. */
   makeFolder(name: string): Promise<void>;
   /** A new file. For lane threads: synchronous, as their appends are. */
