@@ -1,4 +1,4 @@
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { errorCodeOf, TidemarkError } from '../../schema/domain/errors.ts';
@@ -105,6 +105,23 @@ test('after a rotation new records have the new data key, and old ones are read'
     expect((await handRestore(world, point.restorePointId, DISK)).equals(diskOf(2, seed))).toBe(true);
 });
 
+test('a repository.json from before a rotation, put in place, does not take the data key away that records have', async () => {
+  const path = join(world.folder, 'repository.json');
+  const older = await readFile(path, 'utf8');
+  await released(() => rotateKey(work()));
+  await world.reopen();
+  const sealed = await sealedFull(1, diskOf(2));
+  await world.sink.close();
+  await writeFile(path, older);
+  expect(await rotateKey(work())).toMatchObject({ id: 3 });
+  for (let opening = 0; opening < 2; opening += 1) {
+    await world.reopen();
+    expect((await handRestore(world, sealed.restorePointId, DISK)).equals(diskOf(2))).toBe(true);
+    await writeFile(path, older);
+  }
+  await writeFile(path, await readFile(`${path}.copy`, 'utf8'));
+});
+
 describe('while its owner goes on', () => {
   /** What the lanes were told, by the ids of data keys. */
   let told: { dataKeys: number[]; upcoming: number[] }[];
@@ -186,6 +203,45 @@ describe('while its owner goes on', () => {
     fail = false;
     await sealedBy(sink, 2, diskOf(2, 'b'));
     expect(await dataKeysUsed(world.folder)).toEqual([1, 2]);
+  });
+
+  test('a new data key is used only when it is in the copy as well: a death between the two is mended first', async () => {
+    const sink = beginLane();
+    const copy = join(world.folder, 'repository.json.copy');
+    const older = await readFile(copy, 'utf8');
+    await rotateKey(work());
+    await writeFile(copy, older);
+    // While the copy cannot be written the old key goes on.
+    const inTheWay = join(world.folder, '.new-repository.json.copy');
+    await mkdir(inTheWay);
+    await sealedBy(sink, 1, diskOf(1, 'b'));
+    expect(await dataKeysUsed(world.folder)).toEqual([1]);
+    await rm(inTheWay, { recursive: true });
+    const sealed = await sealedBy(sink, 2, diskOf(2));
+    expect(await dataKeysUsed(world.folder)).toEqual([1, 2]);
+    await writeFile(join(world.folder, 'repository.json'), 'not what it was');
+    await world.reopen();
+    expect((await handRestore(world, sealed.restorePointId, DISK)).equals(diskOf(2))).toBe(true);
+  });
+
+  test('an older repository.json and copy put back under an owner are told, not taken for no change', async () => {
+    const told: string[] = [];
+    const { log } = world.seams;
+    world.seams.log = { ...log, warn: (text, details) => void told.push(`${text}: ${String(details?.['error'])}`) };
+    const path = join(world.folder, 'repository.json');
+    const older = await readFile(path, 'utf8');
+    await rotateKey(work());
+    const newer = await readFile(path, 'utf8');
+    await openPoint(1);
+    for (const name of [path, `${path}.copy`]) await writeFile(name, older);
+    // Of the same number, and another key.
+    await rotateKey(work());
+    await openPoint(2);
+    expect(told).toEqual([expect.stringContaining('lacks data key 2, which is in use')]);
+    for (const name of [path, `${path}.copy`]) await writeFile(name, newer);
+    await openPoint(3);
+    expect(told).toHaveLength(1);
+    world.seams.log = log;
   });
 
   test('a repository.json that cannot be read, or was changed by somebody else, keeps no backup from going on', async () => {

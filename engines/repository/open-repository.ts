@@ -76,7 +76,8 @@ async function serve(options: RepositoryOptions, { file, keys, release }: Claime
   const { tellLanes = async () => undefined } = options;
   const takeUpKeys = async (): Promise<void> => {
     const { turns } = parts;
-    if (keys) await followKeys({ staging: storage.staging, keys, vault, tellLanes, turns, log: seams.log });
+    const { clock, log } = seams;
+    if (keys) await followKeys({ staging: storage.staging, keys, vault, tellLanes, turns, clock, log });
   };
   return facade(parts, { laneKeys, takeUpKeys }, async () => {
     await parts.turns.idle();

@@ -151,11 +151,18 @@ function openDataKeys(file: RepositoryFile, master: KeyObject): DataKeyInUse[] {
   });
 }
 
-/** Data keys that were made since those in use. TAMPERED. */
+/** Data keys that were made since those in use. TAMPERED, also when one of these is not in it. */
 export function newerDataKeys(file: RepositoryFile, { master, vault }: RepositoryKeys): DataKeyInUse[] {
   checkSignature(file, vault);
+  const opened = openDataKeys(file, master);
   const newest = vault.dataKeys.at(-1)?.id ?? 0;
-  return openDataKeys(file, master).filter(({ id }) => id > newest);
+  const isThere = ({ id, key }: DataKeyInUse): boolean => opened.some((one) => one.id === id && one.key.equals(key));
+  const lost = vault.dataKeys.find((one) => !isThere(one));
+  if (lost) {
+    const message = `repository.json lacks data key ${lost.id}, which is in use: somebody put an older one back`;
+    throw new TidemarkError('TAMPERED', message, { dataKey: lost.id });
+  }
+  return opened.filter(({ id }) => id > newest);
 }
 
 async function openSlot(file: RepositoryFile, secret: Secret): Promise<KeyObject> {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { lineageId } from '../../../schema/domain/ids.ts';
 import { inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
+import { storageError } from '../storage/files.ts';
 import { createMaintained, DAY_MS, type Maintained } from '../../../tests/fixtures/repository/maintained.ts';
 import { MIB, planOf } from '../../../tests/fixtures/repository/test-repository.ts';
 import { diskOf } from '../../../tests/fixtures/repository/verbs.ts';
@@ -183,6 +184,44 @@ describe('small packs are merged', () => {
     await world.reopen();
     expect(await world.collect()).toMatchObject({ stopped: null, packsMerged: 0, rewrittenBytes: 0 });
     expect(await readFile(file)).toEqual(bytes);
+  });
+
+  test('one without a sound footer stays as it is: a scan may find less of it than the index knows', async () => {
+    const first = diskOf(3);
+    await sealedFull(1, first);
+    await world.reopen();
+    const [pack] = world.packs();
+    // All but its first block are needed still; who wrote them is nobody whom a scan would trust.
+    const disk = Buffer.concat([diskOf(1, 'b'), first.subarray(MIB)]);
+    const shared = { point: await sealedFull(2, disk, { lineage: lineageId('2'.repeat(16)) }), disk };
+    await remove(world.repository.listSealed()[0]!.restorePointId, true);
+    const sealed = [...(await sealedApart(6, 3)), shared];
+    const file = join(world.folder, 'packs', pack!.slice(0, 2), pack!);
+    const bytes = await readFile(file);
+    for (const at of [64 + 10, bytes.length - 10]) bytes[at] = bytes[at]! ^ 1;
+    await writeFile(file, bytes);
+    await expectWhole(sealed);
+    for (let times = 0; times < 3; times += 1) {
+      expect(await world.collect()).toMatchObject({ stopped: null });
+      await expectWhole(sealed);
+      world.pass(DAY_MS);
+    }
+    expect(await readFile(file)).toEqual(bytes);
+  });
+
+  test('one that the medium does not give stays, is left alone from then on, and keeps no other from being merged', async () => {
+    const sealed = await sealedApart(5);
+    const [pack] = world.packs();
+    let reads = 0;
+    // After its header and the two parts of its footer.
+    world.before(
+      ({ operation, name }) => operation === 'read' && name.endsWith(pack!) && (reads += 1) === 4,
+      () => Promise.reject(storageError(Object.assign(new Error('as planned'), { code: 'EIO' }), pack!)),
+    );
+    expect(await world.collect()).toMatchObject({ stopped: null, packsMerged: 4 + 5 });
+    expect(await world.collect()).toMatchObject({ stopped: null, packsMerged: 0, rewrittenBytes: 0 });
+    expect(world.packs()).toContain(pack);
+    await expectWhole(sealed);
   });
 
   test('none that is locked, and none that was closed since the collection began', async () => {

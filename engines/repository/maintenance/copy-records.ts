@@ -7,6 +7,7 @@ import type { PackRecord } from '../../../schema/repository/pack.ts';
 import { decodeRecordHeader, recordError } from '../../../schema/repository/record.ts';
 import type { NewRecord } from '../index/record-index.ts';
 import type { PackWriter } from '../pack/pack-writer.ts';
+import { isReadFailure } from '../storage/files.ts';
 import type { StoredFile } from '../storage/store.ts';
 
 /** Records that lie side by side are read together, up to this. */
@@ -16,16 +17,20 @@ type Run = { offset: number; lengthBytes: number; records: PackRecord[] };
 
 const lengthOf = ({ header }: PackRecord): number => RECORD_HEADER_BYTES + header.storedLength;
 
-/** Where each is now, by its offset in `pack`; durable when the writer is. DAMAGED_BLOCK naming one that is not sound. */
+/**
+ * Where each is now, by its offset in `pack`; durable when the writer is. Null when the medium does not give one of them:
+ * which, it does not say. DAMAGED_BLOCK naming one that is not sound.
+ */
 export async function copyRecords(
   from: { pack: string; file: StoredFile },
   records: readonly PackRecord[],
   writer: PackWriter,
-): Promise<Map<number, NewRecord>> {
+): Promise<Map<number, NewRecord> | null> {
   const copies = new Map<number, NewRecord>();
   for (const run of runsOf(records)) {
     const bytes = Buffer.alloc(run.lengthBytes);
-    const got = await from.file.read(bytes, run.offset);
+    const got = await readUnlessRefused(from.file, bytes, run.offset);
+    if (got === null) return null;
     for (const record of run.records) {
       const at = record.offset - run.offset;
       const stored = bytes.subarray(at, Math.min(got, at + lengthOf(record)));
@@ -34,6 +39,15 @@ export async function copyRecords(
     releaseMemory(bytes);
   }
   return copies;
+}
+
+async function readUnlessRefused(file: StoredFile, into: Buffer, position: number): Promise<number | null> {
+  try {
+    return await file.read(into, position);
+  } catch (error) {
+    if (isReadFailure(error)) return null;
+    throw error;
+  }
 }
 
 function runsOf(records: readonly PackRecord[]): Run[] {

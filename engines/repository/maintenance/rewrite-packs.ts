@@ -94,7 +94,9 @@ export class PackRewriter {
   async #copy(name: PackName, counted: Counted): Promise<void> {
     const listing = await this.#read(name);
     if (!listing) return;
-    const { records } = this.#parts;
+    const { records, damages } = this.#parts;
+    // The index may know records that a scan does not find: they would be lost with the pack.
+    if (listing.scanned) return damages.reportPack(name.packId, 'its footer is damaged');
     const shelf = { records, living: this.#options.living };
     const needed = listing.records.filter((record) => isNeeded(shelf, name.packId, record));
     if (!this.#hasRoomFor(name.contents, needed) || this.#listedRecords() >= MOST_LISTED_RECORDS)
@@ -114,7 +116,7 @@ export class PackRewriter {
     );
   }
 
-  /** Null when one of them is damaged: then the pack stays as it is, for whoever repairs. */
+  /** Null when one of them is damaged, or cannot be read: then the pack stays as it is, for whoever repairs. */
   async #copyRecords(name: PackName, needed: readonly PackRecord[]): Promise<Map<number, NewRecord> | null> {
     const { storage, file, seams, damages } = this.#parts;
     const from = await storage.store.open(layout.closedPack(name.contents, name.packId));
@@ -123,7 +125,9 @@ export class PackRewriter {
     const writer = (this.#writer ??= createPackWriter(storage, name.contents, file.uuid, newId()));
     const before = writer.lengthBytes();
     try {
-      return await copyRecords({ pack: name.packId, file: from }, needed, writer);
+      const copies = await copyRecords({ pack: name.packId, file: from }, needed, writer);
+      if (!copies) damages.reportPack(name.packId, 'the medium does not give it');
+      return copies;
     } catch (error) {
       const found = damageOf(error);
       if (!found) throw error;

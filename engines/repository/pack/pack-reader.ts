@@ -13,7 +13,8 @@ import type { StoredFile } from '../storage/store.ts';
 import { createWriterCheck } from './known-writers.ts';
 import { listPack, type PackIdentity, type PackScan, scanPack } from './scan-pack.ts';
 
-export type PackListing = { packId: string; contents: PackContents; records: PackRecord[] };
+/** `scanned`: its footer is not sound, so these are the records that were found: there may be others that are sound. */
+export type PackListing = { packId: string; contents: PackContents; records: PackRecord[]; scanned?: boolean };
 export type PackName = { contents: PackContents; packId: string };
 
 /** Closed packs on both shelves. */
@@ -79,7 +80,7 @@ async function readListing(pack: PackFile & PackIdentity): Promise<PackListing |
   const { found } = read;
   if (!found) log.error('pack is damaged: no sound header', { path });
   else if (found.scanned) log.warn('pack has no sound footer: scanned', { path, records: found.records.length });
-  return found && { contents: found.contents, packId, records: found.records };
+  return found && { ...found, packId };
 }
 
 /**

@@ -1,6 +1,6 @@
 /**
  * repository.json and the copy beside it: in an encrypted repository nothing can be read without the wrapped keys in it.
- * The file counts; the copy is read where it is missing or damaged.
+ * The file counts; the copy is read where it is missing or damaged, or lacks data keys that the copy has.
  */
 import { errorCodeOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { Log } from '../../../schema/domain/seams.ts';
@@ -32,6 +32,8 @@ export async function readRepositoryFile(staging: Staging): Promise<FoundFile | 
   }
   if (!copy || 'damage' in copy) return { file: main.file, from: 'file', isWhole: false };
   checkSame(staging, main.file, copy.file);
+  // None is ever taken away, and the copy is written last: somebody put an older repository.json back.
+  if (copy.file.dataKeys.length > main.file.dataKeys.length) return { file: copy.file, from: 'copy', isWhole: false };
   return { file: main.file, from: 'file', isWhole: main.text === copy.text };
 }
 
