@@ -1,6 +1,6 @@
 /**
  * Test files that try variations of what others try at all. A run of everything plays every second of them, begun at a
- * place its seed tells, so that two runs play all; with TIDEMARK_TEST_ALL=1 one run does. Neighbours cost about the same.
+ * place its seed tells, so that two runs play all; with TIDEMARK_TEST_ALL=1 one run does. Both halves cost about the same.
  */
 const files = [
   'tests/end-to-end/changed-vm.test.ts',
@@ -14,7 +14,10 @@ const files = [
   'engines/hypervisors/qemu/worker-death.test.ts',
   'engines/hypervisors/qemu/tracking.test.ts',
   'engines/repository/kill.test.ts',
-  'engines/mover/faults.test.ts',
+  'engines/mover/durability.test.ts',
+  'engines/mover/refused-peers.test.ts',
+  'engines/mover/lanes.test.ts',
+  'engines/mover/silence.test.ts',
   'engines/restore/resume.test.ts',
   'engines/repository/restore-point/encrypted.test.ts',
   'engines/hypervisors/qemu/scratch.test.ts',

@@ -4,7 +4,7 @@ import { jobId } from '../schema/domain/ids.ts';
 import { searchAttributeNames, signalNames, vmBackupWorkflowId } from '../schema/domain/sessions.ts';
 import { job, REFUSED_JOB } from '../tests/fixtures/workflows/fake-control.ts';
 import type { Faults } from '../tests/fixtures/workflows/fake-world.ts';
-import { type EndedSession, onHost, plannedVm, type Play } from '../tests/fixtures/workflows/play.ts';
+import { detailsOf, type EndedSession, onHost, plannedVm, type Play } from '../tests/fixtures/workflows/play.ts';
 import { expectNothingLeft, startPlay } from '../tests/fixtures/workflows/start-play.ts';
 
 let play: Play;
@@ -66,14 +66,14 @@ describe('backupSession', () => {
     });
     expect(expectNothingLeft(ended.state(vms[1]!), 'the other').result).toBe('Success');
     expectNothingLeft(ended.state(vms[0]!), 'the failed one');
-    const { currentDetails } = await ended.handle.query<{ currentDetails: string }>('__temporal_workflow_metadata');
-    expect(currentDetails).toContain('Stopped, Failed');
-    expect(currentDetails).toMatch(/What to do: .*\./);
-    expect(currentDetails.split('\n').filter((line) => line.startsWith('| vm-'))).toEqual([
+    const details = await detailsOf(ended.handle);
+    expect(details).toContain('Stopped, Failed');
+    expect(details).toMatch(/What to do: .*\./);
+    expect(details.split('\n').filter((line) => line.startsWith('| vm-'))).toEqual([
       '| vm-0 | h1 | Failed |  |  | BAD_DISK: inspectVm failed as asked |',
       '| vm-1 | h1 | Success | filesystem | source 80% |  |',
     ]);
-    expect(currentDetails).toContain('bottleneck: **source 80%** (Source 80% > Proxy 10% > Network 0% > Target 10%)');
+    expect(details).toContain('bottleneck: **source 80%** (Source 80% > Proxy 10% > Network 0% > Target 10%)');
   });
 
   it('is completed with a warning when a VM has one', async () => {
@@ -90,9 +90,9 @@ describe('backupSession', () => {
     const faults = (vm: (typeof vms)[0]): Faults => (vm === vms[1] ? failing('BAD_DISK') : {});
     // The VM of the silent host waits for that host, until it is stopped.
     const ended = await play.session({ vms, faults, quick: { activities }, during: { name: 'recordVm', act: cancel } });
-    const { currentDetails } = await ended.handle.query<{ currentDetails: string }>('__temporal_workflow_metadata');
-    expect(currentDetails).toContain('warning `OLD_INVENTORY`: host silent');
-    expect(currentDetails).toContain('info `UNREACHABLE`: host silent: listInventory: host silent did not take it up');
+    const details = await detailsOf(ended.handle);
+    expect(details).toContain('warning `OLD_INVENTORY`: host silent');
+    expect(details).toContain('info `UNREACHABLE`: host silent: listInventory: host silent did not take it up');
     expect(ended.state(vms[0]!).recorded?.result).toBe('Success');
     expectNothingLeft(ended.state(vms[1]!), 'stopped');
   });

@@ -3,16 +3,15 @@ import type { WorkflowHandle } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { repositoryId, restorePointId, runKey, sessionId } from '../schema/domain/ids.ts';
 import {
-  type JanitorResult,
   maintenanceWorkflowId,
   nightlySteps,
   type RepositoryMaintenanceInput,
 } from '../schema/domain/maintenance-sessions.ts';
 import type { Damage } from '../schema/domain/maintenance.ts';
 import { searchAttributeNames } from '../schema/domain/sessions.ts';
-import { fakeHost, lineage, pageOf, pointId } from '../tests/fixtures/workflows/fake-maintenance.ts';
+import { lineage, pageOf, pointId } from '../tests/fixtures/workflows/fake-maintenance.ts';
 import type { RunState, Scene } from '../tests/fixtures/workflows/fake-world.ts';
-import { plannedVm, type Play } from '../tests/fixtures/workflows/play.ts';
+import { detailsOf, type Play } from '../tests/fixtures/workflows/play.ts';
 import type { QuickTime } from '../tests/fixtures/workflows/quick-time.ts';
 import { startPlay } from '../tests/fixtures/workflows/start-play.ts';
 
@@ -45,8 +44,6 @@ async function start({ input = {}, scene = {}, quick = {} }: Options): Promise<W
 }
 const maintain = async (options: Options) => play.ended(await start(options));
 const rowsOf = (handle: WorkflowHandle) => play.world.session(handle.workflowId.split('/').at(-1)!);
-const detailsOf = async (handle: WorkflowHandle): Promise<string> =>
-  (await handle.query<{ currentDetails: string }>('__temporal_workflow_metadata')).currentDetails;
 /** Its activities without those of its lease and its rows. */
 const stepsOf = ({ calls }: RunState): string[] =>
   calls.filter((name) => !/^(startMaintenance|updateSession|acquire|release|othersWait|record)/.test(name));
@@ -348,159 +345,5 @@ describe('restorePointChange', () => {
       error: { type: 'RESTORE_POINT_HELD', message: 'it is held: evidence' },
     });
     expect(refused.state.recordedPoint).toBe(false);
-  });
-});
-
-describe('retention after a session', () => {
-  const policy = {
-    count: 7,
-    days: null,
-    weekly: null,
-    monthly: null,
-    yearly: null,
-    minimum: 3,
-    deletedVmDays: null,
-    timeZone: 'UTC',
-  };
-  const vms = [0, 1].map((position) => plannedVm(position, { diskCount: 1 }));
-
-  it('is of the VMs that were sealed, and of a job that has one', async () => {
-    play.world.jobRules = { retention: policy };
-    const faults = ({ position }: (typeof vms)[0]) =>
-      position === 1 ? { inspectVm: { at: 'before' as const, code: 'BAD_DISK' as const, times: 9 } } : {};
-    const ended = await play.session({ vms, faults });
-    const { retained } = play.world.of(ended.handle.workflowId);
-    expect(retained.map(({ vmName }) => vmName)).toEqual(['vm-0']);
-    play.world.jobRules = {};
-    const without = await play.session({ vms });
-    expect(play.world.of(without.handle.workflowId).calls).not.toContain('applyRetention');
-  });
-
-  it('asks until all of it is told', async () => {
-    play.world.jobRules = { retention: policy };
-    const ended = await play.session({
-      vms: vms.slice(0, 1),
-      during: {
-        name: 'transferDisk',
-        act: async ({ workflowId }) => {
-          await Promise.resolve();
-          play.world.prepare(workflowId, { retainedInParts: true });
-        },
-      },
-    });
-    play.world.jobRules = {};
-    const { calls, retained } = play.world.of(ended.handle.workflowId);
-    expect(calls.filter((name) => name === 'applyRetention')).toHaveLength(2);
-    // The other part has nothing that is to be recorded.
-    expect(retained.map(({ decisions }) => decisions.length)).toEqual([1]);
-  });
-
-  it('never fails the session: the night does what it could not', async () => {
-    play.world.jobRules = { retention: policy };
-    const quick = { activities: { applyRetention: { attempts: 1 } } };
-    const promise = play.session({
-      vms: vms.slice(0, 1),
-      quick,
-      during: {
-        name: 'transferDisk',
-        act: async ({ workflowId }) => {
-          await Promise.resolve();
-          play.world.prepare(workflowId, {
-            faults: { applyRetention: { at: 'before', code: 'STORAGE_ERROR', times: 9 } },
-          });
-        },
-      },
-    });
-    const ended = await promise;
-    play.world.jobRules = {};
-    expect(ended).toMatchObject({ status: 'COMPLETED', rows: { result: 'Success' } });
-    expect(play.world.of(ended.handle.workflowId).findings).toEqual([
-      {
-        level: 'info',
-        code: 'STORAGE_ERROR',
-        message: 'retention is left to the maintenance of the repository: applyRetention failed as asked',
-      },
-    ]);
-  });
-});
-
-describe('janitor', () => {
-  const [dead, alive, lost, kept] = ['dead', 'alive', 'lost', 'kept'].map((name) => runKey(name.padEnd(12, '0'))) as [
-    ...ReturnType<typeof runKey>[],
-  ] & { length: 4 };
-  const open = [dead, alive].map((run, n) => ({
-    restorePointId: pointId(n + 1),
-    run: run!,
-    vmName: 'vm',
-    lastWriteAt: 't',
-  }));
-  const site = {
-    hosts: [fakeHost],
-    artifacts: { temporary: [dead!, alive!], referencePoints: [dead!, alive!, lost!, kept!] },
-    open,
-    named: [kept!],
-  };
-  async function sweep(scene: Partial<Scene>, quick: QuickTime = { timersBy: 1000 }) {
-    const workflowId = `janitor-${randomUUID()}`;
-    play.world.prepare(workflowId, scene);
-    play.world.of(workflowId).point = 'open';
-    const handle = await play.start('janitor', workflowId, { version: 1 }, quick);
-    return { result: (await handle.result()) as JanitorResult, state: play.world.of(workflowId), handle };
-  }
-
-  it('takes away what is left of runs that are over, open restore points first', async () => {
-    const { result, state, handle } = await sweep({ site, closed: [[dead!, lost!, kept!]], unknown: [] });
-    expect(state.broken).toEqual([]);
-    expect(state.removedRuns).toEqual({ temporary: [dead], referencePoints: [dead, lost] });
-    expect(result.removed).toEqual([
-      `open restore point ${pointId(1)} of repository main`,
-      `what there is of ${dead} (host h1)`,
-      `what there is of ${dead} (host h1)`,
-      `what there is of ${lost} (host h1)`,
-    ]);
-    expect(state.janitor).toEqual(result.removed);
-    expect(state.calls.filter((name) => name === 'abortRestorePoint')).toHaveLength(1);
-    expect(await detailsOf(handle)).toContain('### Taken away');
-  });
-
-  it('acts only on what is seen over twice', async () => {
-    const { result, state } = await sweep({ site, closed: [[dead!, lost!], [lost!]] });
-    expect(state.removedRuns).toEqual({ temporary: [], referencePoints: [lost] });
-    expect(result.removed).toHaveLength(1);
-    const never = await sweep({ site, closed: [[dead!], []] });
-    expect([never.result.removed, never.state.removedRuns]).toEqual([[], null]);
-  });
-
-  it('removes no reference point while a repository does not say what it names', async () => {
-    const faults = { namedRuns: { at: 'before', code: 'STORAGE_ERROR', times: 9 } } as const;
-    const { result, state } = await sweep({ site, closed: [[dead!, lost!]], faults });
-    expect(state.removedRuns).toEqual({ temporary: [dead], referencePoints: [] });
-    expect(result.left).toContain('repository main is left alone: namedRuns failed as asked');
-  });
-
-  it('leaves alone what it does not know, and hosts that do not answer', async () => {
-    const unknown = await sweep({ site, closed: [[]], unknown: [lost!] });
-    expect(unknown.result).toEqual({
-      removed: [],
-      left: [`what there is of run ${lost} is left: nobody says whether it goes on`],
-    });
-    const faults = { listArtifactRuns: { at: 'before', code: 'STORAGE_ERROR', times: 9 } } as const;
-    const silent = await sweep({ site, closed: [[dead!]], faults });
-    expect(silent.state.removedRuns).toBeNull();
-    expect(silent.result.removed).toHaveLength(1);
-    expect(silent.result.left).toEqual(['host h1 is left alone: listArtifactRuns failed as asked']);
-  });
-
-  it('shows itself to Temporal before it acts on runs that the catalog does not know', async () => {
-    const { state, handle } = await sweep({ site, closed: [[dead!]] });
-    expect(state.witnesses).toEqual([null, handle.workflowId]);
-  });
-
-  it('has nothing to do before a site is applied, or when nothing is left', async () => {
-    expect((await sweep({ site: null })).result).toEqual({ removed: [], left: [] });
-    const nothing = { ...site, open: [], artifacts: { temporary: [], referencePoints: [kept!] } };
-    const idle = await sweep({ site: nothing });
-    expect(idle.result).toEqual({ removed: [], left: [] });
-    expect(idle.state.calls).not.toContain('judgeRuns');
   });
 });

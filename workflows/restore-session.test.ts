@@ -10,7 +10,7 @@ import {
   restoreSessionWorkflowId,
 } from '../schema/domain/sessions.ts';
 import type { RunState, Scene, SessionRows } from '../tests/fixtures/workflows/fake-world.ts';
-import { type Ended, type Play } from '../tests/fixtures/workflows/play.ts';
+import { detailsOf, type Ended, type Play } from '../tests/fixtures/workflows/play.ts';
 import { startPlay } from '../tests/fixtures/workflows/start-play.ts';
 import type { QuickTime } from '../tests/fixtures/workflows/quick-time.ts';
 
@@ -77,8 +77,7 @@ describe.concurrent('restoreSession', () => {
     expect(rows).toMatchObject({ result: 'Success', error: null, states: ['Starting', 'Stopped'] });
     expect(state.restored!.disks.map(({ file }) => file)).toEqual(['/d0', '/d1']);
     expect(state.restored!.disks.map(({ stages }) => stages?.target)).toEqual([8, 8]);
-    const metadata = await handle.query<{ currentDetails: string }>('__temporal_workflow_metadata');
-    expect(metadata.currentDetails).toContain(
+    expect(await detailsOf(handle)).toContain(
       'bottleneck: **target 80%** (Source 10% > Network 0% > Proxy 10% > Target 80%)',
     );
     const order = state.calls.filter((name, at) => state.calls.indexOf(name) === at);

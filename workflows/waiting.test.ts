@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { hostId, proxyId } from '../schema/domain/ids.ts';
 import { hostCtlQueue, hostGuestQueue, hostUndoQueue, proxyCtlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import { queryNames, type VmProgress } from '../schema/domain/sessions.ts';
-import { onHost, type Play } from '../tests/fixtures/workflows/play.ts';
+import { detailsOf, onHost, type Play } from '../tests/fixtures/workflows/play.ts';
 import { expectNothingLeft, startPlay } from '../tests/fixtures/workflows/start-play.ts';
 
 const HOUR = 3_600_000;
@@ -16,8 +16,6 @@ beforeAll(async () => {
 afterAll(() => play?.close());
 
 const progressOf = (handle: WorkflowHandle): Promise<VmProgress> => handle.query<VmProgress>(queryNames.vmProgress);
-const detailsOf = async (handle: WorkflowHandle): Promise<string> =>
-  (await handle.query<{ currentDetails: string }>('__temporal_workflow_metadata')).currentDetails;
 
 async function waitsFor(handle: WorkflowHandle, text: RegExp): Promise<VmProgress> {
   for (;;) {

@@ -1,6 +1,6 @@
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { errorCodeOf, TidemarkError } from '../../schema/domain/errors.ts';
 import type { RecordSink } from '../../schema/domain/seams.ts';
 import { encodeRepositoryFile, parseRepositoryFile, type RepositoryFile } from '../../schema/repository/documents.ts';
@@ -10,6 +10,7 @@ import type { Secret } from '../../schema/repository/secrets.ts';
 import type { Vault } from '../../schema/repository/vault.ts';
 import { FaultyDisk } from '../../tests/fixtures/repository/faulty-disk.ts';
 import { handRestore } from '../../tests/fixtures/repository/hand-restore.ts';
+import { codes, inEachTest } from '../../tests/fixtures/repository/in-each-test.ts';
 import { CHEAP, goldenKeys, KEY_FILE, PASSPHRASE } from '../../tests/fixtures/repository/keys.ts';
 import {
   createTestRepository,
@@ -20,7 +21,7 @@ import {
 } from '../../tests/fixtures/repository/test-repository.ts';
 import { dataKeysUsed } from '../../tests/fixtures/repository/keys-used.ts';
 import { storageOn } from '../../tests/fixtures/repository/run-life.ts';
-import { diskOf, verbsOf } from '../../tests/fixtures/repository/verbs.ts';
+import { diskOf } from '../../tests/fixtures/repository/verbs.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { addKey, describeKeys, removeKey, rotateKey, type KeyWork } from './change-keys.ts';
 import { openRepository } from './open-repository.ts';
@@ -31,13 +32,10 @@ import { readRepositoryFile } from './storage/repository-file.ts';
 import type { Staging } from './storage/staging.ts';
 
 let world: TestRepository;
-beforeEach(async () => {
-  world = await createTestRepository({ secret: KEY_FILE });
-});
-afterEach(() => world.close());
-const { openPoint, assign, send, seal, sealedFull } = verbsOf(() => world);
-const codes = (code: string, text = '') =>
-  ({ code, message: expect.stringContaining(text) as string }) as Record<string, unknown>;
+const { openPoint, assign, send, seal, sealedFull, check, instead } = inEachTest(
+  () => createTestRepository({ secret: KEY_FILE }),
+  (made) => (world = made),
+);
 const openWith = (secret: Secret) => {
   const { storage, seams } = world;
   return openRepository({ storage, repositoryId: MAIN, secret, indexFolder: join(world.folder, '../index-2'), seams });
@@ -131,14 +129,13 @@ describe('while its owner goes on', () => {
   let fail: boolean;
   beforeEach(async () => {
     [told, lane, fail] = [[], null, false];
-    await world.close();
     const tellLanes = async (keys: DataKeys): Promise<void> => {
       if (fail) throw new Error('a lane is ill');
       const idsOf = (some: DataKeys['dataKeys']): number[] => some.map(({ id }) => id);
       told.push({ dataKeys: idsOf(keys.dataKeys), upcoming: idsOf(keys.upcoming) });
       lane?.takeDataKeys(keys);
     };
-    world = await createTestRepository({ secret: KEY_FILE, open: { tellLanes } });
+    await instead(() => createTestRepository({ secret: KEY_FILE, open: { tellLanes } }));
   });
 
   function beginLane(): RecordSink {
@@ -189,9 +186,7 @@ describe('while its owner goes on', () => {
     expect(world.repository.laneKeys?.dataKeys.map(({ id }) => id)).toEqual([1, 2]);
     await sealedBy(sink, 3, diskOf(1, 'c'));
     expect(told).toHaveLength(2);
-    const scope = { vmId: null, restorePointId: null, maxBytes: null, maxMs: null };
-    const long = { signal: new AbortController().signal, onProgress: () => undefined };
-    expect(await world.repository.check({ depth: 'full', ...scope }, long)).toMatchObject({ damages: [], whole: true });
+    expect(await check()).toMatchObject({ damages: [], whole: true });
     for (let opening = 0; opening < 2; opening += 1) {
       expect((await handRestore(world, first.restorePointId, DISK)).equals(diskOf(2))).toBe(true);
       expect((await handRestore(world, second.restorePointId, DISK)).equals(diskOf(2, 'b'))).toBe(true);

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { RestorePointId } from '../../schema/domain/ids.ts';
 import { rotBlock } from '../../tests/fixtures/repository/damage.ts';
+import { inEachTest } from '../../tests/fixtures/repository/in-each-test.ts';
 import {
   createTestRepository,
   DISK,
@@ -12,7 +13,7 @@ import {
   runOf,
   type TestRepository,
 } from '../../tests/fixtures/repository/test-repository.ts';
-import { diskOf, verbsOf } from '../../tests/fixtures/repository/verbs.ts';
+import { diskOf } from '../../tests/fixtures/repository/verbs.ts';
 import { createRestorePool, type RestorePool } from '../mover/restore-client/pool.ts';
 import { startMoverTarget, type MoverTarget } from '../mover/target/mover-target.ts';
 
@@ -21,8 +22,8 @@ let world: TestRepository;
 let folder: string;
 let target: MoverTarget | null = null;
 let restores: RestorePool;
+const { sealedFull } = inEachTest(createTestRepository, (made) => (world = made));
 beforeEach(async () => {
-  world = await createTestRepository();
   folder = await mkdtemp(join(tmpdir(), 'td-damaged-'));
   const laneEntry = new URL('../../tests/fixtures/mover/restore-lane.ts', import.meta.url);
   restores = createRestorePool({ laneCount: 2, laneEntry, seams: world.seams });
@@ -31,10 +32,8 @@ afterEach(async () => {
   await restores.close();
   await target?.close();
   target = null;
-  await world.close();
   await rm(folder, { recursive: true });
 });
-const { sealedFull } = verbsOf(() => world);
 
 async function restore(restorePointId: RestorePointId, sizeBytes: number): Promise<Buffer> {
   target ??= await startMoverTarget({

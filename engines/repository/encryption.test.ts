@@ -1,7 +1,7 @@
 /** An encrypted repository as its owner and a thief meet it. */
 import { cp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { diskKey, hostId, jobId, lineageId, runKey, sessionId, vmId } from '../../schema/domain/ids.ts';
 import type { RestorePointSpec } from '../../schema/domain/restore-point.ts';
 import { digestOf } from '../../schema/repository/digest.ts';
@@ -9,6 +9,7 @@ import { encodeRepositoryFile } from '../../schema/repository/documents.ts';
 import type { Secret } from '../../schema/repository/secrets.ts';
 import { plainVault } from '../../schema/repository/vault.ts';
 import { handRestore } from '../../tests/fixtures/repository/hand-restore.ts';
+import { codes, inEachTest } from '../../tests/fixtures/repository/in-each-test.ts';
 import { goldenKeys, KEY_FILE, PASSPHRASE } from '../../tests/fixtures/repository/keys.ts';
 import {
   createTestRepository,
@@ -19,19 +20,16 @@ import {
   sealOf,
   type TestRepository,
 } from '../../tests/fixtures/repository/test-repository.ts';
-import { diskOf, verbsOf } from '../../tests/fixtures/repository/verbs.ts';
+import { diskOf } from '../../tests/fixtures/repository/verbs.ts';
 import { openRepository } from './open-repository.ts';
 import { openRecordSink } from './pack/record-sink.ts';
 import type { Repository } from './repository.ts';
 
 let world: TestRepository;
-beforeEach(async () => {
-  world = await createTestRepository({ secret: KEY_FILE });
-});
-afterEach(() => world.close());
-const { assign, send, abort, sealedFull } = verbsOf(() => world);
-const codes = (code: string, text = '') =>
-  ({ code, message: expect.stringContaining(text) as string }) as Record<string, unknown>;
+const { assign, send, abort, sealedFull, instead } = inEachTest(
+  () => createTestRepository({ secret: KEY_FILE }),
+  (made) => (world = made),
+);
 
 const at = (...names: string[]): string => join(world.folder, ...names);
 const jsonFile = (): string => at('repository.json');
@@ -218,8 +216,7 @@ test('nothing that was named, and nothing of a disk, can be read in its files; i
   await liveALittle();
   await world.sink.close();
   expect(await readable()).toEqual([]);
-  await world.close();
-  world = await createTestRepository();
+  await instead(createTestRepository);
   await liveALittle();
   await world.sink.close();
   // Digests in hex are nowhere.

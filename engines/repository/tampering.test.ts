@@ -1,13 +1,14 @@
 /** What a forger does to an encrypted repository who has the medium, and no key. */
 import { cp, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { RestorePointId } from '../../schema/domain/ids.ts';
 import { sumOf } from '../../schema/repository/digest.ts';
 import { decodeRecordHeader, encodeRecordHeader } from '../../schema/repository/record.ts';
 import { plainVault } from '../../schema/repository/vault.ts';
 import { packsOf, placeOfBlock } from '../../tests/fixtures/repository/damage.ts';
 import { handRestore } from '../../tests/fixtures/repository/hand-restore.ts';
+import { codes, inEachTest } from '../../tests/fixtures/repository/in-each-test.ts';
 import { KEY_FILE } from '../../tests/fixtures/repository/keys.ts';
 import {
   createTestRepository,
@@ -20,13 +21,10 @@ import { diskOf, verbsOf } from '../../tests/fixtures/repository/verbs.ts';
 import { createPackWriter } from './pack/pack-writer.ts';
 
 let world: TestRepository;
-beforeEach(async () => {
-  world = await createTestRepository({ secret: KEY_FILE });
-});
-afterEach(() => world.close());
-const { openPoint, assign, send, seal, sealedFull } = verbsOf(() => world);
-const codes = (code: string, text = '') =>
-  ({ code, message: expect.stringContaining(text) as string }) as Record<string, unknown>;
+const { openPoint, assign, send, seal, sealedFull, check } = inEachTest(
+  () => createTestRepository({ secret: KEY_FILE }),
+  (made) => (world = made),
+);
 const at = (...names: string[]): string => join(world.folder, ...names);
 
 describe('a record', () => {
@@ -83,11 +81,6 @@ describe('a record', () => {
       const [pack] = await packsOf(world, 'pages');
       await forge('meta', pack!, 64);
     };
-    const check = () =>
-      world.repository.check(
-        { depth: 'full', restorePointId: null, vmId: null, maxBytes: null, maxMs: null },
-        { signal: new AbortController().signal, onProgress: () => undefined },
-      );
 
     test.each([
       ['a block, found by a restore', forgeBlock, 'restore', [{ offset: MIB, length: MIB }]],

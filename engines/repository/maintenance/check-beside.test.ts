@@ -1,22 +1,13 @@
 /** Checks beside collections: what is moved while it is looked at is neither damaged nor lost. */
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { lineageId } from '../../../schema/domain/ids.ts';
-import type { CheckReport, CheckRequest } from '../../../schema/domain/maintenance.ts';
+import { inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import { createMaintained, DAY_MS, type Maintained } from '../../../tests/fixtures/repository/maintained.ts';
-import { diskOf, verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
+import { diskOf } from '../../../tests/fixtures/repository/verbs.ts';
 
 let world: Maintained;
-beforeEach(async () => {
-  world = await createMaintained();
-});
-afterEach(() => world.close());
-const { sealedFull } = verbsOf(() => world);
+const { sealedFull, check } = inEachTest(createMaintained, (made) => (world = made));
 
-const check = (depth: CheckRequest['depth']): Promise<CheckReport> =>
-  world.repository.check(
-    { depth, vmId: null, restorePointId: null, maxBytes: null, maxMs: null },
-    { signal: new AbortController().signal, onProgress: () => undefined },
-  );
 const found = { whole: true, damages: [], marked: [] };
 
 test.each([1, 2, 3])('a pack that is rewritten at look %d of a check is no damage', async (look) => {
@@ -35,8 +26,8 @@ test.each([1, 2, 3])('a pack that is rewritten at look %d of a check is no damag
       await world.collect();
     },
   );
-  expect(await check('full')).toMatchObject(found);
+  expect(await check()).toMatchObject(found);
   if (looks >= look) expect(rewritten).toBeGreaterThan(0);
-  expect(await check('full')).toMatchObject(found);
+  expect(await check()).toMatchObject(found);
   expect((await world.restore(kept)).equals(disk)).toBe(true);
 });

@@ -5,16 +5,17 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, expect, test } from 'vitest';
 import type { CheckReport, CheckRequest } from '../../../schema/domain/maintenance.ts';
 import { plainVault } from '../../../schema/repository/vault.ts';
 import { rotBlock } from '../../../tests/fixtures/repository/damage.ts';
+import { inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import {
   createTestRepository,
   planOf,
   type TestRepository,
 } from '../../../tests/fixtures/repository/test-repository.ts';
-import { diskOf, verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
+import { diskOf } from '../../../tests/fixtures/repository/verbs.ts';
 import { openRecordSink } from '../pack/record-sink.ts';
 import { openPackThreads } from './pack-threads.ts';
 
@@ -22,14 +23,11 @@ process.env['TIDEMARK_LOG'] ??= 'fatal';
 const BLOCKS = 60;
 let world: TestRepository;
 let child: ChildProcess | null = null;
-beforeEach(async () => {
-  world = await createTestRepository({ secret: null });
-});
-afterEach(async () => {
-  child?.kill('SIGKILL');
-  await world.close();
-});
-const { openPoint, assign, send, seal } = verbsOf(() => world);
+const { openPoint, assign, send, seal } = inEachTest(
+  () => createTestRepository({ secret: null }),
+  (made) => (world = made),
+);
+afterEach(() => void child?.kill('SIGKILL'));
 
 function start(): Promise<ChildProcess> {
   const entry = new URL('../../../tests/fixtures/repository/repository-process.ts', import.meta.url).pathname;

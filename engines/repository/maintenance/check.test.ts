@@ -1,13 +1,14 @@
 import { readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { lineageId, type RestorePointId, vmId } from '../../../schema/domain/ids.ts';
-import type { CheckReport, CheckRequest, Damage, MaintenanceProgress } from '../../../schema/domain/maintenance.ts';
+import type { CheckReport, Damage, MaintenanceProgress } from '../../../schema/domain/maintenance.ts';
 import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import type { RecordPlace } from '../../../schema/domain/seams.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import { flipBit, packPath, packsOf, placeOfBlock, rotBlock } from '../../../tests/fixtures/repository/damage.ts';
 import { handRestore } from '../../../tests/fixtures/repository/hand-restore.ts';
+import { inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import {
   createTestRepository,
   DISK,
@@ -17,18 +18,13 @@ import {
   specOf,
   type TestRepository,
 } from '../../../tests/fixtures/repository/test-repository.ts';
-import { diskOf, verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
+import { diskOf, wholeCheck } from '../../../tests/fixtures/repository/verbs.ts';
 
 let world: TestRepository;
-beforeEach(async () => {
-  world = await createTestRepository();
-});
-afterEach(() => world.close());
-const { openPoint, assign, send, seal, sealedFull } = verbsOf(() => world);
-
-const all: CheckRequest = { depth: 'full', vmId: null, restorePointId: null, maxBytes: null, maxMs: null };
-const check = (change: Partial<CheckRequest> = {}): Promise<CheckReport> =>
-  world.repository.check({ ...all, ...change }, { signal: new AbortController().signal, onProgress: () => undefined });
+const { openPoint, assign, send, seal, sealedFull, check, instead } = inEachTest(
+  createTestRepository,
+  (made) => (world = made),
+);
 
 const other = { vm: { ...specOf(runOf(2)).vm, vmId: vmId('other') }, lineage: lineageId('0f'.repeat(8)) };
 const mine = diskOf(3);
@@ -51,8 +47,7 @@ describe('what is sound', () => {
     await sealedFull(1, diskOf(3));
     // Nobody closes those of the lanes.
     expect(await check({ depth: 'full' })).toMatchObject({ ...clean, packs: 1, openPacks: 1 });
-    await world.close();
-    world = await createTestRepository({ open: { closePacks: () => world.sink.close() } });
+    await instead(() => createTestRepository({ open: { closePacks: () => world.sink.close() } }));
     await sealedFull(1, diskOf(3));
     expect(await packsOf(world, 'blocks')).toEqual([]);
     const report = await check({ depth: 'full' });
@@ -347,10 +342,10 @@ test('it tells how far it is, and ends with the reason of its signal', async () 
   await twoVms();
   const told: MaintenanceProgress[] = [];
   const onProgress = (progress: MaintenanceProgress): void => void told.push(progress);
-  await world.repository.check(all, { signal: new AbortController().signal, onProgress });
+  await world.repository.check(wholeCheck, { signal: new AbortController().signal, onProgress });
   expect(told.map(({ step }) => step)).toEqual(['reading packs', 'walking maps']);
   expect(told[0]!.totalBytes).toBeGreaterThan(0);
   await expect(
-    world.repository.check(all, { signal: AbortSignal.abort(new Error('enough')), onProgress }),
+    world.repository.check(wholeCheck, { signal: AbortSignal.abort(new Error('enough')), onProgress }),
   ).rejects.toThrow('enough');
 });

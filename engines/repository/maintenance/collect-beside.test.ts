@@ -1,7 +1,7 @@
 /** Collections beside sessions, restores and restarts: nothing that somebody was told is there, or holds, goes. */
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { lineageId, type RestorePointId } from '../../../schema/domain/ids.ts';
 import type { TransferAssignment } from '../../../schema/domain/restore-point.ts';
 import type { FinishedWindow, TransferHello } from '../../../schema/domain/seams.ts';
@@ -9,16 +9,13 @@ import { digestOf } from '../../../schema/repository/digest.ts';
 import { plainVault } from '../../../schema/repository/vault.ts';
 import { openRecordSource } from '../pack/record-source.ts';
 import type { StorageCall } from '../storage/around-calls.ts';
+import { inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import { createMaintained, DAY_MS, type Maintained } from '../../../tests/fixtures/repository/maintained.ts';
 import { DISK, MIB, planOf } from '../../../tests/fixtures/repository/test-repository.ts';
-import { diskOf, verbsOf, type Point } from '../../../tests/fixtures/repository/verbs.ts';
+import { diskOf, type Point } from '../../../tests/fixtures/repository/verbs.ts';
 
 let world: Maintained;
-beforeEach(async () => {
-  world = await createMaintained();
-});
-afterEach(() => world.close());
-const { openPoint, assign, send, seal, sealedFull } = verbsOf(() => world);
+const { openPoint, assign, send, seal, sealedFull } = inEachTest(createMaintained, (made) => (world = made));
 const remove = (id: RestorePointId) => world.repository.removeRestorePoint(id, { last: true });
 const other = { lineage: lineageId('f'.repeat(16)) };
 

@@ -1,19 +1,16 @@
 /** Collections, one behaviour each; what happens beside sessions is in collect-beside.test.ts. */
 import { readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { lineageId } from '../../../schema/domain/ids.ts';
+import { inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import { storageError } from '../storage/files.ts';
 import { createMaintained, DAY_MS, type Maintained } from '../../../tests/fixtures/repository/maintained.ts';
 import { MIB, planOf } from '../../../tests/fixtures/repository/test-repository.ts';
-import { diskOf, verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
+import { diskOf } from '../../../tests/fixtures/repository/verbs.ts';
 
 let world: Maintained;
-beforeEach(async () => {
-  world = await createMaintained();
-});
-afterEach(() => world.close());
-const { openPoint, assign, send, seal, sealedFull } = verbsOf(() => world);
+const { openPoint, assign, send, seal, sealedFull } = inEachTest(createMaintained, (made) => (world = made));
 const remove = (id: Parameters<Maintained['repository']['removeRestorePoint']>[0], last = false) =>
   world.repository.removeRestorePoint(id, { last });
 

@@ -1,26 +1,21 @@
 /** Packs, manifests and whole disks that come and go while maintenance runs: nothing is forgotten over it, nothing called sound. */
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { lineageId, vmId } from '../../../schema/domain/ids.ts';
-import type { CheckReport, CheckRequest } from '../../../schema/domain/maintenance.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import { flipBit, packPath, placeOfBlock, rotBlock } from '../../../tests/fixtures/repository/damage.ts';
+import { inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import { createMaintained, DAY_MS, type Maintained } from '../../../tests/fixtures/repository/maintained.ts';
 import { planOf, runOf, specOf } from '../../../tests/fixtures/repository/test-repository.ts';
-import { diskOf, verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
+import { diskOf } from '../../../tests/fixtures/repository/verbs.ts';
 
 let world: Maintained;
-beforeEach(async () => {
-  world = await createMaintained();
-});
-afterEach(() => world.close());
-const { openPoint, assign, send, seal, sealedFull } = verbsOf(() => world);
+const { openPoint, assign, send, seal, sealedFull, check, repair } = inEachTest(
+  createMaintained,
+  (made) => (world = made),
+);
 
-const all: CheckRequest = { depth: 'full', vmId: null, restorePointId: null, maxBytes: null, maxMs: null };
-const long = () => ({ signal: new AbortController().signal, onProgress: () => undefined });
-const check = (change: Partial<CheckRequest> = {}): Promise<CheckReport> =>
-  world.repository.check({ ...all, ...change }, long());
 const other = { vm: { ...specOf(runOf(2)).vm, vmId: vmId('other') }, lineage: lineageId('0f'.repeat(8)) };
 
 test('damage in a pack that is closed while a check runs is not forgotten, and the next session heals it', async () => {
@@ -97,7 +92,7 @@ test('what a repair has replaced is not brought back by collections, and kept fo
   await world.reopen();
   await rotBlock(world, sealed.restorePointId, 1);
   await check();
-  expect(await world.repository.repair({ ...long(), dryRun: false })).toMatchObject({ packsSalvaged: 1 });
+  expect(await repair()).toMatchObject({ packsSalvaged: 1 });
   const packs = world.packs();
   for (let times = 0; times < 3; times += 1) {
     world.pass(2 * DAY_MS);

@@ -1,20 +1,17 @@
 /** Removing restore points and their flags. */
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { lineageId, type RestorePointId } from '../../../schema/domain/ids.ts';
 import type { Manifest } from '../../../schema/domain/restore-point.ts';
 import { encodeManifest } from '../../../schema/repository/documents.ts';
+import { inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import { createMaintained, DAY_MS, type Maintained } from '../../../tests/fixtures/repository/maintained.ts';
-import { diskOf, verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
+import { diskOf } from '../../../tests/fixtures/repository/verbs.ts';
 
 let world: Maintained;
-beforeEach(async () => {
-  world = await createMaintained();
-});
-afterEach(() => world.close());
-const { openPoint, sealedFull } = verbsOf(() => world);
+const { openPoint, sealedFull } = inEachTest(createMaintained, (made) => (world = made));
 const remove = (id: RestorePointId, last = false) => world.repository.removeRestorePoint(id, { last });
 const isListing = ({ operation }: { operation: string }): boolean => operation === 'listTrash';
 const held = expect.objectContaining({ code: 'RESTORE_POINT_HELD' }) as Error;

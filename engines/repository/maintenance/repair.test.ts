@@ -1,26 +1,22 @@
 import { readdir, rm, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { CheckReport, RepairReport } from '../../../schema/domain/maintenance.ts';
+import { describe, expect, test } from 'vitest';
+import type { RepairReport } from '../../../schema/domain/maintenance.ts';
 import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import type { RecordPlace } from '../../../schema/domain/seams.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import { flipBit, packPath, packsOf, placeOfBlock, rotBlock } from '../../../tests/fixtures/repository/damage.ts';
+import { inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import { createMaintained, type Maintained } from '../../../tests/fixtures/repository/maintained.ts';
 import { MIB, planOf } from '../../../tests/fixtures/repository/test-repository.ts';
-import { diskOf, verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
+import { diskOf, unwatched } from '../../../tests/fixtures/repository/verbs.ts';
 import { layout } from '../storage/layout.ts';
 
 let world: Maintained;
-beforeEach(async () => {
-  world = await createMaintained();
-});
-afterEach(() => world.close());
-const { openPoint, assign, send, seal, sealedFull } = verbsOf(() => world);
-const long = () => ({ signal: new AbortController().signal, onProgress: () => undefined });
-const repair = (dryRun = false): Promise<RepairReport> => world.repository.repair({ ...long(), dryRun });
-const check = (depth: 'quick' | 'full' = 'full'): Promise<CheckReport> =>
-  world.repository.check({ depth, vmId: null, restorePointId: null, maxBytes: null, maxMs: null }, long());
+const { openPoint, assign, send, seal, sealedFull, check, repair, instead } = inEachTest(
+  createMaintained,
+  (made) => (world = made),
+);
 
 const disk = diskOf(3);
 type Hit = { sealed: SealOutcome; place: RecordPlace; path: string };
@@ -184,7 +180,7 @@ test('what it could not save the next session heals; a collection then takes wha
   const plan = planOf(disk.length, { mode: 'cbt', baseRestorePointId: sealed.restorePointId });
   await send({ assignment: await assign(point, plan), disk, changed: [] });
   await seal(point);
-  expect(await check('quick')).toMatchObject({ healed: [sealed.restorePointId], damages: [] });
+  expect(await check({ depth: 'quick' })).toMatchObject({ healed: [sealed.restorePointId], damages: [] });
   for (let times = 0; times < 3; times += 1) {
     expect(await world.collect()).toMatchObject({ stopped: null, packsRestored: 0 });
     world.pass(48 * 3_600_000);
@@ -194,8 +190,7 @@ test('what it could not save the next session heals; a collection then takes wha
 });
 
 test('what is locked stays where it is; what could not be found is copied, once', async () => {
-  await world.close();
-  world = await createMaintained({ lockDays: 30 });
+  await instead(() => createMaintained({ lockDays: 30 }));
   const { sealed, path, place } = await sealedOne();
   await flipBit(path, place.offset + RECORD_HEADER_BYTES + 1);
   await check();
@@ -251,6 +246,6 @@ test('it ends with the reason of its signal, and keeps what it did', async () =>
   const { path } = await sealedOne();
   await flipBit(path, -10);
   const signal = AbortSignal.abort(new Error('enough'));
-  await expect(world.repository.repair({ ...long(), signal, dryRun: false })).rejects.toThrow('enough');
+  await expect(world.repository.repair({ ...unwatched(), signal, dryRun: false })).rejects.toThrow('enough');
   expect(await repair()).toMatchObject({ packsSalvaged: 1 });
 });

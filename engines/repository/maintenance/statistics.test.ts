@@ -1,21 +1,17 @@
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { lineageId, vmId } from '../../../schema/domain/ids.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import { seeded } from '../../../tests/fixtures/mover/disks.ts';
+import { inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import { createMaintained, type Maintained } from '../../../tests/fixtures/repository/maintained.ts';
 import { MIB, planOf, runOf, specOf } from '../../../tests/fixtures/repository/test-repository.ts';
-import { verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
 import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import { openStorage } from '../storage/storage.ts';
 import { listClosedPacks, readClosedPack } from '../pack/pack-reader.ts';
 
 let world: Maintained;
-beforeEach(async () => {
-  world = await createMaintained();
-});
-afterEach(() => world.close());
-const { openPoint, assign, send, seal } = verbsOf(() => world);
+const { openPoint, assign, send, seal } = inEachTest(createMaintained, (made) => (world = made));
 
 const vms = ['vm-a', 'vm-b', 'vm-c'];
 const ofVm = (vm: number) => ({

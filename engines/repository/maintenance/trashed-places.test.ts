@@ -1,11 +1,12 @@
 /** What a retention that was tried before reads of the trash, however many parts its answer has. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { beforeEach, expect, test } from 'vitest';
 import { jobId, lineageId, vmId, type RestorePointId } from '../../../schema/domain/ids.ts';
 import type { LineagePolicy, LineageRetention } from '../../../schema/domain/maintenance-sessions.ts';
+import { inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import { createMaintained, type Maintained } from '../../../tests/fixtures/repository/maintained.ts';
-import { diskOf, verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
+import { diskOf } from '../../../tests/fixtures/repository/verbs.ts';
 import { leftToRetain } from '../../../workflows/retention-pages.ts';
 import { applyRetention } from './apply-retention.ts';
 
@@ -15,8 +16,8 @@ const lineages = [lineageId('a'.repeat(16)), lineageId('b'.repeat(16))] as const
 let world: Maintained;
 /** Manifests in the trash that were read, by name. */
 let read: string[];
-beforeEach(async () => {
-  world = await createMaintained();
+const { sealedFull } = inEachTest(createMaintained, (made) => (world = made));
+beforeEach(() => {
   read = [];
   world.before(
     ({ operation, name }) => {
@@ -26,8 +27,6 @@ beforeEach(async () => {
     async () => undefined,
   );
 });
-afterEach(() => world.close());
-const { sealedFull } = verbsOf(() => world);
 
 /** Of each lineage so many restore points in the trash. */
 async function removeSome(): Promise<RestorePointId[]> {

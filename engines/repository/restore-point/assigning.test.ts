@@ -1,10 +1,11 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { diskKey, lineageId, restorePointId, type RestorePointId, vmId } from '../../../schema/domain/ids.ts';
 import { type DiskPlan } from '../../../schema/domain/restore-point.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
 import { handRestore } from '../../../tests/fixtures/repository/hand-restore.ts';
+import { codes, inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import {
   createTestRepository,
   DISK,
@@ -14,17 +15,13 @@ import {
   specOf,
   type TestRepository,
 } from '../../../tests/fixtures/repository/test-repository.ts';
-import { diskOf, verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
+import { diskOf } from '../../../tests/fixtures/repository/verbs.ts';
 
 let world: TestRepository;
-beforeEach(async () => {
-  world = await createTestRepository();
-});
-afterEach(() => world.close());
-
-const { openPoint, assign, send, seal, abort, sealedFull } = verbsOf(() => world);
-const codes = (code: string, text = '') =>
-  ({ code, message: expect.stringContaining(text) as string }) as Record<string, unknown>;
+const { openPoint, assign, send, seal, abort, sealedFull, instead } = inEachTest(
+  createTestRepository,
+  (made) => (world = made),
+);
 
 describe('opening', () => {
   test('is idempotent by run key, also after a restart', async () => {
@@ -53,9 +50,10 @@ describe('opening', () => {
   });
 
   test('a clock that was set back does not change which is the last', async () => {
-    await world.close();
     let now = Date.parse('2026-11-24T12:00:00Z');
-    world = await createTestRepository({ clock: { now: () => now, monotonic: () => 0, sleep: async () => undefined } });
+    await instead(() =>
+      createTestRepository({ clock: { now: () => now, monotonic: () => 0, sleep: async () => undefined } }),
+    );
     await sealedFull(1, diskOf(1));
     now -= 3_600_000;
     const second = await sealedFull(2, diskOf(1));

@@ -1,9 +1,10 @@
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { lineageId } from '../../../schema/domain/ids.ts';
 import type { DiskPlan, SealOutcome } from '../../../schema/domain/restore-point.ts';
 import type { Extent } from '../../../schema/domain/extents.ts';
 import { type HandAudit, answersOf, handAudit } from '../../../tests/fixtures/repository/hand-audit.ts';
 import { handRestore } from '../../../tests/fixtures/repository/hand-restore.ts';
+import { inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import {
   createTestRepository,
   DISK,
@@ -11,15 +12,10 @@ import {
   planOf,
   type TestRepository,
 } from '../../../tests/fixtures/repository/test-repository.ts';
-import { diskOf, type Point, verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
+import { diskOf, type Point } from '../../../tests/fixtures/repository/verbs.ts';
 
 let world: TestRepository;
-beforeEach(async () => {
-  world = await createTestRepository();
-});
-afterEach(() => world.close());
-
-const { openPoint, assign, send, seal, sealedFull } = verbsOf(() => world);
+const { openPoint, assign, send, seal, sealedFull } = inEachTest(createTestRepository, (made) => (world = made));
 const extentOf = (block: number): Extent => ({ offset: block * MIB, length: 1 });
 const cbtOn = (base: SealOutcome, sizeBytes: number): DiskPlan =>
   planOf(sizeBytes, { mode: 'cbt', baseRestorePointId: base.restorePointId });

@@ -1,8 +1,9 @@
 import { cp, mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { diskKey, restorePointId } from '../../../schema/domain/ids.ts';
 import { handRestore } from '../../../tests/fixtures/repository/hand-restore.ts';
+import { codes, inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import { strangerRecords } from '../../../tests/fixtures/repository/stranger-reader.ts';
 import {
   createTestRepository,
@@ -13,17 +14,10 @@ import {
   specOf,
   type TestRepository,
 } from '../../../tests/fixtures/repository/test-repository.ts';
-import { diskOf, verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
+import { diskOf } from '../../../tests/fixtures/repository/verbs.ts';
 
 let world: TestRepository;
-beforeEach(async () => {
-  world = await createTestRepository();
-});
-afterEach(() => world.close());
-
-const { openPoint, assign, send, seal, abort, sealedFull } = verbsOf(() => world);
-const codes = (code: string, text = '') =>
-  ({ code, message: expect.stringContaining(text) as string }) as Record<string, unknown>;
+const { openPoint, assign, send, seal, abort, sealedFull } = inEachTest(createTestRepository, (made) => (world = made));
 
 describe('sealing', () => {
   test('counts every block once: zero, unallocated, stored, deduplicated, unchanged', async () => {

@@ -1,11 +1,12 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import type { Extent } from '../../../schema/domain/extents.ts';
 import { lineageId, type RestorePointId, vmId } from '../../../schema/domain/ids.ts';
 import { digestOf } from '../../../schema/repository/digest.ts';
 import { flipBit, packPath, packsOf, placeOfBlock, rotBlock } from '../../../tests/fixtures/repository/damage.ts';
 import { handRestore } from '../../../tests/fixtures/repository/hand-restore.ts';
+import { codes, inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import {
   createTestRepository,
   DISK,
@@ -15,17 +16,10 @@ import {
   specOf,
   type TestRepository,
 } from '../../../tests/fixtures/repository/test-repository.ts';
-import { diskOf, verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
+import { diskOf } from '../../../tests/fixtures/repository/verbs.ts';
 
 let world: TestRepository;
-beforeEach(async () => {
-  world = await createTestRepository();
-});
-afterEach(() => world.close());
-
-const { openPoint, assign, send, seal, sealedFull } = verbsOf(() => world);
-const codes = (code: string, text = '') =>
-  ({ code, message: expect.stringContaining(text) as string }) as Record<string, unknown>;
+const { openPoint, assign, send, seal, sealedFull } = inEachTest(createTestRepository, (made) => (world = made));
 
 describe('what the repository lost', () => {
   test('is read again by the next increment, which heals what is sealed', async () => {

@@ -1,9 +1,10 @@
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { hostId } from '../../../schema/domain/ids.ts';
 import type { DiskPlan, SealOutcome } from '../../../schema/domain/restore-point.ts';
 import { handComparison, windowDigestOf } from '../../../tests/fixtures/repository/hand-comparison.ts';
 import { rotBlock } from '../../../tests/fixtures/repository/damage.ts';
 import { handRestore } from '../../../tests/fixtures/repository/hand-restore.ts';
+import { inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import {
   createTestRepository,
   DISK,
@@ -13,15 +14,10 @@ import {
   specOf,
   type TestRepository,
 } from '../../../tests/fixtures/repository/test-repository.ts';
-import { diskOf, verbsOf } from '../../../tests/fixtures/repository/verbs.ts';
+import { diskOf } from '../../../tests/fixtures/repository/verbs.ts';
 
 let world: TestRepository;
-beforeEach(async () => {
-  world = await createTestRepository();
-});
-afterEach(() => world.close());
-
-const { openPoint, assign, send, seal, sealedFull } = verbsOf(() => world);
+const { openPoint, assign, send, seal, sealedFull } = inEachTest(createTestRepository, (made) => (world = made));
 /** A window and a bit, with zeros and a short end in the second. */
 const before = (): Buffer => diskOf(70, 'a', 700).fill(0, 66 * MIB, 68 * MIB);
 const comparison = (base: SealOutcome, sizeBytes: number, change: Partial<DiskPlan> = {}): DiskPlan =>
