@@ -29,6 +29,8 @@ beforeAll(async () => {
   execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', whole.machine.imageFile, '1M']);
   const [simulated] = whole.machine.config.hosts as [Extract<HostConfig, { provider: 'simulated' }>];
   simulated.vms[0]!.disks = [disk];
+  // So that it is met in the middle: a transfer tells every two seconds how far it is.
+  simulated.limits = { readBytesPerSecond: 64 * MIB, latencyMs: null };
   await whole.apply([job]);
 });
 afterAll(() => whole?.close());

@@ -1,11 +1,12 @@
 /** Records of a pack in the order of the file, read in long runs, the next one while the last is looked at. */
+import { releaseMemory, takeMemory } from '../../../schema/domain/memory.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import type { PackRecord } from '../../../schema/repository/pack.ts';
 import { readAt } from '../pack/scan-pack.ts';
 import { isReadFailure } from '../storage/files.ts';
 import type { StoredFile } from '../storage/store.ts';
 
-const RUN_BYTES = 8 * 1024 * 1024;
+const RUN_BYTES = 4 * 1024 * 1024;
 
 type Run = { offset: number; lengthBytes: number; records: PackRecord[] };
 /** `stored`: header and payload as far as the file has them, valid until the next is asked for; null: not to be read. */
@@ -16,7 +17,7 @@ const endOf = ({ header, offset }: PackRecord): number => offset + RECORD_HEADER
 /** `records`: by offset. Errors but those of damage as they come. */
 export async function* readRuns(file: StoredFile, records: readonly PackRecord[]): AsyncGenerator<ReadRecord, void> {
   const runs = runsOf(records);
-  const buffers = [0, 1].map(() => Buffer.allocUnsafeSlow(Math.max(0, ...runs.map((run) => run.lengthBytes))));
+  const buffers = [0, 1].map(() => takeMemory(Math.max(0, ...runs.map((run) => run.lengthBytes))));
   const begin = (at: number): Promise<Buffer | null> => {
     const run = runs[at];
     const reading = run ? readRun(file, run, buffers[at % 2]!) : Promise.resolve(null);
@@ -33,6 +34,7 @@ export async function* readRuns(file: StoredFile, records: readonly PackRecord[]
   } finally {
     // Whoever leaves early closes the file.
     await reading.catch(() => undefined);
+    for (const buffer of buffers) releaseMemory(buffer);
   }
 }
 

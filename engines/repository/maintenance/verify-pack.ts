@@ -1,6 +1,6 @@
 /**
  * Reads a closed pack from its first record to its last, in the order of the file: whether each record is what was
- * written. For a thread of its own: hashes and decodes. Memory: two buffers of 8 MiB, and one record decoded.
+ * written. For a thread of its own: hashes and decodes. Memory: two buffers of 4 MiB, and one record decoded.
  */
 import { releaseMemory } from '../../../schema/domain/memory.ts';
 import type { Codec } from '../../../schema/domain/states.ts';
