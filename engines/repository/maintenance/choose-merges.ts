@@ -18,7 +18,7 @@ import type { PackAccount } from './pack-account.ts';
 import { MOST_LISTED_RECORDS, TARGET_BYTES } from './pack-sizes.ts';
 
 const GROWTH = 4;
-/** Of one pack: what is filled until the next of them does not fit is `GROWTH` times as heavy as any. */
+/** Of one pack, at most: so many of them that one more does not fit are `GROWTH` times as heavy as any of them. */
 const SMALL = 1 / (GROWTH + 1);
 
 /** Packs that become one. */

@@ -1,9 +1,8 @@
 /**
  * Collection: packs of which nothing, or little, is needed any more make room, while sessions go on, and small ones are
- * merged. What is dead is in
- * a pack that was closed before the collection began, is reached from no root, and was touched by nobody since: not
- * promised, not looked up, not written. A crash at any moment leaves a repository that is whole; the next collection
- * begins anew.
+ * merged. What is dead is in a pack that was closed before the collection began, is reached from no root, and was touched
+ * by nobody since: not promised, not looked up, not written. A crash at any moment leaves a repository that is whole; the
+ * next collection begins anew.
  */
 import { errorCodeOf, messageOf } from '../../../schema/domain/errors.ts';
 import type { Reason } from '../../../schema/domain/hypervisor.ts';

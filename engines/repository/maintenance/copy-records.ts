@@ -7,7 +7,7 @@ import type { PackRecord } from '../../../schema/repository/pack.ts';
 import { decodeRecordHeader, recordError } from '../../../schema/repository/record.ts';
 import type { NewRecord } from '../index/record-index.ts';
 import type { PackWriter } from '../pack/pack-writer.ts';
-import { isReadFailure } from '../storage/files.ts';
+import { orUnread } from '../storage/files.ts';
 import type { StoredFile } from '../storage/store.ts';
 
 /** Records that lie side by side are read together, up to this. */
@@ -29,7 +29,7 @@ export async function copyRecords(
   const copies = new Map<number, NewRecord>();
   for (const run of runsOf(records)) {
     const bytes = Buffer.alloc(run.lengthBytes);
-    const got = await readUnlessRefused(from.file, bytes, run.offset);
+    const got = await orUnread(() => from.file.read(bytes, run.offset));
     if (got === null) return null;
     for (const record of run.records) {
       const at = record.offset - run.offset;
@@ -39,15 +39,6 @@ export async function copyRecords(
     releaseMemory(bytes);
   }
   return copies;
-}
-
-async function readUnlessRefused(file: StoredFile, into: Buffer, position: number): Promise<number | null> {
-  try {
-    return await file.read(into, position);
-  } catch (error) {
-    if (isReadFailure(error)) return null;
-    throw error;
-  }
 }
 
 function runsOf(records: readonly PackRecord[]): Run[] {

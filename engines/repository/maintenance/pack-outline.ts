@@ -7,7 +7,7 @@ import { FOOTER_ENTRY_BYTES, PACK_HEADER_BYTES, RECORD_HEADER_BYTES } from '../.
 import { decodePackHeader, type PackRecord } from '../../../schema/repository/pack.ts';
 import { decodeRecordHeader, isSameRecord, type RecordHeader } from '../../../schema/repository/record.ts';
 import { readAt, readFooter } from '../pack/scan-pack.ts';
-import { isReadFailure } from '../storage/files.ts';
+import { orUnread } from '../storage/files.ts';
 import type { StoredFile } from '../storage/store.ts';
 
 /** `records`: in the order of the file. `hasFooter`: a sound one. `faults`: of the pack as a whole. */
@@ -28,16 +28,6 @@ export async function outlineOf(
   if (!footer) faults.push('its footer is damaged');
   const records = footer ?? (await searchRecords(file, fileBytes));
   return { records: records.sort((a, b) => a.offset - b.offset), hasFooter: footer !== null, faults };
-}
-
-/** Null for what the medium does not give. */
-export async function orUnread<T>(read: () => Promise<T>): Promise<T | null> {
-  try {
-    return await read();
-  } catch (error) {
-    if (isReadFailure(error)) return null;
-    throw error;
-  }
 }
 
 async function searchRecords(file: StoredFile, fileBytes: number): Promise<PackRecord[]> {

@@ -3,7 +3,7 @@ import { releaseMemory, takeMemory } from '../../../schema/domain/memory.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import type { PackRecord } from '../../../schema/repository/pack.ts';
 import { readAt } from '../pack/scan-pack.ts';
-import { isReadFailure } from '../storage/files.ts';
+import { orUnread } from '../storage/files.ts';
 import type { StoredFile } from '../storage/store.ts';
 
 const RUN_BYTES = 4 * 1024 * 1024;
@@ -39,23 +39,12 @@ export async function* readRuns(file: StoredFile, records: readonly PackRecord[]
 }
 
 /** Null when the medium does not give all of it. */
-async function readRun(file: StoredFile, { offset, lengthBytes }: Run, into: Buffer): Promise<Buffer | null> {
-  try {
-    return into.subarray(0, await file.read(into.subarray(0, lengthBytes), offset));
-  } catch (error) {
-    if (isReadFailure(error)) return null;
-    throw error;
-  }
-}
+const readRun = (file: StoredFile, { offset, lengthBytes }: Run, into: Buffer): Promise<Buffer | null> =>
+  orUnread(async () => into.subarray(0, await file.read(into.subarray(0, lengthBytes), offset)));
 
 async function storedOf(file: StoredFile, record: PackRecord, run: Run, bytes: Buffer | null): Promise<Buffer | null> {
   if (bytes) return bytes.subarray(record.offset - run.offset, endOf(record) - run.offset);
-  try {
-    return await readAt(file, record.offset, endOf(record) - record.offset);
-  } catch (error) {
-    if (isReadFailure(error)) return null;
-    throw error;
-  }
+  return orUnread(() => readAt(file, record.offset, endOf(record) - record.offset));
 }
 
 function runsOf(records: readonly PackRecord[]): Run[] {

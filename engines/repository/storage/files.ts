@@ -38,6 +38,16 @@ export const isPassing = (error: unknown): boolean =>
 export const isReadFailure = (error: unknown): boolean =>
   error instanceof TidemarkError && error.details['errno'] === 'EIO';
 
+/** Null for what the medium does not give. */
+export async function orUnread<T>(read: () => Promise<T>): Promise<T | null> {
+  try {
+    return await read();
+  } catch (error) {
+    if (isReadFailure(error)) return null;
+    throw error;
+  }
+}
+
 export const ensureFolder = (folder: string): Promise<void> =>
   guarded(folder, async () => void (await mkdir(folder, { recursive: true })));
 
