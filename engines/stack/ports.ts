@@ -1,4 +1,8 @@
-/** Loopback ports of Temporal's server and of the codec of its payloads: chosen once, kept in the state folder, so that addresses survive restarts. */
+/**
+ * Loopback ports of Temporal's server and of the codec of its payloads: chosen once, kept in the state folder, so that
+ * addresses survive restarts.
+ */
+import { randomInt } from 'node:crypto';
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { TidemarkError } from '../../schema/domain/errors.ts';
@@ -16,6 +20,38 @@ export function probePort(port: number): Promise<number | null> {
       server.close(() => resolve(bound));
     });
   });
+}
+
+const FIRST_PORT = 20_000;
+const TRIES = 64;
+
+/**
+ * The system gives any port of its own range to whoever connects to somewhere, also between our look at it and the
+ * server's start, and for as long as that connection lives: free ports are taken from below that range, or else above.
+ */
+export function serverPorts(range: string): { from: number; to: number } | null {
+  const [low, high] = range.trim().split(/\s+/).map(Number);
+  if (low === undefined || high === undefined || !(low <= high)) return null;
+  if (low - FIRST_PORT >= TRIES) return { from: FIRST_PORT, to: low };
+  return 65_536 - high > TRIES ? { from: high + 1, to: 65_536 } : null;
+}
+
+function readServerPorts(): { from: number; to: number } | null {
+  try {
+    return serverPorts(readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8'));
+  } catch {
+    return null;
+  }
+}
+
+/** Null: none was found in many tries. */
+export async function findFreePort(taken: ReadonlySet<number> = new Set()): Promise<number | null> {
+  const ports = readServerPorts();
+  for (let tries = 0; tries < TRIES; tries++) {
+    const port = await probePort(ports === null ? 0 : randomInt(ports.from, ports.to));
+    if (port !== null && !taken.has(port)) return port;
+  }
+  return null;
 }
 
 function readKept(file: string): Partial<StackPorts> {
@@ -38,11 +74,9 @@ async function takeAsked(name: string, port: number, taken: Set<number>): Promis
 /** A kept port that somebody else took meanwhile gives way: a stack that starts beats one that is where it was. */
 async function takeFree(name: string, kept: number | undefined, taken: Set<number>): Promise<number> {
   if (kept !== undefined && !taken.has(kept) && (await probePort(kept)) !== null) return kept;
-  for (;;) {
-    const free = await probePort(0);
-    if (free === null) throw new TidemarkError('STORAGE_ERROR', `no free port for ${name}`);
-    if (!taken.has(free)) return free;
-  }
+  const free = await findFreePort(taken);
+  if (free === null) throw new TidemarkError('STORAGE_ERROR', `no free port for ${name}`);
+  return free;
 }
 
 export async function choosePorts(file: string, asked: Partial<StackPorts>): Promise<StackPorts> {

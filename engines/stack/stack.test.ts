@@ -16,7 +16,7 @@ import { assertSocketPathsFit, stackLayout } from './layout.ts';
 import { watchConfiguration } from './configuration-watch.ts';
 import { endLeftovers } from './leftovers.ts';
 import { keepShort } from './log-file.ts';
-import { choosePorts } from './ports.ts';
+import { choosePorts, serverPorts } from './ports.ts';
 import {
   findProcesses,
   identityOf,
@@ -289,6 +289,18 @@ describe('pieces of a stack', () => {
     await expect(twice).rejects.toMatchObject({ code: 'BAD_REQUEST' });
     await writeFile(file, '{"temporal":"x","ui":70000,"http":null}');
     expect(new Set(Object.values(await choosePorts(file, {}))).size).toBe(5);
+  });
+
+  // A connection from a stack's UI port to another stack kept Temporal dying for as long as it lived.
+  test('free ports are none that the system gives to whoever connects', async () => {
+    const range = await readFile('/proc/sys/net/ipv4/ip_local_port_range', 'utf8');
+    const [low, high] = range.trim().split(/\s+/).map(Number);
+    const folder = await temporaryFolder();
+    const ports = Object.values(await choosePorts(path.join(folder, 'ports.json'), {}));
+    expect(ports.filter((port) => port >= low! && port <= high!)).toEqual([]);
+    expect(serverPorts('32768\t60999\n')).toEqual({ from: 20_000, to: 32_768 });
+    expect(serverPorts('1024 60999')).toEqual({ from: 61_000, to: 65_536 });
+    expect([serverPorts('1024 65535'), serverPorts('none')]).toEqual([null, null]);
   });
 
   test("another user's stack is refused, and a database without its password", async () => {

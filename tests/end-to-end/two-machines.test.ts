@@ -2,12 +2,12 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Client } from '@temporalio/client';
 import { readSimulated } from '../../engines/hypervisors/simulated/model.ts';
+import { findFreePort } from '../../engines/stack/ports.ts';
 import { stackLayout } from '../../engines/stack/layout.ts';
 import { describeWorkflow } from '../../cli/temporal-access.ts';
 import { listSessions } from '../../schema/catalog/sessions.ts';
@@ -31,14 +31,6 @@ async function tidemark(folder: string, args: string[], environment: Record<stri
   const entry = path.join(rootFolder, 'cli/tidemark.ts');
   const { stdout } = await promisify(execFile)(process.execPath, [entry, ...args, '--json'], { env });
   return JSON.parse(stdout) as Record<string, unknown>;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 /** Search attributes, and the markers in which Temporal's library keeps names of versions of workflow code. */
@@ -135,7 +127,7 @@ test('a machine joins with a token, reads and restores a disk over TLS, and reac
   const authority = path.join(folder, 'config/security/authority.pem');
   front = await startTlsFront(whole.machine.root, authority, whole.stack.connections.temporal.address);
   const siteFile = path.join(whole.machine.root, 'site.yaml');
-  const text = siteText(await freePort());
+  const text = siteText((await findFreePort())!);
   await writeFile(siteFile, text + slowRule);
   expect(await own(['apply', '-f', siteFile])).toMatchObject({ applied: true });
   await whole.until('machines may enrol', () =>

@@ -1,8 +1,7 @@
 import { execFile } from 'node:child_process';
-import { createServer } from 'node:net';
-import { once } from 'node:events';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { findFreePort } from '../../engines/stack/ports.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { type CodecServer, serveCodec, startCodecServer } from './codec-server.ts';
 import { createPayloadCodec, parsePayloadKeys } from './payload-codec.ts';
@@ -14,16 +13,8 @@ const plain = { metadata: { encoding: base64('json/plain') }, data: base64('"web
 let server: CodecServer;
 let url: string;
 
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address() as { port: number };
-  await new Promise((resolve) => probe.close(resolve));
-  return port;
-}
-
 beforeEach(async () => {
-  const port = await freePort();
+  const port = (await findFreePort())!;
   url = `http://127.0.0.1:${port}`;
   server = await startCodecServer({ codec, port, origins: [ui], log: testSeams().log });
 });
@@ -123,7 +114,7 @@ test('what is no request, and what no key fits, is said', async () => {
 
 test('it is served where the stack says, for its UI by both names; not without keys, nor where nothing is said', async () => {
   const { log } = testSeams();
-  const at = `http://127.0.0.1:${await freePort()}`;
+  const at = `http://127.0.0.1:${await findFreePort()}`;
   const environment = { TIDEMARK_CODEC_URL: at, TIDEMARK_UI_URL: `${ui}/namespaces/tidemark/workflows` };
   expect(await serveCodec(null, environment, log)).toBeNull();
   expect(await serveCodec(codec, {}, log)).toBeNull();
