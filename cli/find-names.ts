@@ -5,6 +5,7 @@ import { listRestorePoints, type RestorePointSummary } from '../schema/catalog/r
 import { listSessions, type Session } from '../schema/catalog/sessions.ts';
 import type { JobConfig } from '../schema/domain/configuration.ts';
 import { errorCodeOf, TidemarkError } from '../schema/domain/errors.ts';
+import { takenMs } from '../schema/domain/taken-time.ts';
 import { didYouMean } from '../engines/site/nearest-name.ts';
 
 const LATEST = '@latest';
@@ -48,7 +49,7 @@ export async function findRestorePoint(db: CatalogDatabase, text: string): Promi
 async function findLatest(db: CatalogDatabase, vm: string): Promise<RestorePointSummary> {
   const named = await listRestorePoints(db, { vmName: vm });
   const found = named.length > 0 ? named : await listRestorePoints(db, { vmId: vm });
-  const newest = found.find((point) => !point.suspect && !point.damaged) ?? found[0];
+  const newest = newestOf(found.filter((point) => !point.suspect && !point.damaged)) ?? newestOf(found);
   if (newest === undefined) {
     const names = [...new Set((await listRestorePoints(db)).map((point) => point.vmName))];
     const message = `VM ${vm} has no restore point${didYouMean(vm, names)}`;
@@ -57,6 +58,13 @@ async function findLatest(db: CatalogDatabase, vm: string): Promise<RestorePoint
   const ids = [...new Set(found.map((point) => point.vmId))];
   if (ids.length === 1) return newest;
   throw new TidemarkError('BAD_REQUEST', `several VMs are called ${vm}; write <id>@latest: ${ids.join(', ')}`, { ids });
+}
+
+/** Of those each repository has sealed last, first of all in the list, the one taken last. */
+function newestOf(points: readonly RestorePointSummary[]): RestorePointSummary | undefined {
+  const lasts = new Map<string, RestorePointSummary>();
+  for (const point of points) if (!lasts.has(point.repositoryId)) lasts.set(point.repositoryId, point);
+  return [...lasts.values()].toSorted((a, b) => takenMs(b) - takenMs(a))[0];
 }
 
 /** JOB_NOT_FOUND with the nearest name. */

@@ -14,7 +14,7 @@ import { controlQueue } from '../schema/domain/queues.ts';
 import { errorView } from './failures.ts';
 import type { MaintenanceRun } from './maintenance-run.ts';
 import { openPointsOf } from './open-points.ts';
-import { leftToRetain } from './retention-pages.ts';
+import { doubtsToTell, leftToRetain } from './retention-pages.ts';
 import { say } from './say.ts';
 
 /** Resolves with what came of it, in words. */
@@ -100,6 +100,7 @@ async function retainAll(run: MaintenanceRun): Promise<string> {
     const lineages = await run.machines.on(run.repository, 'applyRetention')({ lineages: left, dryRun });
     await record(run, { step: 'retention', dryRun, lineages }, part);
     count(told, lineages);
+    run.note(...doubtsToTell(lineages, run.findings));
     left = leftToRetain(left, lineages);
     if (left.length > 0 || after !== null) await run.turnPage({ step: 'retention', after, left, part: part + 1, told });
   }

@@ -211,6 +211,18 @@ describe('repositoryMaintenance', () => {
     expect(await detailsOf(handle)).toContain('1 restore points would go, 1 stay');
   });
 
+  it('warns of each VM that retention leaves alone, and of many that there are more', async () => {
+    const doubt = { code: 'RESTORE_POINT_DATE', message: 'restore point p is dated 2031' };
+    const plans = [0, 1, 2].map((plan) => Array.from({ length: 8 }, (_, at) => lineage(plan * 8 + at)));
+    const { status, state, handle } = await maintain({ input: { steps: ['retention'] }, scene: { plans, doubt } });
+    expect(status).toBe('COMPLETED');
+    expect(rowsOf(handle)).toMatchObject({ result: 'Warning', error: null });
+    expect(state.findings).toHaveLength(21);
+    expect(state.findings[19]).toMatchObject({ level: 'warning', message: expect.stringContaining('VM vm-19: ') });
+    expect(state.findings[20]!.message).toMatch(/^retention removes nothing of more VMs: /);
+    expect(await detailsOf(handle)).toContain('0 restore points went to the trash, 48 stay');
+  });
+
   it('asks about a lineage until all of it is told, and records each part', async () => {
     const scene = { plans: [[lineage(1), lineage(2)], [lineage(3)]], retainedInParts: true };
     const { status, state, handle } = await maintain({ input: { steps: ['retention'] }, scene });

@@ -52,6 +52,28 @@ describe('retention after a session', () => {
     expect(retained.map(({ decisions }) => decisions.length)).toEqual([1]);
   });
 
+  it('of a VM that it leaves alone makes the session a Warning, which says why', async () => {
+    play.world.jobRules = { retention: policy };
+    const doubt = { code: 'RESTORE_POINT_DATE', message: 'restore point p is dated 2031' };
+    const ended = await play.session({
+      vms,
+      during: {
+        name: 'transferDisk',
+        act: async ({ workflowId }) => {
+          await Promise.resolve();
+          play.world.prepare(workflowId, { doubt });
+        },
+      },
+    });
+    play.world.jobRules = {};
+    expect(ended).toMatchObject({ status: 'COMPLETED', rows: { result: 'Warning' } });
+    const message = (name: string) =>
+      `retention removes nothing of VM ${name}: restore point p is dated 2031; remove by hand what is dated so, or wait until then`;
+    expect(play.world.of(ended.handle.workflowId).findings).toEqual(
+      ['vm-0', 'vm-1'].map((name) => ({ level: 'warning', code: doubt.code, message: message(name) })),
+    );
+  });
+
   it('never fails the session: the night does what it could not', async () => {
     play.world.jobRules = { retention: policy };
     const quick = { activities: { applyRetention: { attempts: 1 } } };

@@ -124,7 +124,8 @@ describe('restore points as their repository has them', () => {
   });
 
   it('rows of what is not there go, but only of that span and that repository, sealed before it was looked at', async () => {
-    await storeSealed([1, 2, 5, 6, 21].map((number) => point(number)));
+    await storeSealed([1, 2, 5, 6].map((number) => point(number)));
+    await recordRestorePoint(db, point(21));
     const other = { ...point(7), manifest: point(7, { repository: repositoryId('other') }).manifest };
     await storeSealed([other]);
     const span = page([sign(3)], { after: id(1), upTo: id(5) });
@@ -133,6 +134,20 @@ describe('restore points as their repository has them', () => {
     // The last page has no end; what was sealed after it was made stays.
     expect(await storePage(db, main, page([], { after: id(5) }))).toMatchObject({ removed: 1 });
     expect(await idsOf()).toEqual([id(1), id(7), id(21)]);
+  });
+
+  it('rows whose seal is of the future go like others, once they were told of', async () => {
+    const ahead = [1, 2].map((number) => point(number, { sealedAt: `2031-01-0${number}T00:00:00.000Z` }));
+    for (const each of ahead) await recordRestorePoint(db, each);
+    expect(await storePage(db, main, page([sign(1)], { asOf: at(19) }))).toMatchObject({ removed: 0 });
+    expect(await storePage(db, main, page([]))).toMatchObject({ removed: 1 });
+    // Nothing was said of it: it may have been sealed after the page was made.
+    expect(await idsOf()).toEqual([id(2)]);
+  });
+
+  it('lists come in the order of seals: a clock that was behind makes none older', async () => {
+    await storeSealed([point(1), point(3, { takenAt: '2026-09-01T00:00:00.000Z' }), point(2)]);
+    expect((await listRestorePoints(db)).map((each) => each.restorePointId)).toEqual([id(3), id(2), id(1)]);
   });
 
   it('those in the trash are in no list but their own, until they cannot be brought back', async () => {

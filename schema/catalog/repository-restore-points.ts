@@ -119,7 +119,9 @@ async function noteSaid(db: CatalogDatabase, ids: readonly RestorePointId[], asO
 
 /** How many of them were in no trash. */
 async function dropGone(db: CatalogDatabase, rows: readonly Row[], asOf: Date): Promise<number> {
-  const gone = rows.filter((row) => row.sealed_at <= asOf && !isLate(row, asOf));
+  // What was told of was sealed by then, whatever date a clock set wrong has given its seal.
+  const isKnown = ({ said_at, sealed_at }: Row): boolean => said_at !== null || sealed_at <= asOf;
+  const gone = rows.filter((row) => isKnown(row) && !isLate(row, asOf));
   for (const { restore_point_id: id } of gone)
     await db.deleteFrom('restore_points').where('restore_point_id', '=', id).where(notLate(asOf)).execute();
   return gone.filter(({ removed_at }) => removed_at === null).length;

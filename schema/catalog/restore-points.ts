@@ -63,6 +63,8 @@ export type RestorePointSummary = {
   sessionId: string;
   vmId: string;
   vmName: string;
+  /** When it was due. */
+  nominalTime: string;
   takenAt: string;
   sealedAt: string;
   consistency: string;
@@ -96,18 +98,19 @@ export type RestorePointFilter = {
   idPrefix?: string;
 };
 
-/** Newest first. */
+/** Those sealed last first: that is the order of a VM's in one repository, whatever their hypervisor's clock showed. */
 export async function listRestorePoints(
   db: CatalogDatabase,
   filter: RestorePointFilter = {},
 ): Promise<RestorePointSummary[]> {
   let query = db
     .selectFrom('restore_points')
-    .select(['restore_point_id', 'repository_id', 'job_id', 'session_id', 'vm_id', 'vm_name', 'taken_at', 'sealed_at'])
+    .select(['restore_point_id', 'repository_id', 'job_id', 'session_id', 'vm_id', 'vm_name'])
+    .select(['nominal_time', 'taken_at', 'sealed_at'])
     .select(['consistency', 'suspect', 'damaged', 'keep_always', 'hold_reason', 'mark_reason', 'locked_until'])
     .select(['removed_at', 'trashed_until', 'size_bytes', 'read_bytes', 'sent_bytes', 'stored_bytes'])
     .where('removed_at', filter.removed === true ? 'is not' : 'is', null)
-    .orderBy('taken_at', 'desc')
+    .orderBy('sealed_at', 'desc')
     .limit(filter.limit ?? 1000);
   if (filter.vmId !== undefined) query = query.where('vm_id', '=', filter.vmId);
   if (filter.vmName !== undefined) query = query.where('vm_name', '=', filter.vmName);
@@ -122,6 +125,7 @@ export async function listRestorePoints(
     sessionId: row.session_id,
     vmId: row.vm_id,
     vmName: row.vm_name,
+    nominalTime: row.nominal_time.toISOString(),
     takenAt: row.taken_at.toISOString(),
     sealedAt: row.sealed_at.toISOString(),
     consistency: row.consistency,

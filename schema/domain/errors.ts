@@ -124,6 +124,10 @@ export const errorTable = {
     'operator',
     'Set the clocks of the repository’s host and of the Temporal server right, then ask again; until then nothing is removed.',
   ),
+  RESTORE_POINT_DATE: row(
+    'operator',
+    'The clocks were wrong when it was sealed, so retention leaves its VM alone: remove it with `tidemark restore-point remove`, or wait until its date has passed.',
+  ),
   DAMAGE_FOUND: row(
     'damage',
     'The report names what is damaged and which restore points it hits: run their jobs, which store again what the VMs still have, then `tidemark repository repair`.',

@@ -121,13 +121,15 @@ export type PointDecision = RetentionDecision & {
 /**
  * Of a dry run all decisions, else those of what does not just stay; newest first. `stays`: how many do. `trashed`: of a
  * repeated try, what lies in the trash: the answer that told of it may have been lost. `next`: it is a part, of the oldest
- * restore points that were not decided about before; there are more.
+ * restore points that were not decided about before; there are more. `doubt`: why all of this lineage stay, though it has
+ * rules; in the first part only.
  */
 export type LineageRetention = Omit<LineagePolicy, 'policy' | 'vmGoneSince' | 'after'> & {
   stays: number;
   decisions: PointDecision[];
   trashed?: RemovedSign[];
   next?: RetentionCursor;
+  doubt?: Reason;
 };
 
 export const noFlags: RestorePointFlags = { keep: false, hold: null, lockedUntil: null };

@@ -258,6 +258,27 @@ describe('applyRetention', () => {
     }
   });
 
+  it('says of which lineage it removes nothing because of a wrong date, once, and removes of the others', async () => {
+    const ahead = point(9);
+    Object.assign(ahead.manifest, { takenAt: '2031-01-01T00:00:00.000Z', sealedAt: '2031-01-01T00:00:00.001Z' });
+    const points = [point(1), point(2), ahead];
+    const other = [point(3, { lineage: 'l2' }), point(4, { lineage: 'l2' })];
+    const held = repository([...points, ...other]);
+    const lineages = [of, { ...of, lineage: lineageId('l2') }, { ...of, policy: null }];
+    const answers = await applyRetention(held, { lineages, dryRun: false, again: false });
+    const message = `it is ${asOf}, and restore point ${id(9)} is dated 2031-01-01T00:00:00.000Z`;
+    expect(answers.map(({ stays, doubt }) => [stays, doubt])).toEqual([
+      [3, { code: 'RESTORE_POINT_DATE', message }],
+      [1, undefined],
+      [3, undefined],
+    ]);
+    expect(held.removed).toEqual([{ id: id(3), last: false }]);
+    const parts = { lineages: [of], dryRun: true, again: false, mostTold: 2 };
+    const [first] = await applyRetention(held, parts);
+    const [second] = await applyRetention(held, { ...parts, lineages: [{ ...of, after: first!.next! }] });
+    expect([first!.doubt?.message, second!.decisions.length, second!.doubt]).toEqual([message, 1, undefined]);
+  });
+
   it('of a lineage without a policy, or without restore points, removes nothing', async () => {
     const held = repository([point(1), point(2)]);
     const lineages = [

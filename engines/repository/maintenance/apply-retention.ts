@@ -1,5 +1,6 @@
 /** Retention of lineages, decided at the repository and by its own time: what no rule keeps goes to the trash. */
 import { errorCodeOf, messageOf } from '../../../schema/domain/errors.ts';
+import type { Reason } from '../../../schema/domain/hypervisor.ts';
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type {
   LineagePolicy,
@@ -8,10 +9,10 @@ import type {
   SealedRestorePoint,
 } from '../../../schema/domain/maintenance-sessions.ts';
 import { stateOf } from '../../../schema/domain/maintenance-sessions.ts';
-import type { RetentionDecision, RetentionPoint } from '../../../schema/domain/retention.ts';
+import type { RetentionDecision, RetentionPoint, RetentionQuestion } from '../../../schema/domain/retention.ts';
 import type { Repository } from '../repository.ts';
 import type { TimeReading } from './repository-time.ts';
-import { decideRetention } from './retention.ts';
+import { decideRetention, doubtOfDates } from './retention.ts';
 import type { Survey } from './survey.ts';
 import type { TrashedPlace } from './trashed-places.ts';
 
@@ -71,8 +72,10 @@ const placeOf = ({ takenAt, restorePointId }: Place): string => `${takenAt} ${re
 async function retain(work: Work, lineage: LineagePolicy): Promise<LineageRetention> {
   const { policy: _policy, vmGoneSince, after, ...names } = lineage;
   const again = work.again || after?.again === true;
-  const items = itemsOf(work, lineage, again).filter((item) => !after || placeOf(item) > placeOf(after));
+  const { items: all, doubt } = itemsOf(work, lineage, again);
+  const items = all.filter((item) => !after || placeOf(item) > placeOf(after));
   const answer: LineageRetention = { ...names, stays: 0, decisions: [], ...(again ? { trashed: [] } : {}) };
+  if (doubt && !after) answer.doubt = doubt;
   // Oldest first: whatever ends this on the way, the newest are there.
   for (const [at, { takenAt, restorePointId, decided }] of items.entries()) {
     if (at > 0 && toldIn(answer) === work.mostTold) {
@@ -92,17 +95,18 @@ async function retain(work: Work, lineage: LineagePolicy): Promise<LineageRetent
 
 const toldIn = ({ decisions, trashed = [] }: LineageRetention): number => decisions.length + trashed.length;
 
-/** Oldest first. */
+/** Oldest first. `doubt`: of the lineage alone. */
 function itemsOf(
   { survey, inTrash, time: { nowMs, doubt } }: Work,
   { lineage, policy, vmGoneSince }: LineagePolicy,
   again: boolean,
-): Item[] {
+): { items: Item[]; doubt: Reason | null } {
   const points = survey.sealed.filter(({ manifest }) => manifest.lineage === lineage).map(pointOf);
-  const decisions =
-    doubt === null && nowMs !== null
-      ? decideRetention({ points, policy, now: new Date(nowMs).toISOString(), vmGoneSince })
-      : points.map((point) => inDoubt(point, doubt?.message ?? 'the time is not known'));
+  const question: RetentionQuestion | null =
+    doubt === null && nowMs !== null ? { points, policy, now: new Date(nowMs).toISOString(), vmGoneSince } : null;
+  const decisions = question
+    ? decideRetention(question)
+    : points.map((point) => inDoubt(point, doubt?.message ?? 'the time is not known'));
   const takenAt = new Map(points.map((point) => [point.restorePointId, point.takenAt]));
   const items: Item[] = decisions.map((decided) => {
     const { restorePointId } = decided;
@@ -110,7 +114,8 @@ function itemsOf(
   });
   for (const decided of again ? inTrash.filter((place) => place.lineage === lineage) : [])
     items.push({ restorePointId: decided.restorePointId, takenAt: decided.takenAt, decided });
-  return items.sort((a, b) => (placeOf(a) < placeOf(b) ? -1 : 1));
+  items.sort((a, b) => (placeOf(a) < placeOf(b) ? -1 : 1));
+  return { items, doubt: question && doubtOfDates(question) };
 }
 
 /** For each part of an answer anew, so it must not read them all each time. */

@@ -7,7 +7,7 @@ import type { Clock, Log } from '../../../schema/domain/seams.ts';
 
 export const DAY_MS = 86_400_000;
 /** Clocks that differ by less agree. */
-const AGREEMENT_MS = DAY_MS;
+export const AGREEMENT_MS = DAY_MS;
 
 /** Milliseconds since the epoch, of a clock that is not this host's; null where there is none, or none answers. */
 export type ServerTime = () => Promise<number | null>;

@@ -6,8 +6,8 @@
 import type { RetentionPoint, RetentionPolicy } from '../../../schema/domain/retention.ts';
 import { month, weekFrom, yearFrom, type Period } from './calendar.ts';
 
-/** `day`: calendar day of its start. */
-export type DatedPoint = { point: RetentionPoint; day: number };
+/** `day`: calendar day of its start. `agesFrom`: the day from which its age counts, never before that of an earlier one. */
+export type DatedPoint = { point: RetentionPoint; day: number; agesFrom: number };
 /** Points newest first, to the reasons for which they stay. */
 export type Rule = (points: readonly DatedPoint[], keep: (point: DatedPoint, reason: string) => void) => void;
 
@@ -65,7 +65,7 @@ export const daysText = (days: number): string => (days === 1 ? '1 day' : `${day
 export const recentDays =
   (days: number, today: number): Rule =>
   (points, keep) => {
-    for (const dated of points) if (today - dated.day <= days) keep(dated, `not older than ${daysText(days)}`);
+    for (const dated of points) if (today - dated.agesFrom <= days) keep(dated, `not older than ${daysText(days)}`);
   };
 
 const stateOrder = { good: 0, suspect: 1, damaged: 2 } as const;

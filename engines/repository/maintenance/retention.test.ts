@@ -253,19 +253,26 @@ describe('in doubt nothing goes', () => {
   const texts = (...question: Parameters<typeof decide>): Set<string> =>
     new Set(decide(...question).map(describeDecision));
 
-  test('the clock shows less than what was taken or sealed', () => {
-    expect(texts(points, { count: 1 }, { now: '2026-11-24T19:59:59.999Z' })).toEqual(
+  test('the clock shows a day less than when something was taken', () => {
+    expect(texts(points, { count: 1 }, { now: at('2026-11-23') })).toEqual(
       new Set([
-        'stays: nothing is removed: the clock shows 2026-11-24T19:59:59.999Z, before the newest restore point (2026-11-24T20:00:00.000Z)',
+        'stays: nothing is removed: it is 2026-11-23T20:00:00.000Z, and restore point 2026-11-24T20:00:00.000Z is dated 2026-11-24T20:00:00.000Z',
       ]),
     );
-    const sealedLater = [{ ...points[0]!, sealedAt: '2026-11-25T00:00:00.000Z' }, ...points.slice(1)];
-    expect(stays(sealedLater, { count: 1 })).toHaveLength(3);
-    expect(dates(points, { count: 1 }, { now: at('2026-11-24') })).toEqual(['11-24']);
+    expect(dates(points, { count: 1 }, { now: '2026-11-23T20:00:00.001Z' })).toEqual(['11-24']);
   });
 
-  test('one was taken while the clock was ahead', () => {
-    expect(stays([point('2031-01-01T00:00:00.000Z'), ...points], { count: 1 })).toHaveLength(4);
+  test('some were taken while two clocks were ahead, until they are removed', () => {
+    const ahead = ['2031-01-01T00:00:00.000Z', '2031-01-02T00:00:00.000Z'].map((each) => point(each));
+    expect(texts([...ahead, ...points], { count: 1 })).toEqual(
+      new Set([
+        `stays: nothing is removed: it is ${NOW}, and restore point 2031-01-02T00:00:00.000Z is dated ` +
+          '2031-01-02T00:00:00.000Z, and 1 more after that time',
+      ]),
+    );
+    const sealedAfter = { ...points[0]!, sealedAt: '2031-01-02T00:00:00.001Z' };
+    expect(dates([sealedAfter, ...points.slice(1)], { count: 1 })).toEqual(['11-24']);
+    expect(stays([sealedAfter, ahead[0]!, ...points.slice(1)], { count: 1 })).toHaveLength(4);
   });
 
   test('the clock is years ahead: days run out, the newest good ones stay', () => {
@@ -277,6 +284,69 @@ describe('in doubt nothing goes', () => {
     expect(texts(points, { count: 1 }, { now: 'yesterday' })).toEqual(new Set([text]));
     expect(texts(points, { count: 1 }, { vmGoneSince: 'yesterday' })).toEqual(new Set([text]));
     expect(texts([{ ...points[0]!, takenAt: 'yesterday' }, points[1]!], { count: 1 })).toEqual(new Set([text]));
+  });
+});
+
+describe('clocks that were wrong', () => {
+  const days30: Policy = { days: 30, minimum: 3 };
+  type Shown = Record<'temporal' | 'host' | 'repository', number>;
+  /** What each clock shows at 20:00 of a night; ms. */
+  type Clocks = (night: number, rightMs: number) => Partial<Shown>;
+  const nightMs = (night: number): number => Date.parse(at('2026-11-01')) + night * DAY_MS;
+  const dateOf = (night: number): string => new Date(nightMs(night)).toISOString();
+
+  /** One session each night, named by its right date, then retention; each night's points, newest first. */
+  function nightly(count: number, policy: Policy, clocks: Clocks): string[][] {
+    let points: RetentionPoint[] = [];
+    return Array.from({ length: count }, (_, night) => {
+      const rightMs = nightMs(night);
+      const right = { temporal: rightMs, host: rightMs + 60_000, repository: rightMs + 120_000 };
+      const shown: Shown = { ...right, ...clocks(night, rightMs) };
+      const lastMs = Math.max(0, ...points.map(({ sealedAt }) => Date.parse(sealedAt)));
+      const sealed = point(new Date(shown.host).toISOString(), {
+        restorePointId: restorePointId(dateOf(night)),
+        nominalTime: new Date(shown.temporal).toISOString(),
+        sealedAt: new Date(Math.max(shown.repository, lastMs + 1)).toISOString(),
+      });
+      points = [sealed, ...points];
+      // Else repository time stands still, and nothing is decided.
+      const isRight = shown.temporal === right.temporal && shown.repository === right.repository;
+      const now = new Date(right.repository + 1000).toISOString();
+      const staying = new Set(isRight ? stays(points, policy, { now }) : points.map((each) => each.restorePointId));
+      points = points.filter((each) => staying.has(each.restorePointId));
+      return points.map((each) => each.restorePointId);
+    });
+  }
+  const lastNights = (night: number, count: number): string[] =>
+    Array.from({ length: Math.min(night + 1, count) }, (_, back) => dateOf(night - back));
+
+  test.each([-60, -1, 2, 3000])('that of the hypervisor host, by %i days from the 30th night on', (days) => {
+    const clocks: Clocks = (night, rightMs) => (night < 30 ? {} : { host: rightMs + days * DAY_MS });
+    for (const [night, left] of nightly(70, days30, clocks).entries()) expect(left).toEqual(lastNights(night, 31));
+    for (const [night, left] of nightly(70, { count: 7 }, clocks).entries()) expect(left).toEqual(lastNights(night, 7));
+  });
+
+  test('that of the repository host, for one night: later seals only follow it', () => {
+    const year2031 = Date.parse(at('2031-01-01'));
+    const all = nightly(70, days30, (night) => (night === 30 ? { repository: year2031 } : {}));
+    for (const [night, left] of all.entries()) if (night !== 30) expect(left).toEqual(lastNights(night, 31));
+  });
+
+  test('that of the one machine there is, behind for five nights: what was sealed then stays as long as what was before', () => {
+    const all = nightly(70, days30, (night, rightMs) => {
+      const wrong = rightMs - 60 * DAY_MS;
+      return night < 30 || night >= 35 ? {} : { temporal: wrong, host: wrong, repository: wrong };
+    });
+    // The night before was the 29th.
+    for (const left of all.slice(35, 60)) expect(left).toEqual(expect.arrayContaining(lastNights(34, 6)));
+    expect(all[60]).toEqual(lastNights(60, 26));
+  });
+
+  test('none of them takes a week, month or year from those that were sealed when they were right', () => {
+    const weekly: Policy = { weekly: { keep: 6, weekday: 'monday' } };
+    const right = nightly(70, weekly, () => ({})).at(-1);
+    const behind: Clocks = (night, rightMs) => (night === 40 ? { host: rightMs - 60 * DAY_MS } : {});
+    expect(nightly(70, weekly, behind).at(-1)).toEqual(right);
   });
 });
 
@@ -326,16 +396,30 @@ function randomPolicy(next: Next): RetentionPolicy {
   };
 }
 
+/** What clocks show at a time, some of them far off: always right, seldom wrong, or wrong each second time. */
+function randomClock(next: Next): (rightMs: number) => number {
+  const wrongOf10 = [0, 1, 5][next(3)]!;
+  const aheadOf10 = next(3);
+  return (rightMs) => {
+    if (next(10) >= wrongOf10) return rightMs;
+    return rightMs + (next(10) < aheadOf10 ? 1 : -1) * next(400) * DAY_MS;
+  };
+}
+
 function randomQuestion(next: Next): RetentionQuestion {
   const nowMs = Date.parse(NOW) + next(400) * DAY_MS;
   const span = [3, 40, 900][next(3)]! * DAY_MS;
   const badness = next(4);
-  const points = Array.from({ length: next(60) }, (_, i) => {
-    const takenMs = nowMs - next(span);
-    return point(new Date(takenMs).toISOString(), {
+  const shownAt = randomClock(next);
+  let sealedMs = 0;
+  const taken = Array.from({ length: next(60) }, () => nowMs - next(span)).toSorted((a, b) => a - b);
+  const points = taken.map((takenMs, i) => {
+    // As a repository seals: never before an earlier one.
+    sealedMs = Math.max(shownAt(Math.min(nowMs, takenMs + next(7_200_000))), sealedMs + 1);
+    return point(new Date(shownAt(takenMs)).toISOString(), {
       restorePointId: restorePointId(`p${i}`),
-      nominalTime: new Date(takenMs - next(40 * 3_600_000)).toISOString(),
-      sealedAt: new Date(Math.min(nowMs, takenMs + next(7_200_000))).toISOString(),
+      nominalTime: new Date(shownAt(takenMs - next(40 * 3_600_000))).toISOString(),
+      sealedAt: new Date(sealedMs).toISOString(),
       state: next(4) < badness ? (['suspect', 'damaged'] as const)[next(2)]! : 'good',
       keep: next(20) === 0,
       hold: next(20) === 0 ? 'a reason' : null,
@@ -365,8 +449,12 @@ function moreGenerous(policy: RetentionPolicy, next: Next): RetentionPolicy {
 }
 
 const goodOf = (points: readonly RetentionPoint[]): number => points.filter(({ state }) => state === 'good').length;
-const newestOf = (points: readonly RetentionPoint[]): string =>
-  points.reduce((newest, { takenAt }) => (takenAt > newest ? takenAt : newest), '');
+/** Ids of those sealed last. */
+const lastSealed = (points: readonly RetentionPoint[], count: number): string[] =>
+  points
+    .toSorted((a, b) => (a.sealedAt < b.sealedAt ? 1 : -1))
+    .slice(0, count)
+    .map(({ restorePointId: id }) => id);
 
 /** What does not hold of a question and its answer. */
 function broken(question: RetentionQuestion, next: Next): string[] {
@@ -383,7 +471,13 @@ function broken(question: RetentionQuestion, next: Next): string[] {
   const checks: Record<string, boolean> = {
     'each has a decision with a reason': decisions.filter(({ reasons }) => reasons.length > 0).length === points.length,
     'the floor holds': purged || goodOf(left) >= Math.min(policy!.minimum, goodOf(points)),
-    'the newest stays': purged || newestOf(left) === newestOf(points),
+    'the one sealed last stays': purged || lastSealed(points, 1).every((id) => staying.has(id)),
+    'the good ones sealed last stay':
+      purged ||
+      lastSealed(
+        points.filter(({ state }) => state === 'good'),
+        policy!.minimum,
+      ).every((id) => staying.has(id)),
     'only a gone VM is purged': !purged || question.vmGoneSince !== null,
     'what is held stays': heldOnes.every((each) => staying.has(each.restorePointId)),
     'asked again, nothing more goes': again.every(({ stays }) => stays),

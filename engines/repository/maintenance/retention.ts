@@ -1,11 +1,14 @@
 /** Which restore points of a lineage stay and which go (invariant 10). Pure: removing is somebody else's. */
+import type { Reason } from '../../../schema/domain/hypervisor.ts';
 import type {
   RetentionDecision,
   RetentionPoint,
   RetentionPolicy,
   RetentionQuestion,
 } from '../../../schema/domain/retention.ts';
+import { takenMs } from '../../../schema/domain/taken-time.ts';
 import { createDayOf } from './calendar.ts';
+import { AGREEMENT_MS, DAY_MS } from './repository-time.ts';
 import {
   daysText,
   flags,
@@ -20,19 +23,19 @@ import {
   type Rule,
 } from './retention-rules.ts';
 
-const DAY_MS = 86_400_000;
-
 /**
- * Newest first, a decision for every point. In doubt everything stays: no policy, a clock that shows less than a point's
- * own times, times that cannot be read. RangeError for a time zone that is not one.
+ * Newest first, a decision for every point. In doubt everything stays: no policy, dates that cannot be right. RangeError
+ * for a time zone that is not one.
  */
 export function decideRetention(question: RetentionQuestion): RetentionDecision[] {
   const { points, policy, now } = question;
-  const doubt = doubtOf(question);
-  if (policy === null || doubt !== null)
-    return byAge(points).map(({ restorePointId }) => ({ restorePointId, stays: true, reasons: [doubt ?? NO_POLICY] }));
+  const doubt = doubtOfDates(question);
+  if (policy === null || doubt !== null) {
+    const reasons = [doubt === null ? NO_POLICY : `nothing is removed: ${doubt.message}`];
+    return newestFirst(points).map(({ restorePointId }) => ({ restorePointId, stays: true, reasons }));
+  }
   const dayOf = createDayOf(policy.timeZone);
-  const dated = byAge(points).map((point): DatedPoint => ({ point, day: dayOf(startedMs(point)) }));
+  const dated = withDays(newestFirst(points), dayOf);
   const today = dayOf(Date.parse(now));
   const gone = isGone(question, policy, dated, today, dayOf);
   const rules = gone ? rulesOfGoneVm(policy, today) : rulesOf(policy, today);
@@ -51,34 +54,52 @@ export const describeDecision = ({ stays, reasons }: RetentionDecision): string 
 const NO_POLICY = 'no job of the site says how long it stays';
 const minimumOf = ({ minimum }: RetentionPolicy): number => Math.max(1, minimum);
 
-function doubtOf({ points, now, vmGoneSince }: RetentionQuestion): string | null {
+/**
+ * Why nothing of the lineage can be removed, whatever its rules; null: it can, or it has none. One clock that was wrong
+ * is no reason: see `takenMs`. Nor is one that differs by so little that clocks count as agreeing.
+ */
+export function doubtOfDates({ points, policy, now, vmGoneSince }: RetentionQuestion): Reason | null {
+  if (policy === null) return null;
+  const doubt = (message: string): Reason => ({ code: 'RESTORE_POINT_DATE', message });
   const times = points.flatMap((point) => [point.takenAt, point.sealedAt]);
   const unreadable = [now, ...times, ...(vmGoneSince === null ? [] : [vmGoneSince])].find((time) =>
     Number.isNaN(Date.parse(time)),
   );
-  if (unreadable !== undefined) return `nothing is removed: ${JSON.stringify(unreadable)} is not a time`;
-  const latestMs = times.reduce((latest, time) => Math.max(latest, Date.parse(time)), -Infinity);
-  if (Date.parse(now) >= latestMs) return null;
-  const latest = new Date(latestMs).toISOString();
-  return `nothing is removed: the clock shows ${now}, before the newest restore point (${latest})`;
+  if (unreadable !== undefined) return doubt(`${JSON.stringify(unreadable)} is not a time`);
+  const ahead = newestFirst(points.filter((point) => takenMs(point) - Date.parse(now) >= AGREEMENT_MS));
+  const [last] = ahead;
+  if (!last) return null;
+  const others = ahead.length === 1 ? '' : `, and ${ahead.length - 1} more after that time`;
+  const date = new Date(takenMs(last)).toISOString();
+  return doubt(`it is ${now}, and restore point ${last.restorePointId} is dated ${date}${others}`);
 }
 
-/** Newest first, by what they hold. */
-function byAge(points: readonly RetentionPoint[]): RetentionPoint[] {
+/** As they were sealed: sessions of a lineage come one after another, and no clock that is set changes that order. */
+function newestFirst(points: readonly RetentionPoint[]): RetentionPoint[] {
   const order = (a: RetentionPoint, b: RetentionPoint): number =>
-    Date.parse(b.takenAt) - Date.parse(a.takenAt) ||
-    Date.parse(b.sealedAt) - Date.parse(a.sealedAt) ||
-    (a.restorePointId < b.restorePointId ? -1 : 1);
+    Date.parse(b.sealedAt) - Date.parse(a.sealedAt) || (a.restorePointId < b.restorePointId ? -1 : 1);
   return [...points].sort(order);
+}
+
+/** A point whose clocks were behind is no older than those that were sealed before it. */
+function withDays(points: readonly RetentionPoint[], dayOf: (instantMs: number) => number): DatedPoint[] {
+  const dated: DatedPoint[] = [];
+  let agesFrom = -Infinity;
+  for (const point of points.toReversed()) {
+    const day = dayOf(startedMs(point));
+    agesFrom = Math.max(agesFrom, day);
+    dated.push({ point, day, agesFrom });
+  }
+  return dated.toReversed();
 }
 
 /**
  * A point belongs to the day its session was due, also when it was taken after midnight. A due time that cannot be
  * that of this point (of a clock set wrong, or of a schedule that was caught up long after) does not make it older.
  */
-function startedMs({ takenAt, nominalTime }: RetentionPoint): number {
-  const [takenMs, nominalMs] = [Date.parse(takenAt), Date.parse(nominalTime)];
-  return nominalMs <= takenMs && takenMs - nominalMs <= DAY_MS ? nominalMs : takenMs;
+function startedMs(point: RetentionPoint): number {
+  const [startMs, nominalMs] = [takenMs(point), Date.parse(point.nominalTime)];
+  return nominalMs <= startMs && startMs - nominalMs <= DAY_MS ? nominalMs : startMs;
 }
 
 /** Counted from the last day that had anything to do with the VM. */
