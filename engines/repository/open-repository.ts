@@ -71,7 +71,9 @@ async function serve(options: RepositoryOptions, { file, keys, release }: Claime
     log: seams.log,
     index: createDigestIndex(records, vault),
   });
-  const source = openRecordSource({ storage, vault });
+  const { idlePackMs: idleMs } = options;
+  const idle = idleMs === undefined ? undefined : { clock: seams.clock, idleMs };
+  const source = openRecordSource({ storage, vault, idle });
   const parts = await assemble(options, file, { vault, points, source, records, damaged, laneKeys });
   const { tellLanes = async () => undefined } = options;
   const takeUpKeys = async (): Promise<void> => {
