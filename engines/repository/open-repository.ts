@@ -122,6 +122,7 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
   const turns = createTurns();
   const pages = openPageSink({ storage, vault, uuid: file.uuid, seams, idleMs: options.idlePackMs });
   const pageStore = createPageStore(pages, index);
+  const pageReader = createPageReader({ index, source, damages });
   return {
     vault,
     points,
@@ -143,11 +144,7 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
     damages,
     graceMs,
     lockDays,
-    pages: createPageReader({
-      index,
-      source,
-      damages,
-    }),
+    pages: pageReader,
     unwatched: createDigestIndex(records, vault),
     closePacks: async () => {
       await options.closePacks?.();
@@ -155,6 +152,9 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
     },
     soundMaps: new Map(),
     sealing: createSealingHooks({
+      index,
+      reliance,
+      pages: pageReader,
       storage,
       vault,
       seams,
