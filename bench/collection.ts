@@ -79,7 +79,7 @@ function rowsOf({ blocks, living, removalMs, syncMs, collection, rewrittenLiving
     below('a collection', seconds(collection.totalMs), 's', 60, 1),
     told('of it, until the living are known', seconds(collection.markedMs), 's', 1),
     told('packs that went to the trash', report.packsTrashed, ''),
-    told('of them rewritten', report.packsRewritten, ''),
+    told('of them rewritten or merged', report.packsRewritten + report.packsMerged, ''),
     told('read to rewrite', collection.readRewriting / MIB, 'MiB', 1),
     told('read of the index, per block', collection.readIndex / blocks, 'B', 1),
     told('dead and left', (report.deadBytesLeft / (report.liveBytes + report.deadBytesLeft)) * 100, '%', 2),

@@ -12,8 +12,11 @@ export const ROUNDS = 50;
 export const RESTORE_POINTS = VMS * ROUNDS;
 export const LEAF_BLOCKS = PAGE_ENTRIES;
 const CHANGED_SHARE = 1 / 20;
-/** Not a divisor of a leaf's blocks: packs die in part. */
-export const PACK_RECORDS = 240;
+/**
+ * Not a multiple of a leaf's blocks: packs die in part. So many that a pack is not small, whatever little its payloads have: it
+ * would be merged with others, a cost of jobs that run often and not of what died.
+ */
+export const PACK_RECORDS = 900;
 export const PAYLOAD_BYTES = 8;
 /** From here on, `idOf` is of no record. */
 const NO_RECORD = 2 ** 30;

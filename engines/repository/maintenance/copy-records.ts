@@ -1,6 +1,6 @@
 /** Copies records verbatim from a closed pack to a new one, each checked on the way. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
-import { releaseMemory } from '../../../schema/domain/memory.ts';
+import { releaseMemory, takeMemory } from '../../../schema/domain/memory.ts';
 import { sumOf } from '../../../schema/repository/digest.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import type { PackRecord } from '../../../schema/repository/pack.ts';
@@ -28,7 +28,7 @@ export async function copyRecords(
 ): Promise<Map<number, NewRecord> | null> {
   const copies = new Map<number, NewRecord>();
   for (const run of runsOf(records)) {
-    const bytes = Buffer.alloc(run.lengthBytes);
+    const bytes = takeMemory(run.lengthBytes);
     const got = await orUnread(() => from.file.read(bytes, run.offset));
     if (got === null) return null;
     for (const record of run.records) {
