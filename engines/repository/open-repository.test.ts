@@ -7,7 +7,12 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { repositoryId } from '../../schema/domain/ids.ts';
 import type { Secret } from '../../schema/repository/secrets.ts';
+import { openFilesIn } from '../../tests/fixtures/open-files.ts';
+import { handRestore } from '../../tests/fixtures/repository/hand-restore.ts';
+import { createTestRepository, DISK } from '../../tests/fixtures/repository/test-repository.ts';
+import { diskOf, verbsOf } from '../../tests/fixtures/repository/verbs.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
+import { SetClock } from '../../tests/fixtures/set-clock.ts';
 import { openRepository } from './open-repository.ts';
 import type { Repository } from './repository.ts';
 import { openStorage } from './storage/storage.ts';
@@ -155,4 +160,28 @@ test('a closed repository takes no more verbs', async () => {
   await expect(repository.abort({ restorePointId: null, run: 'abcdef012345' as never })).rejects.toMatchObject({
     code: 'HOST_DRAINING',
   });
+});
+
+test('packs of map pages that nobody reads any more are closed, and opened again when somebody does', async () => {
+  const clock = new SetClock();
+  const world = await createTestRepository({ clock, open: { idlePackMs: 1000 } });
+  const { sealedFull } = verbsOf(() => world);
+  const held = (): Promise<string[]> => openFilesIn(join(world.folder, 'meta'));
+  try {
+    const disk = diskOf(3);
+    const { restorePointId } = await sealedFull(1, disk);
+    for (let time = 0; time < 2; time += 1) {
+      // Else its pages are in memory.
+      await world.reopen();
+      expect((await handRestore(world, restorePointId, DISK)).equals(disk)).toBe(true);
+      expect(await held()).toHaveLength(1);
+      await clock.pass(1000);
+      expect(await held()).toEqual([]);
+    }
+    const other = diskOf(4, 'b');
+    const { restorePointId: next } = await sealedFull(2, other);
+    expect((await handRestore(world, next, DISK)).equals(other)).toBe(true);
+  } finally {
+    await world.close();
+  }
 });

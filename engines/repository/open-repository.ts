@@ -74,7 +74,9 @@ async function serve(options: RepositoryOptions, { file, keys, release }: Claime
     log: seams.log,
     index: createDigestIndex(records, vault),
   });
-  const source = openRecordSource({ storage, vault });
+  const { idlePackMs: idleMs } = options;
+  const idle = idleMs === undefined ? undefined : { clock: seams.clock, idleMs };
+  const source = openRecordSource({ storage, vault, idle });
   const parts = await assemble(options, file, { vault, points, source, records, damaged, laneKeys });
   const { tellLanes = async () => undefined } = options;
   const takeUpKeys = async (): Promise<void> => {
@@ -124,6 +126,7 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
   const turns = createTurns();
   const pages = openPageSink({ storage, vault, uuid: file.uuid, seams, idleMs: options.idlePackMs });
   const pageStore = createPageStore(pages, index);
+  const pageReader = createPageReader({ index, source, damages });
   return {
     vault,
     points,
@@ -147,11 +150,7 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
     graceMs,
     undeleteWaitMs,
     lockDays,
-    pages: createPageReader({
-      index,
-      source,
-      damages,
-    }),
+    pages: pageReader,
     unwatched: createDigestIndex(records, vault),
     closePacks: async () => {
       await options.closePacks?.();
@@ -159,6 +158,9 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
     },
     soundMaps: new Map(),
     sealing: createSealingHooks({
+      index,
+      reliance,
+      pages: pageReader,
       storage,
       vault,
       seams,

@@ -48,7 +48,7 @@ export type RepositoryOptions = {
   /** Records that are kept in memory before they go into the index's folder; for tests, which have few. */
   indexDeltaEntries?: number;
   seams: Seams;
-  /** So long a pack of map pages waits for more before it is closed; without, until the repository is. */
+  /** So long a pack of map pages waits for more, or for who reads of it, before it is closed; without, until the repository is. */
   idlePackMs?: number;
   /** The lanes' packs become closed ones: only those are checked and collected. */
   closePacks?: () => Promise<void>;

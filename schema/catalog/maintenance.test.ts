@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { daysUntilFull } from '../../engines/scheduler/forecast.ts';
 import { job, site, startTestCatalog, type TestCatalog } from '../../tests/fixtures/control.ts';
 import { repositoryId, type RestorePointId, restorePointId, runKey, vmId } from '../domain/ids.ts';
 import { noFlags, type RestorePointSign, type SealedRestorePoint } from '../domain/maintenance-sessions.ts';
@@ -374,8 +375,8 @@ describe('figures of repositories', () => {
     await recordSpace(db, 'main', { freeBytes: 90, totalBytes: 1000, at: at(1) });
     await recordSpace(db, 'main', { freeBytes: 80, totalBytes: 1000, at: '2026-11-01T23:00:00.000Z' });
     await recordSpace(db, 'main', { freeBytes: 70, totalBytes: 1000, at: at(2) });
-    // An answer that was on its way for a day says nothing any more.
-    await recordSpace(db, 'main', { freeBytes: 1, totalBytes: 1000, at: at(1) });
+    // An answer that was on its way for hours says nothing any more.
+    await recordSpace(db, 'main', { freeBytes: 1, totalBytes: 1000, at: '2026-11-01T02:00:00.000Z' });
     await recordStatistics(db, 'main', statistics, at(2));
     expect(await loadRepositoryFigures(db, 'main')).toEqual({
       space: { freeBytes: 70, totalBytes: 1000, at: at(2) },
@@ -391,6 +392,42 @@ describe('figures of repositories', () => {
     await recordSpace(db, 'nowhere', { freeBytes: 1, totalBytes: 2, at: at(3) });
     expect(await listRepositoryDays(db, 'nowhere', 9)).toEqual([]);
     expect(await loadRepositoryFigures(db, 'nowhere')).toMatchObject({ space: null, statistics: null });
+  });
+
+  describe('when the clock of the repository’s host was wrong', () => {
+    const free = (freeBytes: number, when: string) =>
+      recordSpace(db, 'main', { freeBytes, totalBytes: 1000, at: when });
+    const freeOnDays = async (limit: number) =>
+      (await listRepositoryDays(db, 'main', limit)).map(({ day, freeBytes }) => [day, freeBytes]);
+    const scheduledFree = async () =>
+      (await loadResourceStates(db)).find(({ kind }) => kind === 'repository')?.freeBytes;
+
+    it('a year ahead, for minutes: what is said when it is right again counts at once', async () => {
+      for (const day of [1, 2, 3]) await free(100 - day * 10, at(day));
+      await free(61, '2027-11-03T01:00:00.000Z');
+      await free(60, at(4));
+      await recordStatistics(db, 'main', statistics, at(4));
+      expect((await loadRepositoryFigures(db, 'main')).space).toEqual({ freeBytes: 60, totalBytes: 1000, at: at(4) });
+      expect(await scheduledFree()).toBe(60);
+      const real = [1, 2, 3, 4].map((day) => [`2026-11-0${day}`, 100 - day * 10]);
+      expect(await freeOnDays(9)).toEqual(real);
+      expect(await freeOnDays(2)).toEqual(real.slice(2));
+      const days = await listRepositoryDays(db, 'main', 9);
+      expect(days.at(-1)).toMatchObject({ day: '2026-11-04', storedBytes: statistics.storedBytes });
+      expect(daysUntilFull(days)).toBe(6);
+      // When that day comes, its figures are those of that day.
+      await free(50, '2027-11-03T01:00:00.000Z');
+      expect(await freeOnDays(1)).toEqual([['2027-11-03', 50]]);
+    });
+
+    it('a month behind, for an hour: no day is lost', async () => {
+      for (const day of [1, 2, 3]) await free(100 - day * 10, at(day));
+      await free(69, '2026-10-03T01:00:00.000Z');
+      expect((await loadRepositoryFigures(db, 'main')).space?.freeBytes).toBe(69);
+      expect(await freeOnDays(9)).toEqual([['2026-10-03', 69]]);
+      await free(60, at(4));
+      expect(await freeOnDays(4)).toEqual([1, 2, 3, 4].map((day) => [`2026-11-0${day}`, 100 - day * 10]));
+    });
   });
 
   it('are in the scheduler’s picture, with what granted requests are expected to store', async () => {

@@ -1,8 +1,10 @@
 /** How full repositories are: as last seen, and day by day. */
+import { sql } from 'kysely';
 import type { RepositorySpace } from '../domain/maintenance-sessions.ts';
 import type { RepositoryStatistics } from '../domain/maintenance.ts';
 import type { CatalogDatabase } from './connection.ts';
 import { fromJson, isoOrNull, toJson } from './json.ts';
+import { notLate } from './late-answers.ts';
 
 const dayOf = (iso: string): string => iso.slice(0, 10);
 
@@ -14,7 +16,7 @@ export async function recordSpace(db: CatalogDatabase, repository: string, space
     .updateTable('repositories')
     .set({ free_bytes, total_bytes, space_at: at })
     .where('repository_id', '=', repository)
-    .where((eb) => eb.or([eb('space_at', 'is', null), eb('space_at', '<=', at)]))
+    .where(notLate('space_at', at))
     .executeTakeFirst();
   if (done.numUpdatedRows === 0n) return;
   await db
@@ -64,7 +66,10 @@ export type RepositoryDay = {
   trashBytes: number | null;
 };
 
-/** The newest so many days of which there are figures, oldest first. */
+/**
+ * The newest so many days of which there are figures, oldest first. None after that of the space as last seen: a clock that
+ * was ahead has left it. It is not deleted: were the clock behind now instead, it would be a true one.
+ */
 export async function listRepositoryDays(
   db: CatalogDatabase,
   repository: string,
@@ -72,8 +77,10 @@ export async function listRepositoryDays(
 ): Promise<RepositoryDay[]> {
   const rows = await db
     .selectFrom('repository_days')
-    .selectAll()
-    .where('repository_id', '=', repository)
+    .innerJoin('repositories', 'repositories.repository_id', 'repository_days.repository_id')
+    .selectAll('repository_days')
+    .where('repository_days.repository_id', '=', repository)
+    .where('day', '<=', sql<string>`date_format(space_at, '%Y-%m-%d')`)
     .orderBy('day', 'desc')
     .limit(limit)
     .execute();

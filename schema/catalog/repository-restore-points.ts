@@ -1,5 +1,5 @@
 /** What a repository says of its restore points, in the catalog's rows: the repository is the truth (invariant 9). */
-import { type ExpressionBuilder, type ExpressionWrapper, sql, type SqlBool } from 'kysely';
+import { sql } from 'kysely';
 import type { RepositoryId, RestorePointId } from '../domain/ids.ts';
 import type { RestorePointFlags } from '../domain/maintenance.ts';
 import {
@@ -13,8 +13,8 @@ import {
 } from '../domain/maintenance-sessions.ts';
 import type { RestorePointState } from '../domain/retention.ts';
 import type { CatalogDatabase } from './connection.ts';
+import { isLate, notLate } from './late-answers.ts';
 import { recordRestorePoint } from './restore-points.ts';
-import type { CatalogTables } from './tables.ts';
 
 const MAX_REASON = 1024;
 const shortened = (text: string | null): string | null => text?.slice(0, MAX_REASON) ?? null;
@@ -46,24 +46,7 @@ export type PageStored = {
   removed: number;
 };
 
-/** More than answers are ever apart: what was said so much later was said by a clock that has been set back since. */
-const CLOCK_WAS_SET_MS = 86_400_000;
-
 type Row = Awaited<ReturnType<typeof rowsIn>>[number];
-const isLate = ({ said_at }: Row, asOf: Date): boolean =>
-  said_at !== null && said_at > asOf && said_at.getTime() < asOf.getTime() + CLOCK_WAS_SET_MS;
-
-/** Rows of which nothing newer was said: answers of the repository come in any order. */
-const notLate =
-  (asOf: Date) =>
-  (
-    eb: ExpressionBuilder<CatalogTables, 'restore_points'>,
-  ): ExpressionWrapper<CatalogTables, 'restore_points', SqlBool> =>
-    eb.or([
-      eb('said_at', 'is', null),
-      eb('said_at', '<=', asOf),
-      eb('said_at', '>=', new Date(asOf.getTime() + CLOCK_WAS_SET_MS)),
-    ]);
 
 /**
  * Rows in the page's span of ids take the flags and marks of the page, and whether they lie in the trash; those that are
@@ -113,7 +96,7 @@ async function noteSaid(db: CatalogDatabase, ids: readonly RestorePointId[], asO
     .updateTable('restore_points')
     .set({ said_at: asOf })
     .where('restore_point_id', 'in', ids)
-    .where(notLate(asOf))
+    .where(notLate('said_at', asOf))
     .execute();
 }
 
@@ -121,9 +104,9 @@ async function noteSaid(db: CatalogDatabase, ids: readonly RestorePointId[], asO
 async function dropGone(db: CatalogDatabase, rows: readonly Row[], asOf: Date): Promise<number> {
   // What was told of was sealed by then, whatever date a clock set wrong has given its seal.
   const isKnown = ({ said_at, sealed_at }: Row): boolean => said_at !== null || sealed_at <= asOf;
-  const gone = rows.filter((row) => isKnown(row) && !isLate(row, asOf));
+  const gone = rows.filter((row) => isKnown(row) && !isLate(row.said_at, asOf));
   for (const { restore_point_id: id } of gone)
-    await db.deleteFrom('restore_points').where('restore_point_id', '=', id).where(notLate(asOf)).execute();
+    await db.deleteFrom('restore_points').where('restore_point_id', '=', id).where(notLate('said_at', asOf)).execute();
   return gone.filter(({ removed_at }) => removed_at === null).length;
 }
 
@@ -157,7 +140,7 @@ async function setSaid(db: CatalogDatabase, id: RestorePointId, change: Change, 
     .updateTable('restore_points')
     .set({ ...change, said_at: asOf })
     .where('restore_point_id', '=', id)
-    .where(notLate(asOf))
+    .where(notLate('said_at', asOf))
     .execute();
 }
 
@@ -186,7 +169,7 @@ export async function storeRemoved(db: CatalogDatabase, removed: readonly Remove
       .updateTable('restore_points')
       .set({ removed_at: sql`coalesce(removed_at, ${at})`, trashed_until: dateOrNull(trashedUntil), said_at: at })
       .where('restore_point_id', '=', restorePointId)
-      .where(notLate(at))
+      .where(notLate('said_at', at))
       .execute();
   }
 }

@@ -25,7 +25,7 @@ runTargetLane({
   port: parent(),
   data,
   sink: openRecordSink({ storage, vault, seams, idleMs: IDLE_PACK_MS }),
-  records: openRecordSource({ storage, vault }),
+  records: openRecordSource({ storage, vault, idle: { clock: seams.clock, idleMs: IDLE_PACK_MS } }),
   seams,
   onTold: (news) => vault.takeDataKeys(news as DataKeys),
   secure: security ? await serverEnd(security, seams) : undefined,

@@ -282,6 +282,70 @@ describe('backup', () => {
     expect((await world.restore(point)).equals(now)).toBe(true);
   });
 
+  describe('a pack that a restore point needs that was sealed, and locked, while a collection runs, stays', () => {
+    type Moment = (call: StorageCall, pack: string) => boolean;
+    const moments: Record<string, Moment> = {
+      'when it was chosen': (call, pack) => isPackOpened(call) && call.name.endsWith(pack),
+      'when it was copied': ({ operation, name }) => operation === 'put' && name.startsWith('packs/'),
+    };
+    const shared = diskOf(10).subarray(0, 5 * MIB);
+
+    /** Half of the first pack is dead; the other half is needed by what is not locked. */
+    async function halfDead(): Promise<{ pack: string; base: RestorePointId }> {
+      const first = await sealedFull(1, diskOf(10), other);
+      await world.reopen();
+      const [pack] = world.packs();
+      const { restorePointId: base } = await sealedFull(2, shared);
+      await remove(first.restorePointId);
+      world.settings.lockDays = 5;
+      await world.reopen();
+      return { pack: pack!, base };
+    }
+
+    /** Nothing is sent: its blocks are those that the repository has, or its base. */
+    async function begun(base: RestorePointId | null): Promise<Point> {
+      const point = await openPoint(3, base ? {} : other);
+      const plan = base ? { mode: 'cbt' as const, baseRestorePointId: base } : {};
+      await send({ assignment: await assign(point, planOf(shared.length, plan)), disk: shared, changed: [] });
+      return point;
+    }
+
+    async function stays(pack: string, moment: Moment, work: () => Promise<Point>) {
+      let point: Point | null = null;
+      world.before(
+        (call) => moment(call, pack),
+        async () => void (await seal((point = await work()))),
+      );
+      expect(await world.collect()).toMatchObject({ stopped: null, packsRewritten: 0 });
+      expect(world.packs()).toContain(pack);
+      expect((await world.restore(point!)).equals(shared)).toBe(true);
+      // Else its manifest cannot be removed. What was left then goes.
+      world.pass(6 * DAY_MS);
+      expect(await world.collect()).toMatchObject({ stopped: null, packsRewritten: 1 });
+      expect(world.packs()).not.toContain(pack);
+      expect((await world.restore(point!)).equals(shared)).toBe(true);
+    }
+
+    for (const [when, moment] of Object.entries(moments)) {
+      test(`${when}: it was told of its blocks meanwhile`, async () => {
+        const { pack } = await halfDead();
+        await stays(pack, moment, () => begun(null));
+      });
+
+      test(`${when}: it was told of its blocks before`, async () => {
+        const { pack } = await halfDead();
+        const point = await begun(null);
+        await stays(pack, moment, async () => point);
+      });
+
+      test(`${when}: it takes its blocks over from its base, which is not locked`, async () => {
+        const { pack, base } = await halfDead();
+        const point = await begun(base);
+        await stays(pack, moment, async () => point);
+      });
+    }
+  });
+
   test('blocks in the trash are wanted again, and serve again', async () => {
     const disk = diskOf(5);
     await removed(disk);

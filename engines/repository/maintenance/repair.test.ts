@@ -6,6 +6,7 @@ import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import type { RecordPlace } from '../../../schema/domain/seams.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import { flipBit, packPath, packsOf, placeOfBlock, rotBlock } from '../../../tests/fixtures/repository/damage.ts';
+import { openFilesIn } from '../../../tests/fixtures/open-files.ts';
 import { inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import { createMaintained, type Maintained } from '../../../tests/fixtures/repository/maintained.ts';
 import { MIB, planOf } from '../../../tests/fixtures/repository/test-repository.ts';
@@ -248,4 +249,17 @@ test('it ends with the reason of its signal, and keeps what it did', async () =>
   const signal = AbortSignal.abort(new Error('enough'));
   await expect(world.repository.repair({ ...unwatched(), signal, dryRun: false })).rejects.toThrow('enough');
   expect(await repair()).toMatchObject({ packsSalvaged: 1 });
+});
+
+test('it leaves no pack open, whatever ends it', async () => {
+  await sealedFull(1, disk);
+  await world.reopen();
+  // Of the one page: who looks at packs as a whole reads other lengths.
+  const pageBytes = RECORD_HEADER_BYTES + (disk.length / MIB) * 32;
+  world.before(
+    ({ operation, name, bytes }) => operation === 'read' && name.startsWith('meta/') && bytes === pageBytes,
+    () => Promise.reject(new Error('as planned')),
+  );
+  await expect(repair()).rejects.toThrow('as planned');
+  expect(await openFilesIn(join(world.folder, 'meta'))).toEqual([]);
 });

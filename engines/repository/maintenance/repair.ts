@@ -37,10 +37,24 @@ export async function repairRepository(
   work: RepairWork,
   openPackWorker: () => PackWorker,
 ): Promise<RepairReport> {
+  const view = createRepairView(parts);
+  try {
+    return await repairWith(view, parts, work, openPackWorker);
+  } finally {
+    await view.close();
+  }
+}
+
+async function repairWith(
+  view: RepairView,
+  parts: CheckParts,
+  work: RepairWork,
+  openPackWorker: () => PackWorker,
+): Promise<RepairReport> {
   const run: Run = {
     parts,
     work,
-    view: createRepairView(parts),
+    view,
     report: { packsSalvaged: 0, recordsSaved: 0, recordsLost: 0, packsRestored: 0, damaged: [], whole: 0 },
     tell: createTeller(parts.seams.clock, work),
   };
@@ -51,7 +65,6 @@ export async function repairRepository(
   const manifests = await mendManifests(run);
   const judgement = await judgeWithTrash(run);
   if (!work.dryRun) await markPoints(parts, judgement, manifests);
-  await run.view.close();
   await parts.damages.list.settle();
   return concluded(run, judgement, manifests);
 }

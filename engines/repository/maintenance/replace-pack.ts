@@ -18,11 +18,13 @@ export function isNeeded({ records, living }: Shelf, pack: string, { header, off
 
 /**
  * From here on the copies serve in place of the pack, and an offer of what was dead is answered `want`. False, and nothing
- * changed, when something of it that was not copied is needed by now. `copies`: durable, by offset in the pack.
+ * changed, when something of it is needed by now that was not copied, or that is locked by now. `copies`: durable, by
+ * offset in the pack.
  */
 export function replaceInIndex(shelf: Shelf, listing: PackListing, copies: ReadonlyMap<number, NewRecord>): boolean {
   const { packId } = listing;
-  if (listing.records.some((record) => !copies.has(record.offset) && isNeeded(shelf, packId, record))) return false;
+  const mayGo = (record: PackRecord): boolean => copies.has(record.offset) && !shelf.living.isLocked(record.header.id);
+  if (listing.records.some((record) => !mayGo(record) && isNeeded(shelf, packId, record))) return false;
   shelf.records.dropPacks(new Set([packId]));
   shelf.records.apply([...copies.values()]);
   return true;

@@ -99,6 +99,8 @@ export class PackRewriter {
     if (listing.scanned) return damages.reportPack(name.packId, 'its footer is damaged');
     const shelf = { records, living: this.#options.living };
     const needed = listing.records.filter((record) => isNeeded(shelf, name.packId, record));
+    // Since it was chosen: it would be copied in vain.
+    if (needed.some(({ header }) => shelf.living.isLocked(header.id))) return;
     if (!this.#hasRoomFor(name.contents, needed) || this.#listedRecords() >= MOST_LISTED_RECORDS)
       await this.#finish(name.contents);
     const copies = needed.length > 0 ? await this.#copyRecords(name, needed) : new Map<number, NewRecord>();

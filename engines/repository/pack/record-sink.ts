@@ -24,7 +24,10 @@ type SinkOptions = {
   idleMs?: number | undefined;
 };
 
-/** So long a pack waits for more: a worker runs for months, and only closed packs are checked and collected. */
+/**
+ * So long a pack waits for more: a worker runs for months, and only closed packs are checked and collected. And for who
+ * reads more of it: one that was removed for good gives its room back when nobody has it open.
+ */
 export const IDLE_PACK_MS = 10 * 60_000;
 
 /**

@@ -1,6 +1,6 @@
 /** Reads stored payloads, wherever their pack is by now: open, closed, or moved between two looks. */
 import { releaseMemory, takeMemory } from '../../../schema/domain/memory.ts';
-import type { RecordPlace, RecordSource } from '../../../schema/domain/seams.ts';
+import type { Clock, RecordPlace, RecordSource } from '../../../schema/domain/seams.ts';
 import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import { decodeRecordHeader, isSoundShape, recordError } from '../../../schema/repository/record.ts';
 import type { Vault } from '../../../schema/repository/vault.ts';
@@ -8,14 +8,23 @@ import { isReadFailure } from '../storage/files.ts';
 import { layout } from '../storage/layout.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { StoredFile } from '../storage/store.ts';
+import { IdleTimer } from './idle-timer.ts';
 
 const MAX_OPEN_PACKS = 32;
 /** `details.why` of what is no damage: the pack may be elsewhere by now, or come back. */
 export const PACK_IS_MISSING = 'its pack is missing';
 
+type SourceOptions = {
+  storage: Storage;
+  vault: Vault;
+  /** A pack that nobody reads for so long is closed; absent: it stays open, and one that is removed takes its room. */
+  idle?: Idle | undefined;
+};
+type Idle = { clock: Clock; idleMs: number };
+
 /** Bounded: at most 32 packs open. Reads may run side by side. */
-export function openRecordSource({ storage, vault }: { storage: Storage; vault: Vault }): RecordSource {
-  const packs = createPackCache(storage);
+export function openRecordSource({ storage, vault, idle }: SourceOptions): RecordSource {
+  const packs = createPackCache(storage, idle);
   return {
     read: async (place, digest, options) => {
       const id = vault.idOf(digest);
@@ -47,35 +56,51 @@ function payloadOf(vault: Vault, bytes: Buffer, { place, id, unsummed }: Wanted)
   return vault.openRecord(header, bytes.subarray(RECORD_HEADER_BYTES), place, unsummed);
 }
 
-/** Least recently used packs are closed; a pack in use is closed after its last read. */
-function createPackCache(storage: Storage) {
-  type Entry = { file: Promise<StoredFile | null>; users: number; evicted: boolean };
+/** Packs least recently used, or idle, are closed; a pack in use is closed after its last read. */
+function createPackCache(storage: Storage, idle: Idle | undefined) {
+  type Entry = { file: Promise<StoredFile | null>; users: number; evicted: boolean; idle: IdleTimer | null };
   const entries = new Map<string, Entry>();
 
   const shut = async (entry: Entry): Promise<void> => {
     await (await entry.file)?.close();
   };
 
-  function evict(): void {
+  function forget(pack: string, entry: Entry): void {
+    entries.delete(pack);
+    entry.idle?.stop();
+  }
+
+  function evict(pack: string, entry: Entry): void {
+    forget(pack, entry);
+    entry.evicted = true;
+    if (entry.users === 0) shut(entry).catch(() => undefined);
+  }
+
+  function evictOldest(): void {
     for (const [pack, entry] of entries) {
       if (entries.size <= MAX_OPEN_PACKS) return;
-      entries.delete(pack);
-      entry.evicted = true;
-      if (entry.users === 0) shut(entry).catch(() => undefined);
+      evict(pack, entry);
     }
   }
 
+  function enter(pack: string): Entry {
+    const entry: Entry = { file: openPack(storage, pack), users: 0, evicted: false, idle: null };
+    if (idle) entry.idle = new IdleTimer({ ...idle, onIdle: () => evict(pack, entry) });
+    return entry;
+  }
+
   async function use<T>(pack: string, work: (file: StoredFile | null) => Promise<T>): Promise<T> {
-    const entry: Entry = entries.get(pack) ?? { file: openPack(storage, pack), users: 0, evicted: false };
+    const entry = entries.get(pack) ?? enter(pack);
     entries.delete(pack);
     entries.set(pack, entry);
     entry.users += 1;
-    evict();
+    entry.idle?.touch();
+    evictOldest();
     try {
       return await work(await entry.file);
     } finally {
       entry.users -= 1;
-      if ((await entry.file.catch(() => null)) === null && entries.get(pack) === entry) entries.delete(pack);
+      if ((await entry.file.catch(() => null)) === null && entries.get(pack) === entry) forget(pack, entry);
       if (entry.evicted && entry.users === 0) await shut(entry).catch(() => undefined);
     }
   }
@@ -85,9 +110,9 @@ function createPackCache(storage: Storage) {
     read: (pack: string, into: Buffer, position: number): Promise<number | null> =>
       use(pack, async (file) => (file ? file.read(into, position) : null)),
     close: async (): Promise<void> => {
-      const all = [...entries.values()];
-      entries.clear();
-      await Promise.all(all.map(shut));
+      const all = [...entries];
+      for (const [pack, entry] of all) forget(pack, entry);
+      await Promise.all(all.map(([, entry]) => shut(entry)));
     },
   };
 }

@@ -1,6 +1,6 @@
 /** What the verbs on restore points work with. */
 import type { DiskKey, RestorePointId } from '../../../schema/domain/ids.ts';
-import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
+import type { Manifest, SealOutcome } from '../../../schema/domain/restore-point.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import type { RepositoryFile } from '../../../schema/repository/documents.ts';
 import type { Vault } from '../../../schema/repository/vault.ts';
@@ -43,7 +43,7 @@ export type TrackingTrust = {
 /** What has to happen around the commit point. */
 export type SealingHooks = {
   /** Before the manifest exists. When it fails nothing is sealed. */
-  before(id: RestorePointId): Promise<void>;
+  before(manifest: Manifest): Promise<void>;
   /** The manifest is durable. Does not fail. */
   after(sealed: SealOutcome): Promise<void>;
 };

@@ -17,6 +17,7 @@ export type Reliance = {
   held(): Iterable<DiskMap>;
   /** From here on `witness` is told what is touched, until the result is called. One at a time. */
   watch(witness: (id: Uint8Array) => void): () => void;
+  isWatched(): boolean;
 };
 
 export function createReliance(): Reliance {
@@ -40,6 +41,7 @@ export function createReliance(): Reliance {
         witness = null;
       };
     },
+    isWatched: () => witness !== null,
   };
 }
 

@@ -47,7 +47,7 @@ async function decide(parts: Parts, point: OpenPoint, request: SealRequest): Pro
     }
     const base = disks.find((disk) => disk.head.base)?.head.base?.restorePointId ?? null;
     const manifest = await manifestOf(parts, point, request, { disks: sealed, base });
-    await parts.sealing.before(manifest.restorePointId);
+    await parts.sealing.before(manifest);
     return writeManifest(parts, manifest);
   });
 }
