@@ -318,6 +318,22 @@ test('bytes that are no TLS, a handshake that does not come: ended, and named in
   await untilLogged('a client did not come to a secure connection');
 });
 
+test('strangers that open many connections and say nothing keep no machine out', async () => {
+  const { host, port } = target.secureEndpoint!;
+  const open = new Set<Socket>();
+  while (open.size < 300) {
+    const socket = connectPlain(port, host).on('error', () => undefined);
+    open.add(socket.resume().once('close', () => open.delete(socket)));
+    ends.push(() => socket.destroy());
+  }
+  // As many as both lanes have room for, for the 10 s that a handshake may take.
+  while (open.size > 128) await sleep(20);
+  expect(await sourceOn(proxy).transfer({ ...order(), patienceMs: 5000 })).toMatchObject({
+    windowCount: 3,
+    reconnects: 0,
+  });
+});
+
 test('one that sends a byte now and then, closes within a frame or stops reading: ended, and others go on', async () => {
   const transfer = sourceOn(proxy).transfer(order());
   const slow = await rawPeer(proxy);
