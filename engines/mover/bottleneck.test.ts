@@ -1,10 +1,13 @@
 /** Each stage slowed down in turn: the verdict names it. Which one is largest is asked, never how long anything took. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { BrakeConfig } from '../../schema/domain/configuration.ts';
+import { WINDOW_BYTES } from '../../schema/domain/extents.ts';
 import type { Endpoint } from '../../schema/domain/hypervisor.ts';
+import type { TransferAssignment } from '../../schema/domain/restore-point.ts';
 import {
   addStageTimes,
   noStageTimes,
@@ -32,6 +35,9 @@ type Slow = {
   networkBytesPerSecond?: number;
   brakes?: BrakeConfig[];
   sizeBytes?: number;
+  assignment?: Partial<TransferAssignment>;
+  /** Left out: an empty one. */
+  repository?: MemoryRepository;
 };
 
 let folder: string;
@@ -44,7 +50,7 @@ async function transferWith(
   slow: Slow,
 ): Promise<{ stages: StageTimes; told: TransferProgress[]; metered: StageTimes }> {
   const { sizeBytes = SIZE_BYTES } = slow;
-  const repository = new MemoryRepository(path.join(folder, 'ledger'));
+  const repository = slow.repository ?? new MemoryRepository(path.join(folder, 'ledger'));
   let metered: StageTimes = { ...noStageTimes };
   const meter = {
     add: (name: string, amount: number, labels?: Record<string, string>) => {
@@ -69,7 +75,7 @@ async function transferWith(
   const told: TransferProgress[] = [];
   try {
     const disk = { file: path.join(folder, 'disk'), ...slow.disk };
-    const order = orderOf({ disk, sizeBytes, blockSize: MIB, compression: 'none', endpoint });
+    const order = orderOf({ disk, sizeBytes, blockSize: MIB, compression: 'none', endpoint, ...slow.assignment });
     const access = { ...order.access, ...(slow.brakes ? { brakes: slow.brakes } : {}) };
     const summary = await pool.transfer({ ...order, access, onProgress: (p) => told.push(p) });
     return { stages: summary.stages!, told, metered };
@@ -95,6 +101,49 @@ test.each([
   // Live as at the end, and as the meter counts it.
   expect(told.at(-1)!.stages).toEqual(stages);
   expect(metered).toEqual(stages);
+});
+
+class SlowComparison extends MemoryRepository {
+  delayMs = 0;
+
+  override async commitSame(...of: Parameters<MemoryRepository['commitSame']>): Promise<boolean> {
+    await sleep(this.delayMs);
+    return await super.commitSame(...of);
+  }
+}
+
+/** Of a disk without data; one with a block in each window was there before, where it `differs`. */
+async function compareWith(
+  of: { windows: number; delayMs: number; differs: boolean } & Pick<Slow, 'networkBytesPerSecond'>,
+): Promise<StageTimes> {
+  const sizeBytes = of.windows * WINDOW_BYTES;
+  const repository = new SlowComparison(path.join(folder, 'ledger'));
+  repository.delayMs = of.delayMs;
+  const digestOf = (block: number): string => (of.differs && block % 64 === 0 ? '5a' : '00').repeat(32);
+  repository.base = new Map(Array.from({ length: sizeBytes / MIB }, (_, block) => [block, digestOf(block)]));
+  await writeFile(path.join(folder, 'disk'), '');
+  const { networkBytesPerSecond } = of;
+  const { stages } = await transferWith({
+    sizeBytes,
+    repository,
+    disk: { allocated: [] },
+    assignment: { mode: 'comparison', comparableBytes: sizeBytes },
+    ...(networkBytesPerSecond === undefined ? {} : { networkBytesPerSecond }),
+  });
+  console.log(stageLine(stages));
+  expect(repository.windows.size).toBe(of.windows);
+  return stages;
+}
+
+test('a slow network is named where a disk is compared that is as it was, however many windows it has', async () => {
+  // What the target is at work adds up to more than any window takes.
+  const stages = await compareWith({ windows: 16, delayMs: 50, differs: false, networkBytesPerSecond: 1024 });
+  expect(verdictOf(stages)!.bottleneck).toBe('network');
+});
+
+test('a target that is slow to compare is named, also where windows differ and are offered after that', async () => {
+  const stages = await compareWith({ windows: 4, delayMs: 300, differs: true });
+  expect(verdictOf(stages)!.bottleneck).toBe('target');
 });
 
 test('a brake says which storage is spared, and why', async () => {

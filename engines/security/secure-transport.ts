@@ -10,7 +10,8 @@ import type { MachineRole, Peer } from '../../schema/domain/security.ts';
 import type { Credentials } from './credentials.ts';
 
 const HANDSHAKE_MS = 10_000;
-const MOST_HALF_OPEN = 64;
+/** When there are more, one of them has to go: they keep out no machine of the site. */
+const MOST_STRANGERS = 64;
 const PROTOCOL = { minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3' } as const;
 
 export type Address = { host: string; port: number };
@@ -18,10 +19,11 @@ export type PeerHandlers = {
   onPeer(socket: TLSSocket, peer: Peer): void;
   /** To be told why and closed; `from`: its address. */
   onRefused(socket: TLSSocket, why: TidemarkError, from: string): void;
-  /** Nothing can be told to it: it speaks no TLS, another version, too slowly, or too many do at once. */
+  /** Nothing can be told to it: it speaks no TLS, another version, too slowly, or gave way to those that came after it. */
   onBroken(why: string, from: string): void;
 };
-export type TransportLimits = { handshakeMs?: number; mostHalfOpen?: number };
+/** `mostStrangers`: connections that have not, or not yet, proven to be of a machine of the site. */
+export type TransportLimits = { handshakeMs?: number; mostStrangers?: number };
 
 /** The end that connects. Errors that `explain` knows come as the socket's. */
 export type SecureTransport = {
@@ -95,7 +97,8 @@ export function requirePeer(peer: Peer, { machineId, role }: { machineId?: Machi
 }
 
 function createTlsServer(credentials: Credentials, handlers: PeerHandlers, limits: TransportLimits): Server {
-  const halfOpen = new Set<string>();
+  // By address and port, in the order in which they came.
+  const strangers = new Map<string, Socket>();
   const secure = createServer({
     ...PROTOCOL,
     requestCert: true,
@@ -104,11 +107,15 @@ function createTlsServer(credentials: Credentials, handlers: PeerHandlers, limit
   });
   secure.on('secureConnection', (socket) => {
     const from = addressOf(socket);
-    halfOpen.delete(from);
-    judge(credentials, socket, from, handlers);
+    const onPeer: PeerHandlers['onPeer'] = (...of) => {
+      strangers.delete(from);
+      handlers.onPeer(...of);
+    };
+    judge(credentials, socket, from, { ...handlers, onPeer });
   });
   secure.on('tlsClientError', (error, socket) => {
-    handlers.onBroken(messageOf(error), addressOf(socket));
+    // One that is gone has no address to name: it left, or gave way, which is told already.
+    if (socket.remoteAddress !== undefined) handlers.onBroken(messageOf(error), addressOf(socket));
     socket.destroy();
   });
   let isReady = false;
@@ -129,14 +136,26 @@ function createTlsServer(credentials: Credentials, handlers: PeerHandlers, limit
       handlers.onBroken('this machine has no certificate', from);
       return socket.destroy();
     }
-    if (halfOpen.size >= (limits.mostHalfOpen ?? MOST_HALF_OPEN)) {
-      handlers.onBroken('too many connections are being opened at once', from);
-      return socket.destroy();
+    strangers.set(from, socket);
+    socket.once('close', () => strangers.delete(from));
+    if (strangers.size > (limits.mostStrangers ?? MOST_STRANGERS)) {
+      const [other, who] = firstToGo(strangers);
+      handlers.onBroken('too many connections were opened after it', who);
+      strangers.delete(who);
+      other.destroy();
     }
-    halfOpen.add(from);
-    socket.once('close', () => halfOpen.delete(from));
     return secure.emit('connection', socket);
   });
+}
+
+/** The oldest of the address that has most of them: who opens many makes way himself, and never the newest does. */
+function firstToGo(strangers: ReadonlyMap<string, Socket>): [Socket, string] {
+  const ofAddress = new Map<string | undefined, [Socket, string][]>();
+  for (const [from, socket] of strangers) {
+    const others = ofAddress.get(socket.remoteAddress) ?? [];
+    ofAddress.set(socket.remoteAddress, [...others, [socket, from]]);
+  }
+  return [...ofAddress.values()].reduce((most, one) => (one.length > most.length ? one : most))[0]!;
 }
 
 const addressOf = (socket: Socket): string => `${socket.remoteAddress}:${socket.remotePort}`;

@@ -192,7 +192,7 @@ export const errorTable = {
   ),
   PEER_REFUSED: row(
     'retry-elsewhere',
-    'One machine did not take the other for what it should be; read why in the log of the repository, and see docs/security.md.',
+    'One machine did not take the other for what it should be; read why in the log of the repository, and see docs/security.md. Where another machine answers at its address, name the network that leads to it in `preferred` of `networks`, or give the repository one address as `listen`.',
   ),
   // restore
   TARGET_EXISTS: row('operator', 'Choose another name, or move the existing file away: a restore never overwrites.'),

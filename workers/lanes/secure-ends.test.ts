@@ -5,7 +5,7 @@ import { connect as connectPlain, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { connect } from 'node:tls';
+import { connect, createServer as createTlsServer } from 'node:tls';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { rehearse } from '../../engines/mover/rehearse.ts';
 import { createRestorePool } from '../../engines/mover/restore-client/pool.ts';
@@ -318,6 +318,22 @@ test('bytes that are no TLS, a handshake that does not come: ended, and named in
   await untilLogged('a client did not come to a secure connection');
 });
 
+test('strangers that open many connections and say nothing keep no machine out', async () => {
+  const { host, port } = target.secureEndpoint!;
+  const open = new Set<Socket>();
+  while (open.size < 300) {
+    const socket = connectPlain(port, host).on('error', () => undefined);
+    open.add(socket.resume().once('close', () => open.delete(socket)));
+    ends.push(() => socket.destroy());
+  }
+  // As many as both lanes have room for, for the 10 s that a handshake may take.
+  while (open.size > 128) await sleep(20);
+  expect(await sourceOn(proxy).transfer({ ...order(), patienceMs: 5000 })).toMatchObject({
+    windowCount: 3,
+    reconnects: 0,
+  });
+});
+
 test('one that sends a byte now and then, closes within a frame or stops reading: ended, and others go on', async () => {
   const transfer = sourceOn(proxy).transfer(order());
   const slow = await rawPeer(proxy);
@@ -365,7 +381,7 @@ test('of several addresses the first that answers is used, and the log names tho
   const { restorePointId: point, run } = plain;
   const at = { unix, machineId, listen: { host: '127.0.0.3', port, others: ['127.0.0.2', host] } };
   expect(await rehearse({ endpoint: at, restorePointId: point, run, secure })).toMatchObject({ laneCount: 2 });
-  const said = 'an address of a repository does not answer, the next one is tried';
+  const said = 'a repository does not answer at one of its addresses';
   expect(warned).toEqual([
     [said, `127.0.0.3:${port}`],
     [said, `127.0.0.2:${port}`],
@@ -374,16 +390,66 @@ test('of several addresses the first that answers is used, and the log names tho
   endpoint = { unix, machineId, listen: { host: '127.0.0.2', port, others: [host] } };
   await sourceOn(proxy).transfer(order({ grant: grantOf() }));
   expect(repository.map(SIZE, MIB)).toEqual(await expectedMap(disk, MIB));
-  // With none that answers it is as lost as with one, also where somebody else is at a further one.
-  const stranger = createServer((socket) => void socket.end('SSH-2.0-other\r\n')).listen(port, '127.0.0.4');
-  await once(stranger, 'listening');
-  ends.push(() => stranger.close());
-  const dead = { unix, machineId, listen: { host: '127.0.0.2', port, others: ['127.0.0.4'] } };
-  await expect(rehearse({ endpoint: dead, restorePointId: point, run, secure })).rejects.toMatchObject({
-    code: 'UNREACHABLE',
-    message: expect.stringContaining('127.0.0.2') as string,
-    details: { lost: true },
+});
+
+/** A machine that listens at this address, too: it has a certificate of the site, and keeps what it is told. */
+async function strangerAt(host: string, port: number): Promise<{ told: Buffer[] }> {
+  const { layout } = await site.machine('m7', ['proxy', 'repository']);
+  const [ca, cert] = [await readFile(layout.authority), await readFile(layout.certificate)];
+  const told: Buffer[] = [];
+  const server = createTlsServer({ ca, cert, key: cert, requestCert: true, minVersion: 'TLSv1.3' }, (socket) => {
+    socket.on('data', (bytes: Buffer) => told.push(bytes)).on('error', () => undefined);
   });
+  server.on('tlsClientError', () => undefined).listen(port, host);
+  await once(server, 'listening');
+  ends.push(() => server.close());
+  return { told };
+}
+
+test('where another machine is at an address of a repository the next one is tried, and it is told nothing', async () => {
+  const { host, port } = target.secureEndpoint!;
+  const { unix } = target.endpoint as { unix: string };
+  const { machineId } = site.own;
+  const { told } = await strangerAt('127.0.0.5', port);
+  const other = createServer((socket) => void socket.end('SSH-2.0-other\r\n')).listen(port, '127.0.0.4');
+  await once(other, 'listening');
+  ends.push(() => other.close());
+  const at = (first: string, ...others: string[]): TargetEndpoint => ({
+    unix,
+    machineId,
+    listen: { host: first, port, others },
+  });
+  endpoint = at('127.0.0.5', '127.0.0.4', host);
+  await sourceOn(proxy).transfer(order());
+  expect(repository.map(SIZE, MIB)).toEqual(await expectedMap(disk, MIB));
+  expect(told).toEqual([]);
+
+  const { restorePointId: point, run } = plain;
+  const secure = clientEnd(proxy, testSeams());
+  const rehearsed = (of: TargetEndpoint) => rehearse({ endpoint: of, restorePointId: point, run, secure });
+  const isOther = `127.0.0.5:${port}: machine m7 answers where machine m1 should`;
+  await expect(rehearsed(at('127.0.0.5', '127.0.0.5'))).rejects.toMatchObject({
+    code: 'PEER_REFUSED',
+    message: `${isOther}; ${isOther}`,
+    hint: expect.stringContaining('`preferred` of `networks`') as string,
+  });
+  // Where an address gives no answer it is as lost as with one, whoever is at the others.
+  for (const dead of [at('127.0.0.5', '127.0.0.2'), at('127.0.0.2', '127.0.0.5'), at('127.0.0.2', '127.0.0.4')])
+    await expect(rehearsed(dead)).rejects.toMatchObject({
+      code: 'UNREACHABLE',
+      message: expect.stringContaining('127.0.0.2') as string,
+      details: { lost: true },
+    });
+  // What the repository itself says is its answer, and would be none other elsewhere.
+  repository.lowestFence = 2;
+  endpoint = at(host, '127.0.0.2');
+  await expect(sourceOn(proxy).transfer(order())).rejects.toMatchObject({ code: 'FENCED' });
+  const third = await site.machine('m3', ['proxy']);
+  expect(
+    await sourceOn(third)
+      .transfer(order())
+      .catch((error: unknown) => errorCodeOf(error)),
+  ).toBe('PEER_REFUSED');
 });
 
 test('an address that takes the connection has the time of a greeting before it is left', async () => {

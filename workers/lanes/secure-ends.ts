@@ -33,7 +33,7 @@ export function clientEnd(of: LaneSecurity, seams: Seams): ClientEnd {
     },
     explain: (error, at) => transport?.explain(error, at) ?? null,
     onUnanswered: ({ host, port }, error) =>
-      seams.log.warn('an address of a repository does not answer, the next one is tried', {
+      seams.log.warn('a repository does not answer at one of its addresses', {
         address: `${host}:${port}`,
         error: error.message,
       }),

@@ -36,8 +36,10 @@ export async function compareWindow(work: WindowWork): Promise<number> {
   work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'target' });
   const digest = digestOf(entries);
   const compared = await work.clock.spend('away', () => connection.compareWindow(window, digest, account.sums));
-  work.clock.acknowledged(compared.busyMs);
-  if (compared.isSame) return 0;
+  if (compared.isSame) {
+    work.clock.acknowledged(compared.busyMs);
+    return 0;
+  }
 
   const resending = resender(work, extent, account.digests);
   connection.onWant = resending.want;

@@ -39,12 +39,14 @@ export type BackupSessionOptions = {
 export class BackupSession {
   readonly #options: BackupSessionOptions;
   readonly #windowCount: number;
-  /** Since the first offer of the window. */
+  /** Since the frame that the window began with. */
   readonly #clock: WorkClock;
   #window: BackupWindow | null = null;
   #ending = false;
   /** Windows are in work that came as a whole, without offers. */
   #isWhole = false;
+  /** A window that was compared and is to be offered: its comparison is a part of the work for it. */
+  #differing: number | null = null;
   #auditDue: boolean;
   /** Offers are answered in order, windows end after their offers. */
   #chain = Promise.resolve();
@@ -113,7 +115,8 @@ export class BackupSession {
     this.#checkWindow('OFFER window', offer.window, 1);
     const { sizeBytes, blockSize } = this.#options.hello;
     if (!this.#window) {
-      this.#clock.begin();
+      if (offer.window !== this.#differing) this.#clock.begin();
+      this.#differing = null;
       this.#window = new BackupWindow(offer.window, sizeBytes, blockSize);
     }
     const window = this.#window;
@@ -246,6 +249,7 @@ export class BackupSession {
       const commit = (): Promise<boolean> => registrar.commitSame(connection, window, Uint8Array.from(digest), sums);
       const isSame = await this.#clock.wait(commit);
       this.#isWhole = false;
+      if (!isSame) this.#differing = window;
       const { busyMs } = this.#clock;
       wire.send(isSame ? { type: 'ack', firstWindow: window, count: 1, busyMs } : { type: 'windowDiffers', window });
     });
@@ -255,7 +259,9 @@ export class BackupSession {
     this.#refuseUnaudited(type);
     if (this.#window || this.#isWhole) throw refuse('type', type, 'the end of the open window');
     this.#checkWindow(`${type} windows`, firstWindow, count);
+    this.#clock.begin();
     this.#isWhole = true;
+    this.#differing = null;
   }
 
   #checkWindow(field: string, first: number, count: number): void {

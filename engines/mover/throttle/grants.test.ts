@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import type { ThrottleRule } from '../../../schema/domain/networks.ts';
+import { seeded } from '../../../tests/fixtures/mover/disks.ts';
 import { type GrantedConnection, Grants } from './grants.ts';
 
 const MIB = 1024 * 1024;
@@ -61,6 +62,16 @@ class World {
   }
 
   rate = (name: string): number => this.grants.grantOf(name).rateBytesPerSecond / MIB;
+
+  /** MiB per second: what they are granted, and what flows of it. */
+  sums(names: Iterable<string>): { granted: number; flowing: number } {
+    const sums = { granted: 0, flowing: 0 };
+    for (const name of names) {
+      sums.granted += this.rate(name);
+      sums.flowing += Math.min(this.rate(name), this.wants.get(name)! / MIB);
+    }
+    return sums;
+  }
 }
 
 test('shares are equal between transfers, however many connections each has, and given back when one ends', () => {
@@ -127,4 +138,68 @@ test('rules come and go with their hours and with the configuration, while trans
   expect(world.grants.share(world.nowMs)).toEqual(['a']);
   expect(world.rate('a')).toBe(2);
   expect(world.grants.share(world.nowMs)).toEqual([]);
+});
+
+test('a rule holds however many there are, and those who sleep are seen when they wake up', () => {
+  const world = new World();
+  world.configure([rule('office', 100 * MIB)]);
+  for (let at = 0; at < 100; at += 1) world.add(connection(`a${at}`));
+  world.pass(1);
+  expect(world.sums(world.wants.keys()).flowing).toBeCloseTo(100, 1);
+  for (const name of world.wants.keys()) if (name !== 'a0') world.wants.set(name, 0);
+  world.pass(1);
+  expect(world.rate('a0')).toBeCloseTo(100);
+  // All at once, before that is measured.
+  for (const name of world.wants.keys()) world.wants.set(name, Infinity);
+  expect(world.sums(world.wants.keys()).flowing).toBeLessThanOrEqual(110.1);
+  world.pass(1);
+  for (const name of world.wants.keys()) expect(world.rate(name)).toBeCloseTo(1, 1);
+});
+
+test('whoever wants whatever: what flows is what the limits say, and a tenth more at most when it changes', () => {
+  const { next } = seeded();
+  /** Of what was granted; and a byte per second for each, since nobody is granted less. */
+  const untold = 1 / 0.99;
+  for (let round = 0; round < 4; round += 1) {
+    const world = new World();
+    const [wide, narrow, written] = [1 + next(100), 1 + next(20), 1 + next(200)];
+    world.configure(
+      [rule('wide', wide * MIB), rule('narrow', narrow * MIB, { from: '10.1.5.0/24' })],
+      [['main', { write: written * MIB }]],
+    );
+    const held = { wide: new Set<string>(), narrow: new Set<string>(), written: new Set<string>() };
+    const count = 1 + next(300);
+    const transfers = 1 + next(count);
+    const anyWant = (): number => [Infinity, 0, next(100_000), next(10 * MIB), Infinity][next(5)]!;
+    for (let at = 0; at < count; at += 1) {
+      const transfer = next(transfers);
+      const [isNarrow, isMain] = [transfer % 3 === 0, transfer % 2 === 0];
+      const ends = { local: '10.2.0.1', remote: isNarrow ? '10.1.5.1' : '10.1.0.1' };
+      const name = `c${at}`;
+      world.add(
+        connection(name, { transfer: `t${transfer}`, ends, repositoryId: isMain ? 'main' : 'other' }),
+        anyWant(),
+      );
+      held.wide.add(name);
+      if (isNarrow) held.narrow.add(name);
+      if (isMain) held.written.add(name);
+    }
+    const most = (rate: number): number => rate * untold + count / MIB;
+    const check = (isSteady: boolean): void => {
+      for (const [limit, rate] of Object.entries({ wide, narrow, written })) {
+        const { granted, flowing } = world.sums(held[limit as keyof typeof held]);
+        expect(granted, `${limit} of ${count}`).toBeLessThanOrEqual(most(rate * 1.1));
+        if (isSteady) expect(flowing, `${limit} of ${count}`).toBeLessThanOrEqual(most(rate));
+      }
+    };
+    check(false);
+    for (let change = 0; change < 5; change += 1) {
+      for (const name of world.wants.keys()) if (next(3) > 0) world.wants.set(name, anyWant());
+      for (let step = 0; step < 10; step += 1) {
+        check(false);
+        world.pass(0.1);
+      }
+      check(true);
+    }
+  }
 });

@@ -33,8 +33,14 @@ type Known = { connection: GrantedConnection; used: Measured[]; demand: number; 
 const HUNGRY = 0.9;
 /** Others are granted so much more than they use: they grow into it within some measurements. */
 const ROOM = 1.25;
-/** What everybody is granted at least, as a part of the lowest limit: whoever wakes up can be seen. */
+/**
+ * What those who can use less are granted all the same, as a part of the limit: whoever wakes up can be seen. `LEAST`: a
+ * transfer. `LEAST_OF_ALL`: all of them, for they may wake up together: by no more a limit is exceeded until that is seen.
+ */
 const LEAST = 0.02;
+const LEAST_OF_ALL = 0.1;
+/** Who is granted something else by no more is not told. */
+const UNTOLD = 0.01;
 const MEASUREMENTS = 5;
 /** Who could have carried less between two measurements is judged by several of them: payloads leave in pieces. */
 const TELLING_BYTES = 64 * 1024;
@@ -103,9 +109,16 @@ export class Grants {
     });
     const capacities = limits.map(({ rate }) => rate);
     const rates = shareOut(capacities, claims);
+    const leasts = capacities.map((rate, limit) => {
+      const held = groups.filter((_, at) => claims[at]!.limits.includes(limit)).flat();
+      return leastOfOne(rate, held);
+    });
     return groups.flatMap((group, at) => {
-      const lowest = claims[at]!.limits.map((limit) => limits[limit]!).toSorted((a, b) => a.rate - b.rate)[0];
-      return within(group, rates[at]!, lowest);
+      const held = claims[at]!.limits;
+      const lowest = held.map((limit) => limits[limit]!).toSorted((a, b) => a.rate - b.rate)[0];
+      if (!lowest) return within(group, rates[at]!, null);
+      const least = Math.min((lowest.rate * LEAST) / group.length, ...held.map((limit) => leasts[limit]!));
+      return within(group, rates[at]!, { name: lowest.name, least });
     });
   }
 
@@ -141,25 +154,28 @@ function limitsOf(id: string, { readBytesPerSecond, writeBytesPerSecond }: RateL
   ];
 }
 
-/** A transfer's share among its connections; the names of those whose grant changed. */
-function within(group: readonly Known[], share: number, lowest: Limit | undefined): string[] {
+/** Of a limit that holds for `held`, whoever of them is asleep. */
+function leastOfOne(rate: number, held: readonly Known[]): number {
+  const asleep = held.filter(({ demand }) => demand < rate * LEAST).length;
+  return (rate * LEAST_OF_ALL) / Math.max(1, asleep);
+}
+
+/** A transfer's share among its connections; the names of those whose grant changed. `least`: per connection. */
+function within(group: readonly Known[], share: number, limit: { name: string; least: number } | null): string[] {
   const rates = shareOut(
     [share],
     group.map(({ demand }) => ({ demand, limits: [0] })),
   );
   return group.flatMap((known, at) => {
-    const grant = lowest ? granted(rates[at]!, lowest, group.length) : FREE;
+    const rate = limit && known.demand < limit.least ? limit.least : rates[at]!;
+    const grant = limit ? { rateBytesPerSecond: Math.max(1, Math.round(rate)), limit: limit.name } : FREE;
+    const told = known.grant.rateBytesPerSecond;
     const isSame =
       (grant === FREE) === (known.grant === FREE) &&
       grant.limit === known.grant.limit &&
-      Math.abs(grant.rateBytesPerSecond - known.grant.rateBytesPerSecond) <= known.grant.rateBytesPerSecond * 0.01;
+      Math.abs(grant.rateBytesPerSecond - told) <= told * UNTOLD;
     if (isSame) return [];
     known.grant = grant;
     return [known.connection.name];
   });
 }
-
-const granted = (rate: number, lowest: Limit, connections: number): Grant => ({
-  rateBytesPerSecond: Math.max(1, Math.round(Math.max(rate, (lowest.rate * LEAST) / connections))),
-  limit: lowest.name,
-});

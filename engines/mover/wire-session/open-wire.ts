@@ -36,33 +36,50 @@ export type OpenedWire = { wire: Wire; welcome: Welcome };
 export const describeEndpoint = (at: TargetEndpoint): string => ('unix' in at ? at.unix : `${at.host}:${at.port}`);
 
 /**
- * By the first of its addresses that answers. UNREACHABLE (details.lost): nobody listens, no answer, or the connection was lost; worth trying again. PEER_REFUSED,
+ * By the first of its addresses at which it answers. UNREACHABLE (details.lost): nobody listens, no answer, or the connection was lost; worth trying again. PEER_REFUSED,
  * CERTIFICATE_INVALID: one of both ends does not take the other's certificate. Any other code is the target's refusal.
  * `options` hear everything after WELCOME.
  */
 export async function openWire(target: TargetEndpoint, hello: Hello, options: ClientOptions): Promise<OpenedWire> {
   const [first, ...others] = reach(target, options.secure);
   if (others.length === 0) return await openAt(first, hello, options);
-  let unanswered: TidemarkError | null = null;
+  const failed: Failed[] = [];
   for (const endpoint of [first, ...others]) {
     try {
       return await openAt(endpoint, hello, { ...options, connectMs: options.nextAddressMs ?? NEXT_ADDRESS_MS });
     } catch (error) {
-      if (!isUnanswered(error) && !(unanswered && isStranger(error))) throw error;
+      if (!isUnanswered(error) && !isStranger(error)) throw error;
       options.secure?.onUnanswered(endpoint as Address, error);
-      unanswered ??= error;
+      failed.push({ endpoint, error });
     }
   }
-  throw unanswered!;
+  throw noneAnswered(failed);
 }
 
-/** At a further address, like that of a bridge each machine has one of, somebody else may be: the target is just not there. */
+type Failed = { endpoint: WireEndpoint; error: TidemarkError };
+
+/**
+ * Somebody else may be at any address, like that of a bridge each machine has one of. He has heard nothing: HELLO leaves
+ * when the other end has proven to be the target. What that says itself is its answer.
+ */
 const isStranger = (error: unknown): error is TidemarkError =>
-  error instanceof TidemarkError && ['PEER_REFUSED', 'CERTIFICATE_INVALID', 'PROTOCOL_ERROR'].includes(error.code);
+  error instanceof TidemarkError &&
+  ['PEER_REFUSED', 'CERTIFICATE_INVALID'].includes(error.code) &&
+  error.details['from'] === undefined;
 
 /** Anything else is an answer, and would be none other at another address. */
 const isUnanswered = (error: unknown): error is TidemarkError =>
   error instanceof TidemarkError && error.code === 'UNREACHABLE' && error.details['lost'] === true;
+
+/** Where an address gave no answer the target may be just not there, whoever is at others: worth trying again. */
+function noneAnswered(failed: readonly Failed[]): TidemarkError {
+  const { error } = failed.find((one) => isUnanswered(one.error)) ?? failed[0]!;
+  const said = failed.map((one) => {
+    const { message } = one.error;
+    return isStranger(one.error) ? `${describeEndpoint(one.endpoint)}: ${message}` : message;
+  });
+  return new TidemarkError(error.code, said.join('; '), error.details, error);
+}
 
 type GreetingOptions = ClientOptions & { connectMs?: number };
 

@@ -15,7 +15,7 @@ export type ClientEnd = {
   connect(at: Address, expected: { machineId: MachineId; role: MachineRole }): Promise<Socket>;
   /** The error that a failed handshake is, else null. */
   explain(error: unknown, at: Address): TidemarkError | null;
-  /** Told of an address that gave no answer, before the machine's next one is tried. */
+  /** Told of an address of several that gave no answer, or where somebody else is, before the next one is tried. */
   onUnanswered(at: Address, error: Error): void;
 };
 
