@@ -30,7 +30,7 @@ export async function withTemporal<T>(stack: StackFile, work: (client: Client) =
     const converter = codec ? { dataConverter: { payloadCodecs: [codec] } } : {};
     return await work(new Client({ connection, namespace, ...converter }));
   } catch (error) {
-    if (!isAway(error)) throw error;
+    if (error instanceof TidemarkError || !isAway(error)) throw error;
     throw new TidemarkError('UNREACHABLE', `Temporal does not answer at ${address}`, { address }, error);
   } finally {
     await connection.close();
@@ -54,7 +54,8 @@ function hasGrpcCode(error: unknown, ...codes: number[]): boolean {
   return false;
 }
 
-const isAway = (error: unknown): boolean => hasGrpcCode(error, grpcCodes.deadlineExceeded, grpcCodes.unavailable);
+export const isAway = (error: unknown): boolean =>
+  hasGrpcCode(error, grpcCodes.deadlineExceeded, grpcCodes.unavailable);
 /** Of a query: no worker answers it, in time or at all. A workflow that has no such query yet is another matter. */
 export const isUnanswered = (error: unknown): boolean =>
   isAway(error) || hasGrpcCode(error, grpcCodes.failedPrecondition);

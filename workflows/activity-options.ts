@@ -114,7 +114,7 @@ export const activityBounds = {
     toStart: '30 s',
     attempt: '60 s',
     attempts: 3,
-    never: ['RESTORE_POINT_NOT_FOUND', 'RESTORE_POINT_HELD', 'LAST_RESTORE_POINT'],
+    never: ['RESTORE_POINT_NOT_FOUND', 'RESTORE_POINT_HELD', 'LAST_RESTORE_POINT', 'ALREADY_RUNNING'],
   },
   /** It waits for a collection to end; a person waits for it. */
   resetClock: { toStart: '30 s', attempt: '10 min', heartbeat: '30 s', attempts: 3 },

@@ -11,7 +11,7 @@ import { findRestorePoint, shortId } from '../find-names.ts';
 import { formatTime } from '../output/table.ts';
 import { printJson } from '../run-command.ts';
 import { startChange } from '../start-session.ts';
-import { withTemporal } from '../temporal-access.ts';
+import { isAway, withTemporal } from '../temporal-access.ts';
 import type { ReadOptions } from './job.ts';
 
 const MAX_REASON = 1024;
@@ -82,7 +82,10 @@ async function outcomeOf(
   try {
     return await client.withDeadline(Date.now() + ANSWER_LIMIT_MS, () => handle.result());
   } catch (error) {
-    throw error instanceof WorkflowFailedError ? failureOf(error) : error;
+    if (error instanceof WorkflowFailedError) throw failureOf(error);
+    if (!isAway(error)) throw error;
+    const message = `restore point ${id}: no answer for ${ANSWER_LIMIT_MS / 1000} s; what was asked goes on as ${handle.workflowId}`;
+    throw new TidemarkError('UNREACHABLE', message, { workflowId: handle.workflowId }, error);
   }
 }
 

@@ -17,7 +17,7 @@ import type { CheckParts } from './maintenance/check-parts.ts';
 import { createChecking } from './maintenance/checking.ts';
 import { bringBack, createMaintenance, withTrash } from './maintenance/maintenance.ts';
 import { loadMarks } from './maintenance/marks.ts';
-import { describeTrashed, surveyPoints } from './maintenance/survey.ts';
+import { describeTrashed, surveyPoints, trashedOfLineage } from './maintenance/survey.ts';
 import { watchTrash } from './maintenance/trash-list.ts';
 import { createTrashedPlaces } from './maintenance/trashed-places.ts';
 import { openVerifiedPacks } from './maintenance/verified-packs.ts';
@@ -45,6 +45,9 @@ import { createTurns } from './storage/turns.ts';
  * REPOSITORY_NOT_ONE, REPOSITORY_IN_USE, REPOSITORY_NEWER, REPOSITORY_CORRUPT (repository.json); KEY_MISSING, WRONG_KEY,
  * NOT_ENCRYPTED, TAMPERED; STORAGE_ERROR. What a process before this one was killed over is taken up: packs, index, open restore points with their windows and fences.
  */
+/** A person waits. */
+const UNDELETE_WAIT_MS = 20_000;
+
 export async function openRepository(options: RepositoryOptions): Promise<Repository> {
   const memory = openMemory(options.indexFolder);
   const claimed = await claimRepository(options.storage.staging, options, await memory.recall());
@@ -107,6 +110,7 @@ type Loaded = Pick<CheckParts, 'vault' | 'points' | 'source' | 'records'> & {
 
 async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded: Loaded): Promise<CheckParts> {
   const { seams, serverTime = async () => null, graceMs = DAY_MS, lockDays = 0, packWorker } = options;
+  const { undeleteWaitMs = UNDELETE_WAIT_MS } = options;
   const { storage, trashed } = watchTrash(options.storage);
   const { vault, points, source, records, damaged, laneKeys: keys } = loaded;
   const state = await loadState({ storage, vault }, seams.log);
@@ -137,9 +141,11 @@ async function assemble(options: RepositoryOptions, file: RepositoryFile, loaded
     time,
     flags,
     marks,
+    tracking: marks,
     verified,
     damages,
     graceMs,
+    undeleteWaitMs,
     lockDays,
     pages: createPageReader({
       index,
@@ -240,6 +246,7 @@ function facade(parts: CheckParts, { laneKeys, takeUpKeys }: Keys, shut: () => P
     registrar: createRegistrar({
       ...parts,
       clock: parts.seams.clock,
+      trashedOf: (lineage) => trashedOfLineage(parts, lineage),
       suspect: (id, why) => parts.marks.set(id, 'suspect', why, new Date(parts.seams.clock.now()).toISOString()),
     }),
     restoreSource: createRestoreSource(parts, (digest) => bringBack(parts, digest)),

@@ -58,6 +58,8 @@ export type RepositoryOptions = {
   serverTime?: ServerTime;
   /** How long the trash is kept at least, by repository time; 24 hours by default. */
   graceMs?: number;
+  /** So long an undelete waits for a collection or repair to end; 20 s by default. */
+  undeleteWaitMs?: number;
   /** From its seal a restore point can not be removed for so many days; 0, the default: it can. */
   lockDays?: number;
   /** Who reads packs for a check, made anew for each; without, there are quick checks only. */
@@ -109,7 +111,10 @@ export type Repository = {
    * restored; LAST_RESTORE_POINT, unless `last` was said. Said again: the same outcome.
    */
   removeRestorePoint(id: RestorePointId, options?: RemovalOptions): Promise<RemovalOutcome>;
-  /** Takes a removal back; waits for a collection to end. RESTORE_POINT_NOT_FOUND: too late. */
+  /**
+   * Takes a removal back. RESTORE_POINT_NOT_FOUND: too late; ALREADY_RUNNING: a collection or repair does not end soon. With
+   * blocks that are damaged it comes back marked.
+   */
   restoreFromTrash(id: RestorePointId): Promise<SealOutcome>;
   /** What is left out stays as it is; `hold` says why. RESTORE_POINT_NOT_FOUND, BAD_REQUEST. */
   setFlags(id: RestorePointId, flags: { keep?: boolean; hold?: string | null }): Promise<RestorePointFlags>;

@@ -162,9 +162,7 @@ async function forgetGone(
   await list.sift((line) => (isMissing(line) ? isLost && !known.has(line.pack) : known.has(line.pack)));
   const inPlace = (await storage.store.list(layout.manifests)).map(manifestIdOf);
   const existing = new Set([...trash.manifests.map(({ restorePointId }) => restorePointId), ...inPlace]);
-  for (const id of marks.ids())
-    if (!existing.has(id) && !points.sealed.has(id))
-      for (const state of ['suspect', 'damaged'] as const) await marks.clear(id, state);
+  for (const id of marks.ids()) if (!existing.has(id) && !points.sealed.has(id)) await marks.forget(id);
 }
 
 const isEmpty = (all: Iterable<unknown>): boolean => all[Symbol.iterator]().next().done === true;

@@ -15,7 +15,7 @@ import { DISK, MIB, planOf } from '../../../tests/fixtures/repository/test-repos
 import { diskOf, type Point } from '../../../tests/fixtures/repository/verbs.ts';
 
 let world: Maintained;
-const { openPoint, assign, send, seal, sealedFull } = inEachTest(createMaintained, (made) => (world = made));
+const { openPoint, assign, send, seal, sealedFull, instead } = inEachTest(createMaintained, (made) => (world = made));
 const remove = (id: RestorePointId) => world.repository.removeRestorePoint(id, { last: true });
 const other = { lineage: lineageId('f'.repeat(16)) };
 
@@ -367,6 +367,22 @@ describe('the trash', () => {
       expect(await world.collect()).toMatchObject({ stopped: null });
       expect((await world.restore({ restorePointId })).equals(disk)).toBe(true);
     }
+  });
+
+  test('beside a collection nothing is brought back: whoever asks hears of it soon, and later it is', async () => {
+    await instead(() => createMaintained({ undeleteWaitMs: 50 }));
+    const [old] = [await sealedFull(1, diskOf(2)), await sealedFull(2, diskOf(2, 'b'))];
+    await world.reopen();
+    await world.repository.removeRestorePoint(old.restorePointId);
+    const undelete = () => world.repository.restoreFromTrash(old.restorePointId);
+    const told = expect.stringContaining('collected or repaired') as string;
+    world.before(isPackOpened, () =>
+      expect(undelete()).rejects.toMatchObject({ code: 'ALREADY_RUNNING', message: told }),
+    );
+    expect(await world.collect()).toMatchObject({ stopped: null });
+    expect(await undelete()).toMatchObject({ restorePointId: old.restorePointId });
+    // What the collection would do first was not queued behind it.
+    expect(world.trash()).toEqual([]);
   });
 
   test('too late is too late: it says so, and nothing is half back', async () => {

@@ -6,6 +6,7 @@ import type { RecordIndex } from '../index/record-index.ts';
 import type { DigestIndex } from '../restore-point/digest-index.ts';
 import type { Parts } from '../restore-point/parts.ts';
 import type { FlagStore } from './flags.ts';
+import type { MarkStore } from './marks.ts';
 import type { RepositoryState } from './repository-state.ts';
 import type { RepositoryTime } from './repository-time.ts';
 import type { TrashedManifests } from './trash-list.ts';
@@ -20,10 +21,12 @@ export type MaintenanceParts = Parts & {
   state: RepositoryState;
   time: RepositoryTime;
   flags: FlagStore;
+  marks: MarkStore;
   stateOf: (id: RestorePointId) => RestorePointState;
   /** What was written until now lies in closed packs, as far as there is space to close them. */
   closePacks: () => Promise<void>;
   graceMs: number;
+  undeleteWaitMs: number;
   /** 0: new restore points are not locked. */
   lockDays: number;
 };

@@ -26,7 +26,10 @@ export function createMaintenance(parts: MaintenanceParts): Verbs {
     collect: (options) => turns.take('collection', () => collect(parts, options, protect)),
     removeRestorePoint: (id, options = {}) =>
       turns.take('trash', () => removeRestorePoint(parts, id, options, protect)),
-    restoreFromTrash: (id) => turns.take('collection', () => restoreFromTrash(parts, id)),
+    restoreFromTrash: async (id) => {
+      await untilNotCollected(parts, id);
+      return turns.take('collection', () => restoreFromTrash(parts, id));
+    },
     setFlags: async (id, { keep, hold }) => {
       requireSealed(points, id);
       if (hold === '') throw new TidemarkError('BAD_REQUEST', 'a hold needs a reason', { field: 'hold' });
@@ -41,6 +44,28 @@ export function createMaintenance(parts: MaintenanceParts): Verbs {
     readTime: () => time.read(),
     resetClock: (today) => turns.take('collection', () => resetClock(parts, today)),
   };
+}
+
+/** ALREADY_RUNNING: a collection or repair has not ended within what a person waits, and may take hours. */
+async function untilNotCollected(
+  { turns, seams, file, undeleteWaitMs }: MaintenanceParts,
+  id: RestorePointId,
+): Promise<void> {
+  const { clock } = seams;
+  const waited = new AbortController();
+  const tooLong = clock.sleep(undeleteWaitMs, waited.signal).then(
+    () => true,
+    () => false,
+  );
+  try {
+    for (let ended = turns.ended('collection'); ended; ended = turns.ended('collection')) {
+      if (!(await Promise.race([ended.then(() => false), tooLong]))) continue;
+      const message = `restore point ${id} is not brought back: repository ${file.repository} is being collected or repaired`;
+      throw new TidemarkError('ALREADY_RUNNING', message, { restorePointId: id, repositoryId: file.repository });
+    }
+  } finally {
+    waited.abort();
+  }
 }
 
 /** As `work`; what it misses is brought back from the trash, where it is. */

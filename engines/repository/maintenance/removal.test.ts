@@ -6,6 +6,7 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import { lineageId, type RestorePointId } from '../../../schema/domain/ids.ts';
 import type { Manifest } from '../../../schema/domain/restore-point.ts';
 import { encodeManifest } from '../../../schema/repository/documents.ts';
+import { rotBlock } from '../../../tests/fixtures/repository/damage.ts';
 import { inEachTest } from '../../../tests/fixtures/repository/in-each-test.ts';
 import { createMaintained, DAY_MS, type Maintained } from '../../../tests/fixtures/repository/maintained.ts';
 import { diskOf } from '../../../tests/fixtures/repository/verbs.ts';
@@ -135,6 +136,20 @@ describe('removing', () => {
     listings = 0;
     expect(await lookThrough()).toEqual([second.restorePointId]);
     expect(listings).toBe(1);
+  });
+
+  test('with a block that is known to be rotten it comes back marked, as one that was never removed', async () => {
+    const disk = diskOf(3);
+    const [old, kept] = [await sealedFull(1, disk), await sealedFull(2, disk)];
+    await world.reopen();
+    await remove(old.restorePointId);
+    await rotBlock(world, kept.restorePointId, 1);
+    const check = { depth: 'full', vmId: null, restorePointId: null, maxBytes: null, maxMs: null } as const;
+    await world.repository.check(check, { signal: new AbortController().signal, onProgress: () => undefined });
+    expect(world.repository.markOf(old.restorePointId)).toBeNull();
+    await world.repository.restoreFromTrash(old.restorePointId);
+    for (const { restorePointId } of [old, kept])
+      expect(world.repository.markOf(restorePointId)).toMatchObject({ state: 'damaged' });
   });
 
   test('a list of the trash that fails is not kept', async () => {

@@ -100,7 +100,7 @@ async function confirmTrashed(parts: MaintenanceParts, id: RestorePointId): Prom
 
 /**
  * Not while a collection runs. RESTORE_POINT_NOT_FOUND when it is not in the trash, or when something that it needs was
- * removed for good. Sealed: the same outcome.
+ * removed for good. What it needs and is known to be damaged it comes back without, and marked. Sealed: the same outcome.
  */
 export async function restoreFromTrash(parts: MaintenanceParts, id: RestorePointId): Promise<SealOutcome> {
   const known = parts.points.sealed.get(id);
@@ -113,7 +113,9 @@ export async function restoreFromTrash(parts: MaintenanceParts, id: RestorePoint
   if (!trashed)
     throw new TidemarkError('RESTORE_POINT_NOT_FOUND', `no restore point ${id} in the trash`, { restorePointId: id });
   const sealed = await readTrashedManifest(parts, trashed);
-  for (const disk of sealed.manifest.disks) await bringBackMap(parts, id, disk);
+  const damaged = new Set<string>();
+  for (const disk of sealed.manifest.disks) await bringBackMap(parts, id, disk, damaged);
+  if (damaged.size > 0) await markDamaged(parts, id, damaged.size);
   await parts.turns.take('trash', async () => {
     await moveBack(parts, trashed);
     parts.points.sealed.set(id, sealed);
@@ -122,20 +124,33 @@ export async function restoreFromTrash(parts: MaintenanceParts, id: RestorePoint
   return sealed;
 }
 
-async function bringBackMap(parts: MaintenanceParts, id: RestorePointId, map: DiskMap): Promise<void> {
-  const { records, vault } = parts;
+function markDamaged({ marks, seams }: MaintenanceParts, id: RestorePointId, count: number): Promise<void> {
+  const why = { code: 'DAMAGED_BLOCK', message: `of what it needs, ${count} records are damaged` };
+  return marks.set(id, 'damaged', why, new Date(seams.clock.now()).toISOString());
+}
+
+/** `damaged`: what is known to be; ids (hex), added to. */
+async function bringBackMap(
+  parts: MaintenanceParts,
+  id: RestorePointId,
+  map: DiskMap,
+  damaged: Set<string>,
+): Promise<void> {
+  const { records, vault, damages } = parts;
+  const known = new Set([...damages.list.lines()].map((line) => line.id));
   const missing = new Map<string, Uint8Array>();
   const fetch = async (): Promise<void> => {
     const ids = [...missing.values()];
     missing.clear();
     if (ids.length > 0) await bringBackFor(parts, ids);
-    const lost = ids.find((one) => records.lookup(one) === null);
-    if (!lost) return;
-    const message = `restore point ${id} cannot be brought back: something that it needs was removed for good`;
-    throw new TidemarkError('RESTORE_POINT_NOT_FOUND', message, {
-      restorePointId: id,
-      id: Buffer.from(lost).toString('hex'),
-    });
+    for (const one of ids.filter((each) => records.lookup(each) === null)) {
+      const hex = Buffer.from(one).toString('hex');
+      if (known.has(hex)) damaged.add(hex);
+      else {
+        const message = `restore point ${id} cannot be brought back: something that it needs was removed for good`;
+        throw new TidemarkError('RESTORE_POINT_NOT_FOUND', message, { restorePointId: id, id: hex });
+      }
+    }
   };
   await walkMap(map, {
     seen: newSeenPages(),

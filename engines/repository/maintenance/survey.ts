@@ -1,12 +1,12 @@
 /** What there is and what lies in the trash, told at one moment: whoever keeps a list of them misses none. */
 import { errorCodeOf } from '../../../schema/domain/errors.ts';
-import type { RestorePointId } from '../../../schema/domain/ids.ts';
+import type { LineageId, RestorePointId } from '../../../schema/domain/ids.ts';
 import type {
   SealedRestorePoint,
   TrashedRestorePoint,
   TrashedSign,
 } from '../../../schema/domain/maintenance-sessions.ts';
-import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
+import type { Manifest, SealOutcome } from '../../../schema/domain/restore-point.ts';
 import { isDamage } from '../storage/documents.ts';
 import type { MaintenanceParts } from './maintenance-parts.ts';
 import type { TrashedManifest } from './trash-list.ts';
@@ -45,6 +45,16 @@ export async function describeTrashed(
   for (const trashed of (await listRemoved(parts)).filter(({ restorePointId }) => wanted.has(restorePointId))) {
     const sealed = await readUnlessDamaged(parts, trashed);
     if (sealed) found.push({ ...view(sealed), trashedUntil: trashedUntil(parts, trashed.epoch, time) });
+  }
+  return found;
+}
+
+/** Of a lineage, those whose manifests can be read. */
+export async function trashedOfLineage(parts: MaintenanceParts, lineage: LineageId): Promise<Manifest[]> {
+  const found: Manifest[] = [];
+  for (const trashed of await listRemoved(parts)) {
+    const sealed = await readUnlessDamaged(parts, trashed);
+    if (sealed?.manifest.lineage === lineage) found.push(sealed.manifest);
   }
   return found;
 }

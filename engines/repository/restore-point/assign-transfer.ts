@@ -7,7 +7,7 @@ import { alsoReadOf } from './also-read.ts';
 import { commonBlocksOf } from './base-view.ts';
 import { newOpenDisk, saveHead, type OpenPoint } from './open-point.ts';
 import type { Parts } from './parts.ts';
-import { newestSealed, requireOpen, requireSealed, type Points } from './points.ts';
+import { newestSealed, requireOpen, requireSealed } from './points.ts';
 
 export type Assigned = Omit<TransferAssignment, 'endpoint'>;
 
@@ -53,7 +53,7 @@ async function giveFence(
 ): Promise<HeadDisk> {
   const { disk: plan, checkpoint, assignment } = request;
   const { head } = point;
-  const base = baseMapFor(parts.points, head.spec, plan);
+  const base = baseMapFor(parts, head.spec, plan);
   // Until the head names it: the restore point that it is of may be removed at any time.
   const release = base ? parts.reliance.hold({ ...base, blockSize: head.spec.blockSize }) : () => undefined;
   const fresh: HeadDisk = {
@@ -94,7 +94,7 @@ const bindingOf = ({ checkpoint, plan, blockSize, base, filterDigest }: HeadDisk
 type Spec = OpenPoint['head']['spec'];
 
 /** The map that unchanged blocks come from; null for a full. */
-function baseMapFor(points: Points, spec: Spec, plan: DiskPlan): BaseMap | null {
+function baseMapFor({ points, tracking }: Parts, spec: Spec, plan: DiskPlan): BaseMap | null {
   const { baseRestorePointId: id, mode, diskKey } = plan;
   const refuse = (code: 'BAD_REQUEST' | 'TRACKING_LOST', why: string): never => {
     throw new TidemarkError(code, `disk ${diskKey} cannot be read by ${mode}: ${why}`, { diskKey, base: id });
@@ -104,6 +104,9 @@ function baseMapFor(points: Points, spec: Spec, plan: DiskPlan): BaseMap | null 
   const { manifest } = requireSealed(points, id);
   if (mode === 'cbt' && newestSealed(points, (one) => one.lineage === spec.lineage)?.restorePointId !== id)
     return refuse('TRACKING_LOST', `restore point ${id} is not the last of lineage ${spec.lineage}`);
+  // The run that found it may not have been sealed, and then nothing newer is there to build on.
+  if (mode === 'cbt' && tracking.isDistrusted(id, diskKey))
+    return refuse('TRACKING_LOST', `an audit found that tracking has lost changes since restore point ${id}`);
   if (manifest.vm.vmId !== spec.vm.vmId) return refuse('BAD_REQUEST', `restore point ${id} is of another VM`);
   return mapOfDisk(manifest, spec, plan) ?? refuse('TRACKING_LOST', `restore point ${id} has no such disk to build on`);
 }

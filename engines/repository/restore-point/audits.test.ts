@@ -116,11 +116,49 @@ describe('a bitmap that lost bits', () => {
   });
 
   test('is known after a restart, to whoever tries again in the same way', async () => {
-    await expect(audit(of(await assignCbt()))).rejects.toMatchObject(found);
+    const given = await assignCbt();
+    await expect(audit(of(given))).rejects.toMatchObject(found);
     await world.reopen({ clean: false });
-    const again = await assignCbt(2);
-    expect((await begun(again)).auditDue).toBe(true);
+    expect((await begun(given)).auditDue).toBe(true);
     await expect(world.repository.registrar.beginAudit('look', 0)).rejects.toMatchObject(found);
+    expect(points.map(stateOf)).toEqual(['good', 'suspect', 'suspect']);
+    await expect(assignCbt(2)).rejects.toMatchObject({ code: 'TRACKING_LOST' });
+  });
+
+  // The next one would draw other blocks, and with luck find them as they were.
+  test('is not forgotten with the run that found it: none builds on it until a comparison is sealed', async () => {
+    await expect(audit(of(await assignCbt()))).rejects.toMatchObject(found);
+    await world.repository.abort(point);
+    for (const restart of [false, true]) {
+      if (restart) await world.reopen({ clean: false });
+      point = await openPoint(restart ? 11 : 10);
+      await expect(assignCbt()).rejects.toMatchObject({
+        code: 'TRACKING_LOST',
+        message: expect.stringContaining('an audit found') as string,
+      });
+      if (!restart) await world.repository.abort(point);
+    }
+    const plan = planOf(now.length, { mode: 'comparison', baseRestorePointId: points.at(-1)!.restorePointId });
+    await send({ assignment: await assign(point, plan, 2), disk: now });
+    const sealed = await seal(point);
+    point = await openPoint(12);
+    expect(await assign(point, cbtOn(sealed, now.length))).toMatchObject({ mode: 'cbt' });
+  });
+
+  test('is not forgotten where the base is whole, and stays good', async () => {
+    const full = await sealedFull(20, disk, { lineage: lineageId('abababababababab') });
+    point = await openPoint(21, { lineage: lineageId('abababababababab') });
+    await expect(audit(of(await assign(point, cbtOn(full, now.length))))).rejects.toMatchObject({
+      code: 'AUDIT_MISMATCH',
+    });
+    expect(stateOf(full)).toBe('good');
+    await expect(assign(point, cbtOn(full, now.length), 2)).rejects.toMatchObject({ code: 'TRACKING_LOST' });
+  });
+
+  test('marks those in the trash too: brought back, they are suspect', async () => {
+    await world.repository.removeRestorePoint(points[1]!.restorePointId);
+    await expect(audit(of(await assignCbt()))).rejects.toMatchObject(found);
+    await world.repository.restoreFromTrash(points[1]!.restorePointId);
     expect(points.map(stateOf)).toEqual(['good', 'suspect', 'suspect']);
   });
 

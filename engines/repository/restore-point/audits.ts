@@ -5,7 +5,8 @@
  */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { Reason } from '../../../schema/domain/hypervisor.ts';
-import type { RestorePointId } from '../../../schema/domain/ids.ts';
+import type { LineageId, RestorePointId } from '../../../schema/domain/ids.ts';
+import type { Manifest } from '../../../schema/domain/restore-point.ts';
 import type { AuditAnswers, AuditStep } from '../../../schema/domain/seams.ts';
 import { digestOf, isZero } from '../../../schema/repository/digest.ts';
 import type { AuditOutcome, HeadDisk } from '../../../schema/repository/documents.ts';
@@ -14,13 +15,15 @@ import { AuditSample, auditSizeOf } from './audit-sample.ts';
 import { baseEntries, commonBlocksOf } from './base-view.ts';
 import { saveHead, type OpenDisk, type OpenPoint } from './open-point.ts';
 import type { Parts } from './parts.ts';
-import { recentlyChanged, sealedOfLineage } from './recently-changed.ts';
+import { newestFirst, recentlyChanged, sealedOfLineage } from './recently-changed.ts';
 import { protocolError } from './window-frame.ts';
 
 /** Blocks asked for at once. */
 const BLOCKS_AT_ONCE = 256;
 
-export type AuditParts = Pick<Parts, 'points' | 'pages' | 'storage' | 'vault' | 'turns'> & {
+export type AuditParts = Pick<Parts, 'points' | 'pages' | 'storage' | 'vault' | 'turns' | 'tracking'> & {
+  /** Removed restore points of a lineage that can be brought back still. */
+  trashedOf: (lineage: LineageId) => Promise<Manifest[]>;
   /** Marks a restore point; durable when it resolves. */
   suspect: (id: RestorePointId, why: Reason) => Promise<void>;
 };
@@ -122,17 +125,22 @@ async function conclude(parts: AuditParts, audited: Audited, outcome: AuditOutco
   if (error) throw error;
 }
 
-/** Marks restore points of the lineage back to the last that was read whole, and says so. */
+/**
+ * Marks restore points of the lineage back to the last that was read whole, and says so. Whether or not this run is sealed,
+ * nobody counts on what tracking says since its base any more.
+ */
 async function mismatch(
-  { points, suspect }: AuditParts,
+  { points, trashedOf, suspect, tracking }: AuditParts,
   { point, disk }: Audited,
   { sampled, mismatched, firstMismatch }: AuditOutcome,
 ): Promise<TidemarkError> {
   const { plan, blockSize } = disk.head;
   const { diskKey } = plan;
   const offset = (firstMismatch ?? 0) * blockSize;
+  if (disk.head.base) await tracking.distrust(disk.head.base.restorePointId, diskKey);
   const suspects: RestorePointId[] = [];
-  for (const manifest of sealedOfLineage(points, point.head.spec.lineage)) {
+  const { lineage } = point.head.spec;
+  for (const manifest of newestFirst([...sealedOfLineage(points, lineage), ...(await trashedOf(lineage))])) {
     const mode = manifest.disks.find((one) => one.diskKey === diskKey)?.mode;
     if (mode !== undefined && mode !== 'cbt') break;
     if (mode) suspects.push(manifest.restorePointId);

@@ -1,5 +1,5 @@
 /** What the verbs on restore points work with. */
-import type { RestorePointId } from '../../../schema/domain/ids.ts';
+import type { DiskKey, RestorePointId } from '../../../schema/domain/ids.ts';
 import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import type { Seams } from '../../../schema/domain/seams.ts';
 import type { RepositoryFile } from '../../../schema/repository/documents.ts';
@@ -30,6 +30,14 @@ export type Parts = {
   soundMaps: SoundMaps;
   damages: Damages;
   sealing: SealingHooks;
+  tracking: TrackingTrust;
+};
+
+/** What audits found of change tracking, by the restore point since which it counts changes, and by disk. */
+export type TrackingTrust = {
+  /** Durable when it resolves. */
+  distrust(since: RestorePointId, disk: DiskKey): Promise<void>;
+  isDistrusted(since: RestorePointId, disk: DiskKey): boolean;
 };
 
 /** What has to happen around the commit point. */

@@ -15,9 +15,12 @@ const MOST_BLOCKS = 16_384;
 
 /** Sealed restore points of a lineage, newest first. */
 export function sealedOfLineage({ sealed }: Pick<Points, 'sealed'>, lineage: LineageId): Manifest[] {
-  const found = [...sealed.values()].map(({ manifest }) => manifest).filter((one) => one.lineage === lineage);
-  return found.sort((a, b) => (a.sealedAt < b.sealedAt ? 1 : -1));
+  return newestFirst([...sealed.values()].map(({ manifest }) => manifest).filter((one) => one.lineage === lineage));
 }
+
+/** As they were sealed. */
+export const newestFirst = (manifests: readonly Manifest[]): Manifest[] =>
+  manifests.toSorted((a, b) => (a.sealedAt < b.sealedAt ? 1 : -1));
 
 /**
  * Blocks that base and disk have in common and in which the base differs from the restore point up to three before it,

@@ -1,6 +1,8 @@
 /** One after another by key: a repeated verb waits for the first try that still runs. */
 export type Turns = {
   take<T>(key: string, work: () => Promise<T>): Promise<T>;
+  /** Resolves when what runs and waits under that key has ended; null: nothing does. */
+  ended(key: string): Promise<unknown> | null;
   /** Resolves when nothing runs or waits. */
   idle(): Promise<void>;
 };
@@ -20,6 +22,7 @@ export function createTurns(): Turns {
       });
       return turn;
     },
+    ended: (key) => tails.get(key) ?? null,
     idle: async () => {
       while (tails.size > 0) await Promise.all(tails.values());
     },
