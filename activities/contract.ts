@@ -2,7 +2,7 @@
  * Signatures of all activities, by the task queue that serves them. Plain data in and out, one argument each, so that
  * fields can be added. Workflows see these types and nothing else of the activities.
  */
-import type { FinishedTarget, TargetRequest } from '../engines/restore/targets.ts';
+import type { FinishedTarget, FinishRequest, TargetRequest } from '../engines/restore/targets.ts';
 import type {
   Checkpoint,
   CheckpointSpec,
@@ -275,7 +275,8 @@ export type ProxyControlActivities = {
   connectMovers(of: { restorePointId: RestorePointId; run: RunKey; endpoint: TargetEndpoint }): Promise<void>;
   /** `allowedFolders` come from the proxy's own configuration. */
   createTargets(request: Omit<TargetRequest, 'allowedFolders'>): Promise<TargetAccess[]>;
-  finishTargets(of: { run: RunKey; folder: string }): Promise<FinishedTarget[]>;
+  /** All of `made`; none twice when that is absent. */
+  finishTargets(of: FinishRequest): Promise<FinishedTarget[]>;
   discardTargets(of: { run: RunKey; folder: string }): Promise<void>;
 };
 

@@ -6,7 +6,7 @@ import { controlQueue, controlWaitQueue, proxyCtlQueue, proxyQueue } from '../sc
 import type { TargetAccess } from '../schema/domain/restore-point.ts';
 import { type HeldLease, requestOrders } from '../schema/domain/scheduling.ts';
 import type { RestoredDisk, TransferHeartbeat } from '../schema/domain/sessions.ts';
-import { lastHeartbeatOf } from './failures.ts';
+import { errorView, failureOf, lastHeartbeatOf } from './failures.ts';
 import { say } from './say.ts';
 import { ProxyTries } from './proxy-tries.ts';
 import { MACHINE_WAIT_MS, type RestoreRun } from './restore-run.ts';
@@ -16,7 +16,7 @@ import type { UndoList } from './undo-list.ts';
 type FinishedTarget = Awaited<ReturnType<Activities['finishTargets']>>[number];
 type Restored = Omit<RestoredDisk, 'file'>;
 type Opened = Awaited<ReturnType<Activities['openRestore']>>;
-/** `opened`: granted just now. `remake`: what a proxy had open for writing may have died with it; the same targets again. */
+/** `opened`: granted just now. `remake`: what a proxy had open for writing may have died with it; the same targets again, never new ones. */
 type Way = {
   run: RestoreRun;
   proxy: ProxyId;
@@ -36,18 +36,21 @@ export async function restoreDisks(run: RestoreRun, undo: UndoList): Promise<voi
   const { folder } = run.input;
   const machine = proxyCtlQueue(proxy);
   undo.push('the files begun', () => run.machines.on(machine, 'discardTargets')({ run: run.run, folder }));
-  const make = (): Promise<TargetAccess[]> => createTargets(run, machine);
-  const targets = await make();
+  const made = { format: run.input.format, disks: disksOf(run) };
+  const make = (begun: boolean): Promise<TargetAccess[]> =>
+    run.machines.on(machine, 'createTargets')({ run: run.run, folder, ...made, begun });
+  const targets = await make(false);
   run.enter('transferring');
-  const restored = await restoreAll({ run, proxy, opened, reopen, remake: oneAtATime(make) }, targets, proxies.length);
+  const remake = oneAtATime(() => make(true));
+  const restored = await restoreAll({ run, proxy, opened, reopen, remake }, targets, proxies.length);
   run.enter('finishing');
   // Up to here a stop takes everything back; from here it only goes forward.
   if (CancellationScope.current().consideredCancelled) throw new CancelledFailure('the session was stopped');
   const files = await CancellationScope.nonCancellable(() =>
-    run.machines.on(machine, 'finishTargets')({ run: run.run, folder }),
+    run.machines.on(machine, 'finishTargets')({ run: run.run, folder, made }),
   );
   undo.drop('the files begun');
-  for (const disk of restored) run.disks.push({ ...disk, file: fileOf(run, disk.diskKey, files) });
+  for (const disk of restored) run.disks.push({ ...disk, file: fileOf(disk.diskKey, files) });
 }
 
 async function openRestore(run: RestoreRun, machineId: MachineId | undefined): Promise<Opened> {
@@ -56,11 +59,8 @@ async function openRestore(run: RestoreRun, machineId: MachineId | undefined): P
   return await run.machines.on(run.repository, 'openRestore')(of);
 }
 
-function createTargets(run: RestoreRun, machine: string): Promise<TargetAccess[]> {
-  const { folder, format } = run.input;
-  const disks = run.started.disks.map(({ diskKey, sizeBytes, fileName }) => ({ diskKey, sizeBytes, name: fileName }));
-  return run.machines.on(machine, 'createTargets')({ run: run.run, folder, format, disks });
-}
+const disksOf = ({ started }: RestoreRun) =>
+  started.disks.map(({ diskKey, sizeBytes, fileName }) => ({ diskKey, sizeBytes, name: fileName }));
 
 function oneAtATime<T>(work: () => Promise<T>): () => Promise<T> {
   let last: Promise<unknown> = Promise.resolve();
@@ -86,11 +86,12 @@ async function restoreAll(way: Way, targets: readonly TargetAccess[], atOnce: nu
   return restored;
 }
 
-/** A finish that is repeated, since its answer was lost, tells no files. */
-function fileOf({ input, started }: RestoreRun, diskKey: DiskKey, files: readonly FinishedTarget[]): string {
-  const told = files.find((file) => file.diskKey === diskKey)?.file;
-  const name = started.disks.find((disk) => disk.diskKey === diskKey)?.fileName;
-  return told ?? `${input.folder}/${name}`;
+/** A proxy of the version before tells no files when a finish is repeated: then nobody has seen that they are there. */
+function fileOf(diskKey: DiskKey, files: readonly FinishedTarget[]): string {
+  const told = files.find((file) => file.diskKey === diskKey);
+  if (told) return told.file;
+  const message = `the proxy has not said that the file of disk ${diskKey} is there: look into the folder, or restore anew`;
+  throw failureOf(errorView('STORAGE_ERROR', message));
 }
 
 /** One entry per disk that may be restored at once; all of one proxy, which holds the files. */

@@ -95,10 +95,12 @@ test('reads of a lane that died are given back', async () => {
   const brakes = new Brakes(new Storage(1).clock, 'read');
   brakes.configure([config]);
   // As many as may ever be under way.
-  for (let i = 0; i < 256; i += 1) await brakes.begin(0, [config], MIB);
+  for (let i = 0; i < 256; i += 1) await brakes.begin({ lane: 0, work: 1 }, [config], MIB);
   expect(brakes.reasonOf([config])).toContain('datastore ssd');
-  const other = brakes.begin(1, [config], MIB);
+  const other = brakes.begin({ lane: 1, work: 2 }, [config], MIB);
+  expect([1, 2].map((work) => brakes.isUnderWay(work))).toEqual([true, false]);
   brakes.endLane(0);
   expect(await other).toBe(257);
+  expect([1, 2].map((work) => brakes.isUnderWay(work))).toEqual([false, true]);
   expect(brakes.reasonOf([config])).toBeNull();
 });

@@ -120,13 +120,16 @@ export class Brake {
   }
 }
 
+/** One of a disk's; under way from when it may begin. */
+type Request = { work: number; held: Brake[]; isUnderWay: boolean };
+
 /** All brakes of a proxy's process, by their names. */
 export class Brakes {
   readonly #clock: Clock;
   readonly #direction: Direction;
   readonly #brakes = new Map<string, Brake>();
-  /** Requests under way by lane: those of one that dies end with it. */
-  readonly #requests = new Map<number, Map<number, Brake[]>>();
+  /** Requests that wait or are under way, by lane: those of one that dies end with it. */
+  readonly #requests = new Map<number, Map<number, Request>>();
   #lastRequest = 0;
 
   constructor(clock: Clock, direction: Direction) {
@@ -152,27 +155,38 @@ export class Brakes {
     return null;
   }
 
+  /** The storage owes that disk (`work`: its number) an answer. */
+  isUnderWay(work: number): boolean {
+    for (const requests of this.#requests.values())
+      for (const request of requests.values()) if (request.isUnderWay && request.work === work) return true;
+    return false;
+  }
+
   /** Number of the request, once it may begin. */
-  async begin(lane: number, configs: readonly BrakeConfig[], bytes: number): Promise<number> {
-    const request = (this.#lastRequest += 1);
-    const requests = this.#requests.get(lane) ?? new Map<number, Brake[]>();
-    this.#requests.set(lane, requests);
-    const held: Brake[] = [];
-    requests.set(request, held);
+  async begin(of: { lane: number; work: number }, configs: readonly BrakeConfig[], bytes: number): Promise<number> {
+    const number = (this.#lastRequest += 1);
+    const requests = this.#requests.get(of.lane) ?? new Map<number, Request>();
+    this.#requests.set(of.lane, requests);
+    const request: Request = { work: of.work, held: [], isUnderWay: false };
+    requests.set(number, request);
     for (const { name } of configs) {
       const brake = this.#brakes.get(name)!;
       await brake.begin(bytes);
       // The lane died meanwhile.
-      if (requests.has(request)) held.push(brake);
+      if (requests.has(number)) request.held.push(brake);
       else brake.end(null);
     }
-    return request;
+    request.isUnderWay = true;
+    return number;
   }
 
-  end(lane: number, request: number, latencyMs: number | null): void {
+  /** The disk whose request it was; null: it ended with its lane. */
+  end(lane: number, number: number, latencyMs: number | null): number | null {
     const requests = this.#requests.get(lane);
-    for (const brake of requests?.get(request) ?? []) brake.end(latencyMs);
-    requests?.delete(request);
+    const request = requests?.get(number);
+    for (const brake of request?.held ?? []) brake.end(latencyMs);
+    requests?.delete(number);
+    return request?.work ?? null;
   }
 
   endLane(lane: number): void {
@@ -205,26 +219,37 @@ export type RequestEnd = { request: number; latencyMs: number | null };
 
 const TOLD_AGAIN_MS = 1000;
 
-/** Serves the lanes of a pool: when a request of a disk may begin, and what it took. `workOf`: null when it is over. */
-export function brakeCalls(
-  brakes: Brakes,
-  workOf: (id: number) => { brakes: readonly BrakeConfig[]; brake(reason: string): void } | undefined,
-) {
+type BrakedWork = {
+  brakes: readonly BrakeConfig[];
+  /**
+   * A request of it is held back. `isUnderWay`: another of its requests is not, and it is for the storage to answer that:
+   * storage that hangs fills the places of a brake, and whoever waits for them would wait for ever.
+   */
+  brake(reason: string, isUnderWay: boolean): void;
+  /** The storage has answered. */
+  moved(): void;
+};
+
+/** Serves the lanes of a pool: when a request of a disk may begin, and what it took. `workOf`: undefined when it is over. */
+export function brakeCalls(brakes: Brakes, workOf: (id: number) => BrakedWork | undefined) {
   return {
     begin: async (lane: number, id: number, bytes: number): Promise<number> => {
       const of = workOf(id)?.brakes ?? [];
       const tell = (): void => {
         const reason = brakes.reasonOf(of);
-        if (reason !== null) workOf(id)?.brake(reason);
+        if (reason !== null) workOf(id)?.brake(reason, brakes.isUnderWay(id));
       };
       tell();
       const again = setInterval(tell, TOLD_AGAIN_MS);
       try {
-        return await brakes.begin(lane, of, bytes);
+        return await brakes.begin({ lane, work: id }, of, bytes);
       } finally {
         clearInterval(again);
       }
     },
-    end: (lane: number, { request, latencyMs }: RequestEnd): void => brakes.end(lane, request, latencyMs),
+    end: (lane: number, { request, latencyMs }: RequestEnd): void => {
+      const id = brakes.end(lane, request, latencyMs);
+      if (id !== null && latencyMs !== null) workOf(id)?.moved();
+    },
   };
 }

@@ -71,6 +71,24 @@ describe('waiting', () => {
     });
   });
 
+  test('a storage that hangs while a brake for its latency holds reads back ends the transfer as well', async () => {
+    const file = await world.randomDisk('disk', 64 * MIB);
+    const { endpoint } = await world.start();
+    const disk = { file, delayMs: 200, hangFrom: 16 * MIB };
+    const order = orderOf({ disk, sizeBytes: 64 * MIB, blockSize: MIB, compression: 'none', endpoint });
+    const brakes = [{ name: 'host h1', readBytesPerSecond: null, latencyMs: 20 }];
+    const told = new Set<string | null>();
+    const transfer = world.sourcePool(1, { readDepth: 4 }).transfer({
+      ...order,
+      access: { ...order.access, brakes },
+      // Longer than it takes for held-back reads to tell so again.
+      sourceSilenceMs: 3000,
+      onProgress: ({ waitsFor }) => told.add(waitsFor),
+    });
+    await expect(transfer).rejects.toMatchObject({ code: 'UNREACHABLE' });
+    expect([...told].join()).toContain('brake: latency of host h1');
+  });
+
   test('a connection that ends takes what a rate held back with it', async () => {
     const socket = connect(world.kept(await silentServer(path.join(world.folder, 'silent'))).path);
     const wire = new Wire({ socket, what: 'test', onMessage: () => undefined, onEnd: () => undefined });

@@ -15,7 +15,7 @@ export class Stillness {
     this.#movedMs = clock.monotonic();
   }
 
-  /** Something was read, written, sent, acknowledged, lost, or is held back. */
+  /** Something was read, written, sent, acknowledged, lost, or is held back by others than the storage. */
   moved(): void {
     this.#movedMs = this.#clock.monotonic();
   }

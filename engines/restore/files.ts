@@ -33,6 +33,14 @@ export async function answered<T>(file: string, silenceMs: number, work: () => P
 export const alreadyThere = (file: string): TidemarkError =>
   new TidemarkError('TARGET_EXISTS', `${file} is there already`, { file });
 
+/** What a restore had made went away: with its file system, or by somebody else's hand. `what`: for people; `file`: the one missed. */
+export const goneError = (what: string, file: string): TidemarkError =>
+  new TidemarkError(
+    'STORAGE_ERROR',
+    `${what} is gone: see whether its file system is mounted and who removes files there, then restore anew`,
+    { file },
+  );
+
 const codeOf = (error: unknown): string | undefined => (error as NodeJS.ErrnoException).code;
 
 /** Of the name itself: a link to nowhere is something, too. Null: nothing of that name. */

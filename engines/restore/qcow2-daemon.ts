@@ -8,6 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
 import { connectNbd } from '../nbd/client.ts';
+import { guarded, syncPath } from './files.ts';
 
 const execute = promisify(execFile);
 const START_TIMEOUT_MS = 30_000;
@@ -16,11 +17,21 @@ const END_TIMEOUT_MS = 20_000;
 const POLL_MS = 20;
 export const EXPORT_NAME = 'target';
 
-/** Appears under its name only when it is whole. The virtual size is rounded up to 512 bytes by the format. */
+/** The virtual size is rounded up to 512 bytes by the format. */
+export const imageBytesOf = (sizeBytes: number): number => Math.ceil(sizeBytes / 512) * 512;
+
+/** Appears under its name only when it is whole, and durable. */
 export async function createImage(file: string, making: string, sizeBytes: number): Promise<void> {
   await rm(making, { force: true });
-  await runTool('qemu-img', ['create', '-q', '-f', 'qcow2', making, String(Math.ceil(sizeBytes / 512) * 512)], file);
+  await runTool('qemu-img', ['create', '-q', '-f', 'qcow2', making, String(imageBytesOf(sizeBytes))], file);
+  await guarded(making, () => syncPath(making));
   await rename(making, file);
+}
+
+/** Of an image that may be in use. STORAGE_ERROR: it is none, or cannot be read. */
+export async function virtualSizeOf(file: string): Promise<number> {
+  const told = await runTool('qemu-img', ['info', '-U', '--output=json', '-f', 'qcow2', file], file);
+  return (JSON.parse(told) as { 'virtual-size': number })['virtual-size'];
 }
 
 /** Leaves a daemon that answers alone. STORAGE_ERROR, MISSING_TOOL: it does not come up. */
@@ -46,9 +57,10 @@ const daemonArguments = (file: string, socket: string): string[] => [
 const serverArgument = (socket: string): string =>
   JSON.stringify({ addr: { type: 'unix', path: socket }, 'max-connections': 4 });
 
-async function runTool(tool: string, args: string[], file: string): Promise<void> {
+/** What it says on stdout. */
+async function runTool(tool: string, args: string[], file: string): Promise<string> {
   try {
-    await execute(tool, args, { timeout: START_TIMEOUT_MS });
+    return (await execute(tool, args, { timeout: START_TIMEOUT_MS })).stdout;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT')
       throw new TidemarkError('MISSING_TOOL', `${tool} is not installed`, { tool }, error);

@@ -8,7 +8,8 @@ import path from 'node:path';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { DiskKey, RunKey } from '../../schema/domain/ids.ts';
 import type { TargetAccess } from '../../schema/domain/restore-point.ts';
-import { alreadyThere, answered, entryOf, guarded, moveExclusively, openTarget, syncPath } from './files.ts';
+import { alreadyThere, answered, entryOf, goneError, guarded, moveExclusively, openTarget, syncPath } from './files.ts';
+import { finishedFile } from './finished-file.ts';
 import { createImage, endDaemon, ensureDaemon, EXPORT_NAME } from './qcow2-daemon.ts';
 import {
   checkNames,
@@ -33,7 +34,14 @@ export type TargetRequest = {
   allowedFolders: readonly string[];
   format: TargetFormat;
   disks: readonly TargetDisk[];
+  /**
+   * They were made before, and are only taken up: made anew, one that went away would be empty, and called restored. Absent:
+   * they are made where they are not there.
+   */
+  begun?: boolean;
 };
+/** `made`: as they were asked for; absent from a workflow of the version before. */
+export type FinishRequest = Pick<TargetRequest, 'run' | 'folder'> & { made?: Pick<TargetRequest, 'format' | 'disks'> };
 /** What the operating system allows for the path of a Unix socket. */
 const SOCKET_PATH_BYTES = 107;
 /** What was restored is durable when it is finished: a sync has little to do. */
@@ -44,15 +52,20 @@ export type FinishedTarget = { diskKey: DiskKey; file: string };
 /**
  * Makes the targets, or takes up those this run made before (a daemon that died is started again).
  * TARGET_NOT_ALLOWED: the folder is outside the allowed ones. TARGET_EXISTS: a file of that name, or its .partial of
- * another run, is there. BAD_REQUEST: a name that cannot be one. STORAGE_ERROR: the system refused.
+ * another run, is there. BAD_REQUEST: a name that cannot be one. STORAGE_ERROR: the system refused, or what was `begun` is
+ * no longer there.
  */
 export async function createTargets(request: TargetRequest): Promise<TargetAccess[]> {
   checkNames(request.disks);
-  const folder = await allowedFolder(request.folder, request.allowedFolders);
-  const known = await readState(folder, request.run);
+  const { run, begun = false } = request;
+  const folder = await allowedFolder(request);
+  const known = await readState(folder, run);
+  if (begun && !known?.claimed) throw goneError(`what restore ${run} began in folder ${folder}`, folder);
   const state = await withSocketFolder(folder, known?.claimed ? known : await claim(folder, request));
   const targets: TargetAccess[] = [];
-  for (const [index, disk] of state.disks.entries()) targets.push(await makeTarget(folder, state, index, disk));
+  for (const index of state.disks.keys()) targets.push(await makeTarget(folder, state, index, begun));
+  // From here on what is not there was lost, also after a loss of power.
+  if (!begun) await guarded(folder, () => syncPath(folder));
   return targets;
 }
 
@@ -89,12 +102,13 @@ async function withSocketFolder(folder: string, state: TargetState): Promise<Tar
   return next;
 }
 
-async function makeTarget(folder: string, state: TargetState, index: number, disk: TargetDisk): Promise<TargetAccess> {
+async function makeTarget(folder: string, state: TargetState, index: number, begun: boolean): Promise<TargetAccess> {
   const { run, format } = state;
-  const { diskKey, sizeBytes } = disk;
-  const file = partialOf(folder, disk.name);
+  const { diskKey, sizeBytes, name } = state.disks[index]!;
+  const file = partialOf(folder, name);
   const cursorFile = cursorOf(folder, run, index);
   const isThere = (await entryOf(file)) !== null;
+  if (begun && !isThere) throw goneError(`restore target ${file}`, file);
   // A cursor speaks of the file it was written beside: a new one is restored from its beginning.
   if (!isThere) await guarded(cursorFile, () => rm(cursorFile, { force: true }));
   const common = { run, diskKey, sizeBytes, cursorFile };
@@ -118,17 +132,16 @@ async function makeRaw(file: string, sizeBytes: number, create: boolean): Promis
 }
 
 /**
- * Syncs, renames and cleans up after the run. Done before: the same answer from the files that are there is not
- * promised, an empty list is. TARGET_EXISTS: meanwhile something took a name. UNREACHABLE: the storage has not answered for
- * `silenceMs`. STORAGE_ERROR.
+ * Syncs, renames and cleans up after the run. Done before: the same answer, from the files that are there, or an empty one when
+ * `made` is absent. No file has its name before all are seen to be there. TARGET_EXISTS: meanwhile something took a name.
+ * UNREACHABLE: the storage has not answered for `silenceMs`. STORAGE_ERROR: also when a file is gone.
  */
-export async function finishTargets(
-  request: { run: RunKey; folder: string },
-  silenceMs = SILENCE_MS,
-): Promise<FinishedTarget[]> {
+export async function finishTargets(request: FinishRequest, silenceMs = SILENCE_MS): Promise<FinishedTarget[]> {
+  if (!(await entryOf(request.folder))) throw goneError(`restore folder ${request.folder}`, request.folder);
   const folder = await guarded(request.folder, () => realpath(request.folder));
   const state = await readState(folder, request.run);
-  if (!state?.claimed) return [];
+  if (!state?.claimed) return await answered(folder, silenceMs, () => finishedBefore(folder, request.made));
+  await answered(folder, silenceMs, () => expectAll(folder, state));
   const finished: FinishedTarget[] = [];
   for (const [index, { diskKey, name }] of state.disks.entries()) {
     const [from, to] = [partialOf(folder, name), path.join(folder, name)];
@@ -143,6 +156,19 @@ export async function finishTargets(
     }),
   );
   return finished;
+}
+
+async function finishedBefore(folder: string, made: FinishRequest['made']): Promise<FinishedTarget[]> {
+  const finished: FinishedTarget[] = [];
+  for (const disk of made?.disks ?? [])
+    finished.push({ diskKey: disk.diskKey, file: await finishedFile(folder, made!.format, disk) });
+  return finished;
+}
+
+/** STORAGE_ERROR: neither a file to be named is there, nor one that was named before. */
+async function expectAll(folder: string, { format, disks }: TargetState): Promise<void> {
+  for (const disk of disks)
+    if (!(await entryOf(partialOf(folder, disk.name)))) await finishedFile(folder, format, disk);
 }
 
 /** Removes what the run made and did not finish; nothing of anybody else's. */
@@ -162,7 +188,7 @@ async function endDaemonOf({ socketFolder }: TargetState, index: number): Promis
 }
 
 /** Real path of a folder that lies in an allowed one; made when need be, once what is there of it is seen to be allowed. */
-async function allowedFolder(folder: string, allowed: readonly string[]): Promise<string> {
+async function allowedFolder({ folder, allowedFolders: allowed, begun = false }: TargetRequest): Promise<string> {
   const roots = await Promise.all(allowed.map((root) => realpath(root).catch(() => null)));
   const refused = new TidemarkError(
     'TARGET_NOT_ALLOWED',
@@ -177,7 +203,8 @@ async function allowedFolder(folder: string, allowed: readonly string[]): Promis
   const wanted = path.normalize(folder);
   check(await realpath(await nearestThere(wanted)).catch(() => Promise.reject(refused)));
   return await guarded(wanted, async () => {
-    await mkdir(wanted, { recursive: true });
+    if (!begun) await mkdir(wanted, { recursive: true });
+    else if (!(await entryOf(wanted))) throw goneError(`restore folder ${wanted}`, wanted);
     const real = await realpath(wanted);
     check(real);
     return real;

@@ -172,7 +172,10 @@ export const errorTable = {
     'retry-here',
     'Nothing is to be done: the local index of the repository was damaged and is being made anew from its packs.',
   ),
-  STORAGE_ERROR: row('operator', 'The operating system refused a file operation; the message names file and cause.'),
+  STORAGE_ERROR: row(
+    'operator',
+    'The operating system refused a file operation, or a file is gone that was made; the message names file and cause.',
+  ),
   // machines and their certificates
   SECURITY_NOT_READY: row(
     'operator',

@@ -36,7 +36,7 @@ export function createRestorePool(options: LanePoolOptions & RestoreLanes): Rest
     if (name === 'stages') lanes.get((value as LaneStages).restoreId)?.addStages((value as LaneStages).stages);
     if (name !== 'durable') return;
     const { restoreId, windows } = value as LaneDurable;
-    lanes.get(restoreId)?.durable();
+    lanes.get(restoreId)?.moved();
     cursors.get(restoreId)?.add(windows);
   };
   const lanes = new LanePool<RestoreItem, WindowWritten, RunningRestore>({

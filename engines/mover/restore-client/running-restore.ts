@@ -127,9 +127,9 @@ export class RunningRestore {
     return this.#order.target.brakes ?? [];
   }
 
-  /** A brake holds it back; said until it has not for a while. */
-  brake(reason: string): void {
-    this.#stillness.moved();
+  /** A brake holds it back; said until it has not for a while. `isUnderWay`: and its target owes the answer to a write. */
+  brake(reason: string, isUnderWay: boolean): void {
+    if (!isUnderWay) this.#stillness.moved();
     this.#brake.say(reason);
     this.#report(null);
   }
@@ -146,8 +146,8 @@ export class RunningRestore {
     this.#report(`repository at ${describeEndpoint(this.#order.endpoint)}: ${messageOf(error)}`);
   }
 
-  /** Something that was written is durable. */
-  durable(): void {
+  /** Its target has taken a write, or something that was written is durable. */
+  moved(): void {
     this.#stillness.moved();
   }
 

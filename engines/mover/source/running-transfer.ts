@@ -159,7 +159,7 @@ export class RunningTransfer {
 
   /**
    * UNREACHABLE: the source has fallen silent. A target that has is lost sooner (`silenceMsOf`), and what
-   * is held back tells so again and again.
+   * is held back while the source owes nothing tells so again and again.
    */
   stuck(): TidemarkError | null {
     const seconds = this.#stillness.tooLongSeconds;
@@ -169,9 +169,14 @@ export class RunningTransfer {
     return new TidemarkError('UNREACHABLE', message, { diskKey });
   }
 
-  /** A brake holds it back; said until it has not for a while. */
-  brake(reason: string): void {
+  /** Its source has answered a read. */
+  moved(): void {
     this.#stillness.moved();
+  }
+
+  /** A brake holds it back; said until it has not for a while. `isUnderWay`: and its source owes the answer to a read. */
+  brake(reason: string, isUnderWay: boolean): void {
+    if (!isUnderWay) this.#stillness.moved();
     this.#brake.say(reason);
     this.#report();
   }
