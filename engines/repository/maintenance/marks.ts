@@ -1,12 +1,13 @@
 /** Marks of restore points, one small file each beside the manifests, which never change. */
 import { errorTable, errorCodeOf } from '../../../schema/domain/errors.ts';
 import type { Reason } from '../../../schema/domain/hypervisor.ts';
-import type { DiskKey, RestorePointId } from '../../../schema/domain/ids.ts';
+import type { RestorePointId } from '../../../schema/domain/ids.ts';
 import type { RestorePointMark } from '../../../schema/domain/maintenance.ts';
 import type { Log } from '../../../schema/domain/seams.ts';
 import { isId128 } from '../../../schema/repository/digest.ts';
 import { FORMAT_VERSION } from '../../../schema/repository/limits.ts';
 import { encodeMarks, parseMarks, type MarksDocument } from '../../../schema/repository/mark.ts';
+import type { TrackingTrust } from '../restore-point/parts.ts';
 import { markFile, readDocument, type SealedStorage } from '../storage/documents.ts';
 import { isReadFailure } from '../storage/files.ts';
 import { layout } from '../storage/layout.ts';
@@ -17,7 +18,7 @@ type Found = Pick<MarksDocument, 'marks' | 'distrusted'>;
 type Marks = Found['marks'];
 const nothing: Found = { marks: [], distrusted: [] };
 
-export type MarkStore = {
+export type MarkStore = TrackingTrust & {
   /** The worst. */
   of(id: RestorePointId): RestorePointMark | null;
   /** Those that have any. */
@@ -26,10 +27,6 @@ export type MarkStore = {
   set(id: RestorePointId, state: State, why: Reason, now: string): Promise<void>;
   /** Whether it had it. */
   clear(id: RestorePointId, state: State): Promise<boolean>;
-  /** Tracking has lost changes of that disk since this restore point. Durable when it resolves. */
-  distrust(id: RestorePointId, disk: DiskKey): Promise<void>;
-  /** Also where what was said of the restore point cannot be read. */
-  isDistrusted(id: RestorePointId, disk: DiskKey): boolean;
   /** There is no such restore point any more. */
   forget(id: RestorePointId): Promise<void>;
 };

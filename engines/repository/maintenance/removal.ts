@@ -137,13 +137,15 @@ async function bringBackMap(
   damaged: Set<string>,
 ): Promise<void> {
   const { records, vault, damages } = parts;
-  const known = new Set([...damages.list.lines()].map((line) => line.id));
   const missing = new Map<string, Uint8Array>();
   const fetch = async (): Promise<void> => {
     const ids = [...missing.values()];
     missing.clear();
     if (ids.length > 0) await bringBackFor(parts, ids);
-    for (const one of ids.filter((each) => records.lookup(each) === null)) {
+    const lost = ids.filter((one) => records.lookup(one) === null);
+    if (lost.length === 0) return;
+    const known = new Set([...damages.list.lines()].map((line) => line.id));
+    for (const one of lost) {
       const hex = Buffer.from(one).toString('hex');
       if (known.has(hex)) damaged.add(hex);
       else {

@@ -37,6 +37,7 @@ export type Parts = {
 export type TrackingTrust = {
   /** Durable when it resolves. */
   distrust(since: RestorePointId, disk: DiskKey): Promise<void>;
+  /** Also where what was said of the restore point cannot be read. */
   isDistrusted(since: RestorePointId, disk: DiskKey): boolean;
 };
 
