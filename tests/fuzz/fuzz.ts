@@ -42,23 +42,30 @@ function keep(folder: string, target: FuzzTarget, { problem, input }: Found, fro
 
 const kindOf = (problem: string): string => problem.replaceAll(/[\d.]+|:.*/gs, '');
 
-/** Cuts pieces out as long as the same kind of problem stays: what is left is what matters. */
+/**
+ * Cuts pieces out as long as the same kind of problem stays, and makes zero what cannot be cut: what is left is what
+ * matters. Cutting alone gets stuck where a number in the input has to stay below the length of what follows it.
+ */
 function shrink(target: FuzzTarget, found: Found): Found {
-  let best = found;
   const endMs = cpuMs() + MAX_SHRINK_MS;
-  const smaller = (at: number, length: number): Found | undefined => {
-    const cut = Buffer.concat([best.input.subarray(0, at), best.input.subarray(at + length)]);
-    return [cut, target.mend(Buffer.from(cut), randomFrom(1))]
-      .filter((input) => input.length < best.input.length)
-      .flatMap((input) => ({ input, problem: judge(target, input).problem ?? '' }))
+  const likeIt = (input: Buffer): Found | undefined =>
+    [input, target.mend(Buffer.from(input), randomFrom(1))]
+      .filter(({ length }) => length <= input.length)
+      .map((each) => ({ input: each, problem: judge(target, each).problem ?? '' }))
       .find(({ problem }) => kindOf(problem) === kindOf(found.problem));
+  const replaced = ({ input }: Found, at: number, length: number, by: Buffer): Found | undefined =>
+    likeIt(Buffer.concat([input.subarray(0, at), by, input.subarray(at + length)]));
+  const pass = (best: Found): Found => {
+    for (let length = best.input.length >> 1; length >= 1; length >>= 1)
+      for (let at = 0; at + length <= best.input.length && cpuMs() < endMs;) {
+        const shorter = replaced(best, at, length, Buffer.alloc(0));
+        best = shorter ?? replaced(best, at, length, Buffer.alloc(length)) ?? best;
+        if (!shorter) at += length;
+      }
+    return best;
   };
-  for (let length = found.input.length >> 1; length >= 1; length >>= 1)
-    for (let at = 0; at + length <= best.input.length && cpuMs() < endMs;) {
-      const less = smaller(at, length);
-      if (less) best = less;
-      else at += length;
-    }
+  let [best, last] = [pass(found), found];
+  while (best.input.length < last.input.length) [best, last] = [pass(best), best];
   return best;
 }
 
