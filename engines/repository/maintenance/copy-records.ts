@@ -31,11 +31,7 @@ export async function copyRecords(
     const bytes = takeMemory(run.lengthBytes);
     const got = await orUnread(() => from.file.read(bytes, run.offset));
     if (got === null) return null;
-    for (const record of run.records) {
-      const at = record.offset - run.offset;
-      const stored = bytes.subarray(at, Math.min(got, at + lengthOf(record)));
-      copies.set(record.offset, append(writer, from.pack, record, stored));
-    }
+    for (const [offset, copy] of copyRun(writer, from.pack, run, bytes.subarray(0, got))) copies.set(offset, copy);
     releaseMemory(bytes);
   }
   return copies;
@@ -54,21 +50,30 @@ function runsOf(records: readonly PackRecord[]): Run[] {
   return runs;
 }
 
-function append(writer: PackWriter, pack: string, record: PackRecord, stored: Buffer): NewRecord {
-  const header = stored.subarray(0, RECORD_HEADER_BYTES);
+/** All of them are checked before one is written, and written as one: blocks may be small, and many. */
+function copyRun(writer: PackWriter, pack: string, { offset, records }: Run, bytes: Buffer): [number, NewRecord][] {
+  for (const record of records) checkCopy(pack, record, storedOf(record, offset, bytes));
+  const first = writer.appendAll(
+    bytes,
+    records.map((record) => record.offset - offset),
+  );
+  return records.map((record) => {
+    const { id, kind, codec, rawLength, storedLength, restorePointId } = record.header;
+    if (kind === 'fill') throw new TidemarkError('BUG', `a fill record of pack ${pack} was to be copied`);
+    const place = { pack: writer.packId, offset: first + record.offset - offset, storedLength, rawLength, codec };
+    return [record.offset, { id, kind, place, writer: restorePointId }];
+  });
+}
+
+/** As far as the file has it. */
+const storedOf = (record: PackRecord, runOffset: number, bytes: Buffer): Buffer =>
+  bytes.subarray(record.offset - runOffset, record.offset - runOffset + lengthOf(record));
+
+function checkCopy(pack: string, { header, offset }: PackRecord, stored: Buffer): void {
   const payload = stored.subarray(RECORD_HEADER_BYTES);
-  const { id, kind, codec, rawLength, storedLength, restorePointId, payloadSum } = record.header;
-  const found = decodeRecordHeader(header);
+  const { id, storedLength, payloadSum } = header;
+  const found = decodeRecordHeader(stored.subarray(0, RECORD_HEADER_BYTES));
   const same = found !== null && Buffer.compare(found.id, id) === 0 && found.storedLength === storedLength;
   if (!same || payload.length !== storedLength || sumOf(payload).compare(payloadSum) !== 0)
-    throw recordError(
-      'DAMAGED_BLOCK',
-      id,
-      { pack, offset: record.offset },
-      'it is damaged, so its pack stays as it is',
-    );
-  if (kind === 'fill') throw new TidemarkError('BUG', `a fill record of pack ${pack} is to be copied`);
-  const offset = writer.append(header, payload);
-  const place = { pack: writer.packId, offset, storedLength, rawLength, codec };
-  return { id, kind, place, writer: restorePointId };
+    throw recordError('DAMAGED_BLOCK', id, { pack, offset }, 'it is damaged, so its pack stays as it is');
 }

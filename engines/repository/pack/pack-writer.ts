@@ -1,5 +1,6 @@
 /** One pack from its first record to its publication. Appends are synchronous, in pieces of at most 1 MiB; syncs go to the pool. */
 import { errorCodeOf } from '../../../schema/domain/errors.ts';
+import { RECORD_HEADER_BYTES } from '../../../schema/repository/limits.ts';
 import {
   encodeFooter,
   encodePackHeader,
@@ -17,6 +18,8 @@ export type PackWriter = {
   recordCount(): number;
   /** Offset of the record's header. Nothing is appended when it throws. */
   append(header: Uint8Array, ...payload: Uint8Array[]): number;
+  /** Records that lie side by side, as one; the offset of the first. `places`: where each one's header begins in `records`. */
+  appendAll(records: Uint8Array, places: readonly number[]): number;
   /** Resolves when everything appended is durable, the file's name included. */
   sync(): Promise<void>;
   /** Whether a failed write or sync has made it unfit for more records. */
@@ -43,6 +46,14 @@ export function createPackWriter(storage: Storage, contents: PackContents, uuid:
       const offset = file.appendSync(header, ...payload);
       // A copy: it may lie in memory that holds many records, and is given back.
       entries.push({ header: Buffer.from(header), offset });
+      return offset;
+    },
+    appendAll: (records, places) => {
+      const offset = file.appendSync(records);
+      for (const place of places) {
+        const header = Buffer.from(records.subarray(place, place + RECORD_HEADER_BYTES));
+        entries.push({ header, offset: offset + place });
+      }
       return offset;
     },
     sync: () => file.sync(),
