@@ -1,5 +1,6 @@
 /** What becomes of a restore whose folder loses what was in it: a mount that does not come back, somebody who clears up. */
 import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import {
   appendFile,
   mkdir,
@@ -20,7 +21,8 @@ import { testSeams } from '../../tests/fixtures/seams.ts';
 import { openWriter } from './open-writer.ts';
 import { createTargets, discardTargets, finishTargets, type TargetRequest } from './targets.ts';
 
-const run = runKey('abcdef012345');
+/** Of its own: what a run left is looked for on the whole machine. */
+const run = runKey(randomBytes(6).toString('hex'));
 const sizeBytes = 1024 * 1024 + 1000;
 const disks = ['d0', 'd1'].map((key) => ({ diskKey: diskKey(key), sizeBytes, name: `${key}.img` }));
 let root: string;
@@ -134,4 +136,19 @@ test('a state that was lost alone does not make other files of those that are th
   await expect(createTargets({ ...request, begun: true })).rejects.toMatchObject({ code: 'STORAGE_ERROR' });
   await expect(finishTargets({ run, folder, made: request })).rejects.toMatchObject({ code: 'STORAGE_ERROR' });
   expect(await readFile((made!.data as { path: string }).path, 'utf8')).toBe('disk');
+});
+
+test('what serves images whose folder went away ends when the restore is given up', async () => {
+  const request: TargetRequest = { run, folder, allowedFolders: [root], format: 'qcow2', disks };
+  const made = await createTargets(request);
+  const sockets = made.map(({ data }) => (data.via === 'nbd' && 'unix' in data.at ? data.at.unix : 'none'));
+  const serving = async (): Promise<string[]> => {
+    const lines = (await readdir('/proc')).map((name) => readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => ''));
+    return (await Promise.all(lines)).filter((line) => sockets.some((socket) => line.includes(socket)));
+  };
+  expect(await serving()).toHaveLength(2);
+  await rm(folder, { recursive: true });
+  await discardTargets({ run, folder });
+  expect(await serving()).toEqual([]);
+  expect((await readdir(os.tmpdir())).filter((name) => name.includes(run))).toEqual([]);
 });

@@ -54,8 +54,8 @@ const daemonArguments = (file: string, socket: string): string[] => [
   JSON.stringify({ type: 'nbd', id: 'target', 'node-name': 'image0', name: EXPORT_NAME, writable: true }),
 ];
 
-const serverArgument = (socket: string): string =>
-  JSON.stringify({ addr: { type: 'unix', path: socket }, 'max-connections': 4 });
+const unixAddress = '{"addr":{"type":"unix","path":';
+const serverArgument = (socket: string): string => `${unixAddress}${JSON.stringify(socket)}},"max-connections":4}`;
 
 /** What it says on stdout. */
 async function runTool(tool: string, args: string[], file: string): Promise<string> {
@@ -80,25 +80,35 @@ async function answers(socket: string): Promise<boolean> {
 
 /** Gone already is success. */
 export async function endDaemon(socket: string): Promise<void> {
+  const argument = serverArgument(socket);
+  await endDaemons((given) => given === argument, socket);
+  await rm(socket, { force: true });
+}
+
+/** Those whose sockets' paths begin so. Gone already is success. */
+export async function endDaemonsBelow(prefix: string): Promise<void> {
+  const beginning = `${unixAddress}${JSON.stringify(prefix).slice(0, -1)}`;
+  await endDaemons((given) => given.startsWith(beginning), prefix);
+}
+
+/** By an argument of their command line. */
+async function endDaemons(isTheirs: (argument: string) => boolean, socket: string): Promise<void> {
   for (let waitedMs = 0; ; waitedMs += POLL_MS) {
-    const pids = await findDaemons(socket);
-    if (pids.length === 0) break;
+    const pids = await findDaemons(isTheirs);
+    if (pids.length === 0) return;
     if (waitedMs > 2 * END_TIMEOUT_MS)
       throw new TidemarkError('STORAGE_ERROR', `qemu-storage-daemon ${pids.join(', ')} does not end`, { socket });
     for (const pid of pids) signal(pid, waitedMs < END_TIMEOUT_MS ? 'SIGTERM' : 'SIGKILL');
     await delay(POLL_MS);
   }
-  await rm(socket, { force: true });
 }
 
-/** Those whose command line has our server's address, word for word. */
-async function findDaemons(socket: string): Promise<number[]> {
-  const argument = serverArgument(socket);
+async function findDaemons(isTheirs: (argument: string) => boolean): Promise<number[]> {
   const found: number[] = [];
   for (const name of await readdir('/proc')) {
     if (!/^\d+$/.test(name)) continue;
     const line = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
-    if (line.split('\0').includes(argument)) found.push(Number(name));
+    if (line.split('\0').some(isTheirs)) found.push(Number(name));
   }
   return found;
 }

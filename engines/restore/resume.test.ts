@@ -1,4 +1,5 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, readdir, readFile, rm, stat, truncate } from 'node:fs/promises';
 import os from 'node:os';
@@ -21,7 +22,8 @@ const KILLS = 4;
 const DATA_BYTES = 3 * WINDOW_BYTES;
 const sizeBytes = 2 * DATA_BYTES + 4711;
 const fixture = (name: string): URL => new URL(`../../tests/fixtures/mover/${name}.ts`, import.meta.url);
-const run = runKey('restore00000');
+/** Of its own: what a run left is looked for on the whole machine. */
+const run = runKey(randomBytes(6).toString('hex'));
 const out = (): string => path.join(folder, 'out');
 let folder: string;
 let target: MoverTarget;

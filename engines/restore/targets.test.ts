@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import {
   mkdir,
@@ -27,7 +28,8 @@ import { createTargets, discardTargets, finishTargets, type TargetFormat } from 
 
 const noSmallDisk = whyNoSmallDisk();
 if (noSmallDisk !== null) console.warn(`NOT TESTED, a full disk: ${noSmallDisk}`);
-const run = runKey('abcdef012345');
+/** Of its own: what a run left is looked for on the whole machine. */
+const run = runKey(randomBytes(6).toString('hex'));
 const disk = diskKey('d0');
 const signal = new AbortController().signal;
 let root: string;

@@ -2,7 +2,7 @@
  * Files a restore writes: made as NAME.partial, renamed only when whole. Every verb may be repeated with the same run
  * key; a small state file in the folder, named by it, says what the run made.
  */
-import { mkdir, mkdtemp, realpath, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, realpath, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { TidemarkError } from '../../schema/domain/errors.ts';
@@ -10,7 +10,7 @@ import type { DiskKey, RunKey } from '../../schema/domain/ids.ts';
 import type { TargetAccess } from '../../schema/domain/restore-point.ts';
 import { alreadyThere, answered, entryOf, goneError, guarded, moveExclusively, openTarget, syncPath } from './files.ts';
 import { finishedFile } from './finished-file.ts';
-import { createImage, endDaemon, ensureDaemon, EXPORT_NAME } from './qcow2-daemon.ts';
+import { createImage, endDaemon, endDaemonsBelow, ensureDaemon, EXPORT_NAME } from './qcow2-daemon.ts';
 import {
   checkNames,
   cursorOf,
@@ -87,12 +87,15 @@ async function claim(folder: string, { run, format, disks }: TargetRequest): Pro
   return state;
 }
 
+/** How their paths begin: by it they are found when the state that names one went away with the restore's folder. */
+const socketFoldersOf = (run: RunKey): string => path.join(os.tmpdir(), `td-restore-${run}-`);
+
 /** The sockets' folder may be swept away (a restart of the machine, a cleaner): then no daemon can be reached by it. */
 async function withSocketFolder(folder: string, state: TargetState): Promise<TargetState> {
   const { socketFolder } = state;
   if (state.format === 'raw' || (socketFolder !== null && (await entryOf(socketFolder)))) return state;
   if (socketFolder !== null) for (const index of state.disks.keys()) await endDaemon(socketOf(socketFolder, index));
-  const made = await guarded(os.tmpdir(), () => mkdtemp(path.join(os.tmpdir(), 'td-restore-')));
+  const made = await guarded(os.tmpdir(), () => mkdtemp(socketFoldersOf(state.run)));
   if (Buffer.byteLength(socketOf(made, state.disks.length)) > SOCKET_PATH_BYTES)
     throw new TidemarkError('BAD_CONFIG', `the path of folder ${made} is too long for the sockets in it`, {
       folder: made,
@@ -175,12 +178,21 @@ async function expectAll(folder: string, { format, disks }: TargetState): Promis
 export async function discardTargets(request: { run: RunKey; folder: string }): Promise<void> {
   const folder = await realpath(request.folder).catch(() => null);
   const state = folder ? await readState(folder, request.run) : null;
-  if (!folder || !state) return;
+  if (!folder || !state) return await endOrphans(request.run);
   for (const [index, { name }] of state.disks.entries()) {
     await endDaemonOf(state, index);
     if (state.claimed) await guarded(folder, () => rm(partialOf(folder, name), { force: true }));
   }
   await guarded(folder, () => removeState(folder, state));
+}
+
+async function endOrphans(run: RunKey): Promise<void> {
+  const prefix = socketFoldersOf(run);
+  await endDaemonsBelow(prefix);
+  for (const name of await readdir(os.tmpdir())) {
+    const each = path.join(os.tmpdir(), name);
+    if (each.startsWith(prefix)) await rm(each, { recursive: true, force: true });
+  }
 }
 
 async function endDaemonOf({ socketFolder }: TargetState, index: number): Promise<void> {
