@@ -77,7 +77,7 @@ function restoredFiles(session: SessionWithRows | null): RestoredFile[] {
   });
 }
 
-/** What is known of a session now. */
+/** What is known of a session now. The row of one that has ended says how; else `known` does. */
 export async function reportOn(
   target: SessionTarget,
   { db, stack }: Pick<Access, 'db' | 'stack'>,
@@ -86,10 +86,11 @@ export async function reportOn(
   const { sessionId } = target;
   const [session, events] = [await loadSession(db, sessionId), await listEvents(db, sessionId)];
   const outcomes = target.kind === 'maintenance' ? await listOutcomes(db, sessionId) : [];
+  const { result, error } = session?.state === 'Stopped' ? session : known;
   return {
     sessionId: target.sessionId,
-    result: known.result,
-    error: known.error,
+    result,
+    error,
     session,
     events,
     files: restoredFiles(session),

@@ -27,6 +27,7 @@ export type SessionPicture = {
 /** VMs asked for at each refresh: two calls each. The others keep what was known. */
 const VMS_PER_REFRESH = 3;
 const CATALOG_LIMIT_MS = 3000;
+const UNKNOWN = 'Temporal does not know the session any more; it is closed as failed within a quarter of an hour';
 
 /** What the session's own workflow says; a backup's is asked for nothing. */
 type OwnSources = { progress: RestoreProgressView | MaintenanceProgressView | null; picture: WorkflowPicture | null };
@@ -54,6 +55,7 @@ export class SessionView {
   #rows: SessionWithRows | null = null;
   #own: OwnSources = { progress: null, picture: null };
   #next = 0;
+  #areRowsFresh = false;
   #closedSeen = 0;
   #notices = new Set<string>();
 
@@ -81,8 +83,10 @@ export class SessionView {
   }
 
   async #readRows(): Promise<void> {
+    this.#areRowsFresh = false;
     try {
       this.#rows = (await within(CATALOG_LIMIT_MS, loadSession(this.#db, this.target.sessionId))) ?? this.#rows;
+      this.#areRowsFresh = true;
     } catch {
       this.#notices.add('the catalog does not answer; the last known state is shown');
     }
@@ -90,7 +94,9 @@ export class SessionView {
 
   async #describe(workflowId: string): Promise<WorkflowPicture | null> {
     try {
-      return await describeWorkflow(this.#client, workflowId);
+      const picture = await describeWorkflow(this.#client, workflowId);
+      if (picture === null && workflowId === this.target.workflowId) this.#notices.add(UNKNOWN);
+      return picture;
     } catch {
       this.#notices.add('Temporal does not answer; the last known state is shown');
       return null;
@@ -140,8 +146,8 @@ export class SessionView {
     if (this.#rows?.state === 'Stopped') return { result: this.#rows.result, error: this.#rows.error };
     const { picture } = this.#own;
     if (picture === null || picture.status === 'RUNNING') return null;
-    this.#closedSeen += 1;
-    // The rows were read beside the description, and may be older.
+    // Rows that nobody could read say nothing; those read beside the description may be older.
+    if (this.#areRowsFresh) this.#closedSeen += 1;
     if (this.#closedSeen < 2) return null;
     return { result: 'Failed', error: await this.#failureOf(picture) };
   }

@@ -127,16 +127,42 @@ describe('closed workflows', () => {
     expect(await listLeases(db)).toHaveLength(1);
   });
 
-  it('are left alone when Temporal has forgotten many at once', async () => {
-    const sweeper = owners();
-    for (const name of ['w1', 'w2', 'w3', 'w4']) {
-      await lease(name);
-      workflows.states.set(name, { is: 'not-found' });
-    }
-    await sweeper.sweep();
-    nowMs += 60_000;
-    expect(await sweeper.sweep()).toEqual([]);
-    expect(await listLeases(db)).toHaveLength(4);
+  describe('when Temporal has forgotten many at once', () => {
+    const names = ['w1', 'w2', 'w3', 'w4', 'w5'];
+    const minutes = async (count: number, sweeper: ClosedOwners): Promise<string[]> => {
+      const gone: string[] = [];
+      for (const endMs = nowMs + count * 60_000; nowMs < endMs;) {
+        nowMs += 30_000;
+        gone.push(...(await sweeper.sweep()));
+      }
+      return gone.toSorted();
+    };
+    beforeEach(async () => {
+      for (const name of names) await lease(name);
+      for (const name of names) workflows.states.set(name, { is: 'not-found' });
+    });
+
+    it('are left alone for a quarter of an hour, and only they', async () => {
+      const sweeper = owners();
+      await sweeper.sweep();
+      await lease('terminated');
+      workflows.states.set('terminated', { is: 'closed', how: 'terminated' });
+      expect(await minutes(14, sweeper)).toEqual(['terminated']);
+      workflows.states.set('w1', { is: 'open' });
+      expect(await minutes(1, sweeper)).toEqual(['w2', 'w3', 'w4', 'w5']);
+      expect((await listLeases(db)).map(({ workflowId }) => workflowId)).toEqual(['w1']);
+    });
+
+    it('keep what they hold when it remembers them, though a few were asked for before', async () => {
+      const sweeper = owners();
+      await sweeper.sweep();
+      await minutes(10, sweeper);
+      for (const name of names.slice(2)) workflows.states.set(name, { is: 'open' });
+      expect(await sweeper.sweep()).toEqual([]);
+      for (const name of names) workflows.states.set(name, { is: 'open' });
+      expect(await minutes(30, sweeper)).toEqual([]);
+      expect(await listLeases(db)).toHaveLength(names.length);
+    });
   });
 });
 

@@ -11,7 +11,7 @@ import { type Access, followSession, reportOn, showReport, stopSession, targetOf
 import { tookOf } from '../output/session-report.ts';
 import { formatTime, renderTable } from '../output/table.ts';
 import { printJson } from '../run-command.ts';
-import { describeWorkflow, withTemporal } from '../temporal-access.ts';
+import { describeWorkflow, type WorkflowPicture, withTemporal } from '../temporal-access.ts';
 import type { ReadOptions } from './job.ts';
 
 export type ListOptions = ReadOptions & { job?: string; open?: boolean; limit: number };
@@ -68,6 +68,12 @@ export function watch(name: string, options: ReadOptions): Promise<number> {
 
 export type StopOptions = ReadOptions & { graceful?: boolean; wait?: boolean };
 
+function endedText({ sessionId, state, result }: Session, picture: WorkflowPicture | null): string {
+  if (state === 'Stopped') return `session ${sessionId} has ended: ${result}`;
+  const known = picture === null ? 'Temporal does not know it any more' : `its workflow is closed (${picture.status})`;
+  return `session ${sessionId} is not running: ${known}; the control worker closes it within a quarter of an hour`;
+}
+
 /** Stopping what has ended already is no mistake: it is said, and done. */
 export function stop(name: string, options: StopOptions): Promise<number> {
   return withSession(name, options.state, async (session, access) => {
@@ -81,10 +87,7 @@ export function stop(name: string, options: StopOptions): Promise<number> {
     if (isRunning) await stopSession(access.client, workflowId, options.graceful ? 'graceful' : 'cancel');
     if (options.wait && isRunning) return followSession(targetOf(session), access, options.json === true);
     if (options.json) printJson({ sessionId, asked: isRunning, graceful: options.graceful === true });
-    else
-      console.log(
-        isRunning ? `asked session ${sessionId} to stop` : `session ${sessionId} has ended: ${session.result}`,
-      );
+    else console.log(isRunning ? `asked session ${sessionId} to stop` : endedText(session, picture));
     return exitCodes.ok;
   });
 }

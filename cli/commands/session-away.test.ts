@@ -2,7 +2,9 @@
 import { readFile, rm } from 'node:fs/promises';
 import net from 'node:net';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { closeAbandonedSession, listSessions, loadSession } from '../../schema/catalog/sessions.ts';
 import { beat, end, type PlayedStack, startPlayedStack, waitFor } from '../../tests/fixtures/cli/played-stack.ts';
 
 let played: PlayedStack;
@@ -60,8 +62,16 @@ describe('what is away is said, and waited for', () => {
     });
     await door.open();
     await command.until('all answers again');
+    // It ends while nobody can read how: that is waited for, and not made up.
+    await door.shut();
+    const [session] = await listSessions(stack.db, { open: true, limit: 1 });
     sessions.plays.set('files', end);
-    expect((await command.outcome).exitCode).toBe(0);
+    await waitFor(async () => (await loadSession(stack.db, session!.sessionId))?.state === 'Stopped');
+    await sessions.client.workflow.getHandle(session!.workflowId).result();
+    await sleep(4000);
+    await door.open();
+    const { exitCode, output } = await command.outcome;
+    expect({ exitCode, output }).toMatchObject({ exitCode: 0, output: expect.stringContaining('Stopped, Success') });
     await door.shut();
     stack.change({ database: database as never });
   });
@@ -84,6 +94,34 @@ describe('what is away is said, and waited for', () => {
     sessions.plays.set('files', end);
     // It stands in nobody's way.
     expect((await stack.tidemark('job', 'run', 'nightly')).exitCode).toBe(0);
+  });
+
+  test('Temporal that does not know the session any more: that is said, by watching and by stopping', async () => {
+    const detached = await stack.tidemark('job', 'run', 'nightly', '--detach', '--json');
+    const { sessionId } = JSON.parse(detached.output) as { sessionId: string };
+    await waitFor(async () => (await loadSession(stack.db, sessionId))?.state === 'Working');
+    const { workflowId } = (await loadSession(stack.db, sessionId))!;
+    const handle = sessions.client.workflow.getHandle(workflowId);
+    await handle.terminate('by the test');
+    await sessions.client.workflowService.deleteWorkflowExecution({
+      namespace: 'tidemark',
+      workflowExecution: { workflowId },
+    });
+    await waitFor(() =>
+      handle.describe().then(
+        () => false,
+        () => true,
+      ),
+    );
+    const command = played.run('session', 'watch', sessionId);
+    await command.until('warning: Temporal does not know the session any more; it is closed as failed within');
+    expect(await stack.tidemark('session', 'stop', sessionId)).toMatchObject({
+      exitCode: 0,
+      output: expect.stringContaining(`session ${sessionId} is not running: Temporal does not know it any more`),
+    });
+    const error = { code: 'STOPPED', message: 'not known any more', hint: '' } as const;
+    await closeAbandonedSession(stack.db, sessionId, { endedAt: new Date().toISOString(), error });
+    expect(await command.outcome).toMatchObject({ exitCode: 1, output: expect.stringContaining('not known any more') });
   });
 
   test('Temporal from the beginning', async () => {

@@ -265,7 +265,9 @@ describe('sessions', () => {
       const events = await listEvents(db, 's1');
       expect(events.map((each) => each.eventKey)).toEqual(['a', 'b']);
       expect(events[1]).toMatchObject({ ...event, vmId: 'v1', diskKey: 'd0' });
-      expect(await listEvents(db, 's1', events[0]!.eventId)).toEqual([events[1]]);
+      const many = Array.from({ length: 1500 }, (_, i) => ({ ...event, sessionId: 's2', eventKey: `${i}` }));
+      await recordEvents(db, many);
+      expect((await listEvents(db, 's2')).map(({ eventKey }) => eventKey)).toEqual(many.map((each) => each.eventKey));
     });
   });
 });

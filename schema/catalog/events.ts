@@ -35,20 +35,16 @@ export async function recordEvents(db: CatalogDatabase, events: readonly Session
     .execute();
 }
 
-/** In the order recorded, after `afterId` (0: from the first), at most `limit`; `eventId` is where to go on. */
+/** All of a session, in the order recorded: what a person is not shown they do not know of. */
 export async function listEvents(
   db: CatalogDatabase,
   sessionId: string,
-  afterId = 0,
-  limit = 500,
 ): Promise<(SessionEvent & { eventId: number })[]> {
   const rows = await db
     .selectFrom('session_events')
     .selectAll()
     .where('session_id', '=', sessionId)
-    .where('event_id', '>', afterId)
     .orderBy('event_id')
-    .limit(limit)
     .execute();
   return rows.map((row) => ({
     eventId: row.event_id,
