@@ -26,8 +26,8 @@ import { lineagesToRetain, retainAfter } from './session-retention.ts';
 import { SessionRun } from './session-run.ts';
 import { runVms } from './session-vms.ts';
 
-/** Of scheduled sessions; a person who started one by hand decides for themselves. */
-const MOST_ROUNDS = 3;
+/** Tries after the first, of scheduled sessions; a person who started one by hand decides for themselves. */
+export const MOST_ROUNDS = 3;
 const ROUND_PAUSE_MS = 10 * 60_000;
 
 export type SessionOutcome = { result: Exclude<SessionResult, 'None'>; vms: number };

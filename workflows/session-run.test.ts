@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { jobId, runKey, sessionId, siteId, type VmId } from '../schema/domain/ids.ts';
 import type { BackupSessionInput, PlannedVm, VmBackupInput, VmBackupResult } from '../schema/domain/sessions.ts';
+import { noStageTimes } from '../schema/domain/stages.ts';
 import { job } from '../tests/fixtures/workflows/fake-control.ts';
 import { plannedVm } from '../tests/fixtures/workflows/play.ts';
 import { SessionRun } from './session-run.ts';
@@ -124,14 +125,13 @@ describe('what a session shows', () => {
   });
 
   it('counts the time of a VM that was tried again once', async () => {
-    const [vm] = [plannedVm(0)];
-    const run = sessionOf([vm!]);
-    const { vmId } = vm!.vm;
-    const disk = { stages: { source: 0, proxy: 0, throttling: 0, network: 0, target: 0 } };
+    const vm = plannedVm(0);
+    const run = sessionOf([vm]);
+    const { vmId } = vm.vm;
     const took = (stages: object): VmBackupResult =>
       ({
         ...resultOf(vmId, 'Success'),
-        disks: [{ stages: { ...disk.stages, ...stages } }],
+        disks: [{ stages: { ...noStageTimes, ...stages } }],
       }) as unknown as VmBackupResult;
     run.tally.end(vmId, took({ network: 900 }));
     expect(run.tally.flow()[0]).toContain('bottleneck: **network 100%**');
