@@ -1,16 +1,17 @@
 /**
- * The tries of one disk on its proxy: how many, how long between them, and how long a proxy that does not take the work
- * up is waited for. A missed bound to start proves nothing (a live worker whose slots are full misses it too), so the
+ * The tries of one disk on its proxy: how many in a row that bring it no further, how long between them, and how long a
+ * proxy that does not take the work up is waited for. A missed bound to start proves nothing (a live worker whose slots are full misses it too), so the
  * worker's own signs are asked.
  */
-import { CancellationScope, isCancellation, sleep } from '@temporalio/workflow';
+import { CancellationScope, isCancellation, patched, sleep } from '@temporalio/workflow';
 import type { ProxyId } from '../schema/domain/ids.ts';
 import { proxyQueue } from '../schema/domain/queues.ts';
 import type { Finding } from '../schema/domain/states.ts';
 import { PROXY_START_MS } from './activity-options.ts';
-import { isWorthAnotherTry, viewOf, wasNotTakenUp } from './failures.ts';
+import { isWorthAnotherTry, lastHeartbeatOf, viewOf, wasNotTakenUp } from './failures.ts';
 import { isSilent, silenceOf, waitText } from './machine-silence.ts';
 
+/** In a row, none of which has brought the disk further. */
 const MOST_TRIES = 5;
 const FIRST_PAUSE_MS = 2000;
 const LONGEST_PAUSE_MS = 30_000;
@@ -28,6 +29,8 @@ export type TriesOf = {
 export class ProxyTries {
   readonly #of: TriesOf;
   #tries = 0;
+  /** Windows that were acknowledged, as far as lost tries have told. */
+  #mostAcked = 0;
   #waitingSinceMs: number | null = null;
   #silentSinceMs: number | null = null;
   #told: CancellationScope | null = null;
@@ -44,13 +47,30 @@ export class ProxyTries {
     this.#waitingSinceMs = null;
     this.#silentSinceMs = null;
     const view = viewOf(error);
+    if (this.#wentFurther(error)) this.#tries = 0;
     // A proxy that is told to end says nothing about the disk, which may take days and see many.
-    if (view.code !== 'HOST_DRAINING') this.#tries += 1;
+    else if (view.code !== 'HOST_DRAINING') this.#tries += 1;
     // What another machine did not take up was waited for long enough already.
     const isOver = this.#tries >= MOST_TRIES || wasNotTakenUp(error) || !isWorthAnotherTry(view);
     if (isOver) throw error;
     this.#of.note({ level: 'info', code: view.code, message: `${this.#of.what} goes on after: ${view.message}` });
     await sleep(Math.min(FIRST_PAUSE_MS * 2 ** Math.max(0, this.#tries - 1), LONGEST_PAUSE_MS));
+  }
+
+  /** The disk is read anew: what was acknowledged says nothing any more. */
+  beginAnew(): void {
+    this.#mostAcked = 0;
+  }
+
+  /**
+   * It acknowledged windows that no try before it had told of. Such a try is not counted: a large disk takes weeks, each
+   * try 48 h at most, and its windows come to an end.
+   */
+  #wentFurther(error: unknown): boolean {
+    const { windowsAcked = 0 } = lastHeartbeatOf(error) ?? {};
+    if (windowsAcked <= this.#mostAcked) return false;
+    this.#mostAcked = windowsAcked;
+    return patched('tries-by-progress');
   }
 
   /** Nothing is waited for any more. */

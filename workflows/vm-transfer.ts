@@ -9,7 +9,7 @@ import type { MachineId, ProxyId } from '../schema/domain/ids.ts';
 import { controlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import type { DiskPlan, OpenedRestorePoint, TransferSummary } from '../schema/domain/restore-point.ts';
 import type { HeldLease } from '../schema/domain/scheduling.ts';
-import type { SessionErrorView, TransferHeartbeat } from '../schema/domain/sessions.ts';
+import type { SessionErrorView } from '../schema/domain/sessions.ts';
 import { addStageTimes, noStageTimes } from '../schema/domain/stages.ts';
 import { say } from './say.ts';
 import { lastHeartbeatOf, viewOf } from './failures.ts';
@@ -64,8 +64,10 @@ async function transferOne(way: Way, firstPlan: DiskPlan): Promise<void> {
       return;
     } catch (error) {
       noteLost(state, error);
-      if (plan.mode === 'cbt' && isTrackingLost(error)) plan = withoutTracking(way, viewOf(error));
-      else await tries.another(error, state.proxyId);
+      if (plan.mode === 'cbt' && isTrackingLost(error)) {
+        plan = withoutTracking(way, viewOf(error));
+        tries.beginAnew();
+      } else await tries.another(error, state.proxyId);
     }
   }
 }
@@ -87,7 +89,7 @@ function triesOf({ run, disk }: Way): ProxyTries {
 /** Bytes of a try that was lost count too: they were read and sent. */
 function noteLost(state: DiskState, error: unknown): void {
   state.state = 'failed';
-  const last = lastHeartbeatOf(error) as Partial<TransferHeartbeat> | undefined;
+  const last = lastHeartbeatOf(error);
   state.readBytes += last?.readBytes ?? 0;
   state.sentBytes += last?.sentBytes ?? 0;
   noteStages(state, last?.stages);
