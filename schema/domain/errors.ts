@@ -15,7 +15,10 @@ export const errorTable = {
   NOT_FOUND: row('operator', 'List what there is with `tidemark <kind> list` and use a name from it.'),
   JOB_NOT_FOUND: row('operator', 'List the jobs with `tidemark job list`, or add this one to site.yaml and apply it.'),
   ALREADY_RUNNING: row('operator', 'Wait for the session named, or stop it with `tidemark session stop`.'),
-  RESOURCE_REMOVED: row('operator', 'Apply a site.yaml that has the resource again, or take it out of the job.'),
+  RESOURCE_REMOVED: row(
+    'operator',
+    'Apply a site.yaml that has what is missing, or take out of the job what needs it.',
+  ),
   // waiting
   NO_CAPACITY: row('retry-here', 'Nothing is to be done: it goes on when a slot is free.'),
   LEASE_LOST: row('retry-here', 'Nothing is to be done: the session takes its resources again.'),
