@@ -26,6 +26,9 @@ export type TriesOf = {
   note: (finding: Finding) => void;
 };
 
+/** Where work goes on whose proxy is silent: it waits for that one, has been given another, or others have taken it over. */
+export type GoesOn = 'here' | 'elsewhere' | 'by-others';
+
 export class ProxyTries {
   readonly #of: TriesOf;
   #tries = 0;
@@ -39,13 +42,20 @@ export class ProxyTries {
     this.#of = of;
   }
 
-  /** Resolves when the next try may begin; throws `error` when there is none. */
-  async another(error: unknown, proxy: ProxyId | null): Promise<void> {
+  /**
+   * Resolves when the next try may begin, or others have taken the work over; throws `error` when there is none.
+   * `whenSilent` looks for somebody else than a proxy that is silent.
+   */
+  async another(error: unknown, proxy: ProxyId | null, whenSilent?: () => Promise<GoesOn>): Promise<GoesOn> {
     this.end();
     if (isCancellation(error)) throw error;
-    if (proxy !== null && wasNotTakenUp(error, this.#of.verb)) return await this.#waitFor(proxy, error);
-    this.#waitingSinceMs = null;
-    this.#silentSinceMs = null;
+    if (proxy !== null && wasNotTakenUp(error, this.#of.verb)) return await this.#waitFor(proxy, error, whenSilent);
+    this.#beginToWait();
+    await this.#pauseAfter(error);
+    return 'here';
+  }
+
+  async #pauseAfter(error: unknown): Promise<void> {
     const view = viewOf(error);
     if (this.#wentFurther(error)) this.#tries = 0;
     // A proxy that is told to end says nothing about the disk, which may take days and see many.
@@ -80,14 +90,28 @@ export class ProxyTries {
     this.#of.tell(null);
   }
 
-  async #waitFor(proxy: ProxyId, error: unknown): Promise<void> {
+  async #waitFor(proxy: ProxyId, error: unknown, whenSilent?: () => Promise<GoesOn>): Promise<GoesOn> {
     const queue = proxyQueue(proxy);
     const silence = await silenceOf(queue);
     this.#waitingSinceMs ??= Date.now();
+    const text = waitText(queue, this.#waitingSinceMs, silence);
     if (!isSilent(silence)) this.#silentSinceMs = null;
-    else this.#silentSinceMs ??= Date.now();
-    if (this.#silentSinceMs !== null && Date.now() - this.#silentSinceMs >= this.#of.machineWaitMs) throw error;
-    this.#tellUntilTakenUp(waitText(queue, this.#waitingSinceMs, silence));
+    else {
+      this.#silentSinceMs ??= Date.now();
+      this.#of.tell(text);
+      const goesOn = (await whenSilent?.()) ?? 'here';
+      if (goesOn !== 'here') return this.#beginToWait(goesOn);
+      if (Date.now() - this.#silentSinceMs >= this.#of.machineWaitMs) throw error;
+    }
+    this.#tellUntilTakenUp(text);
+    return 'here';
+  }
+
+  #beginToWait(goesOn: GoesOn = 'here'): GoesOn {
+    this.end();
+    this.#waitingSinceMs = null;
+    this.#silentSinceMs = null;
+    return goesOn;
   }
 
   /** A try that has not missed the bound to start was taken up. */

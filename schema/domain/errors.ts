@@ -169,7 +169,7 @@ export const errorTable = {
   ),
   TRANSFER_FAILED: row(
     'retry-elsewhere',
-    'Nothing is to be done: the transfer goes on from its cursor, on another proxy if need be.',
+    'Nothing is to be done: the transfer goes on from its cursor; if its proxy stays silent, on another of the job.',
   ),
   INDEX_REBUILDING: row(
     'retry-here',
