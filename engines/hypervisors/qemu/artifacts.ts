@@ -86,7 +86,7 @@ export async function removeOurs(context: Context, artifact: Artifact): Promise<
     const lost = { code: 'STOPPED', message: 'it was removed as a leftover' };
     await context.states.save({ ...state, phase: 'lost', lost });
   }
-  await endTemporaries(context, run, state?.vm ?? vm, state?.heldBy ?? null);
+  await endTemporaries(context, state ?? { run, vm, heldBy: null });
   if (state?.disks.every(({ bitmap }) => bitmap === null)) await forget(context, state);
 }
 

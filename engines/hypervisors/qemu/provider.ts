@@ -229,7 +229,7 @@ class QemuProvider implements HypervisorProvider {
         this.#context.seams.log.error('a checkpoint was lost', { run, vm: state.vm.vmId, ...lost });
         await this.#context.states.save({ ...state, phase: 'lost', lost });
       } else if (state?.phase !== 'lost') return;
-      await endTemporaries(this.#context, run, state.vm, state.heldBy);
+      await endTemporaries(this.#context, state);
     });
   }
 
