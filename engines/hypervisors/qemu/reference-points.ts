@@ -17,8 +17,8 @@ type Kept = { bitmaps: Bitmap[]; change: (changes: readonly BitmapChange[]) => P
 /** The bitmaps of a VM, wherever they are now. VM_OFF: it is off, and it is not known where its images are. */
 export async function findBitmaps(context: Context, vm: VmId, states: readonly RunState[]): Promise<Kept> {
   const config = context.host.vms.find((one) => one.vmId === vm);
-  const [holding] = states.filter(({ monitorSocket }) => monitorSocket !== undefined);
-  const monitor = holding ? monitorOfRun(context, holding) : context.monitorOf(vm);
+  const lastAsked = config ? undefined : states.find(({ monitorSocket }) => monitorSocket !== undefined);
+  const monitor = lastAsked ? monitorOfRun(context, lastAsked) : context.monitorOf(vm);
   try {
     const bitmaps = bitmapsOf(await queryNodes(monitor));
     return { bitmaps, change: (changes) => changeInVm(monitor, changes) };
