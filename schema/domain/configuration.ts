@@ -58,6 +58,13 @@ export type HostConfig = {
   | { provider: 'simulated'; vms: SimulatedVmConfig[] }
 );
 
+/** Whether a proxy of another machine can read the disks of such a host; else they are exported on a Unix socket of its own. */
+export const readsOffHost = {
+  qemu: false,
+  image: false,
+  simulated: true,
+} as const satisfies Record<HostConfig['provider'], boolean>;
+
 export type ProxyConfig = {
   proxyId: ProxyId;
   slots: number;
@@ -138,6 +145,12 @@ export type MachineConfig = {
 export type GuestScript = { path: string; args: string[]; timeoutMs: number };
 /** `success` runs after the seal (log truncation). null: none. */
 export type GuestScripts = { preFreeze: GuestScript | null; postThaw: GuestScript | null; success: GuestScript | null };
+
+/**
+ * Of one job, since a session starts all of them itself. Each try of a VM is 9 events of the session's history, and there
+ * are four tries: 36,000 of the 51,200 at which Temporal terminates a workflow. The rest is for stopping, and all else.
+ */
+export const MAX_VMS_PER_JOB = 1000;
 
 export type JobConfig = {
   jobId: JobId;
