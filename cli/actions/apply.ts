@@ -68,11 +68,15 @@ async function usedBySessions(db: CatalogDatabase, changes: readonly SiteChange[
       if (used.has(`${kind} ${id}`))
         found.push({
           isRemoved: change === 'removed',
-          warning: `${kind} ${id} ${words[change]}, but session ${sessionId} uses it`,
+          warning: `${kind} ${id} ${words[change]}, but session ${sessionId} uses it${lasting(kind, change)}`,
         });
   }
   return found;
 }
+
+/** A host's own workers end what sessions hold on it, and they go with it. */
+const lasting = (kind: SiteChange['kind'], change: SiteChange['change']): string =>
+  kind === 'host' && change === 'removed' ? ': the checkpoints it holds there stay until the host is back' : '';
 
 function usedThings(session: SessionWithRows, leases: readonly string[]): Set<string> {
   const open = session.vms.filter((vm) => vm.result === 'None');

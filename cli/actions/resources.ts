@@ -41,7 +41,7 @@ const vmColumns: Column<InventoryVm>[] = [
   { title: 'POWER', of: (vm) => vm.summary?.power ?? '-' },
   {
     title: 'DISKS',
-    of: (vm) => vm.summary?.disks.map((disk) => `${disk.diskKey} ${formatBytes(disk.sizeBytes)}`).join(', ') ?? '-',
+    of: (vm) => vm.summary?.disks?.map((disk) => `${disk.diskKey} ${formatBytes(disk.sizeBytes)}`).join(', ') ?? '-',
   },
   { title: 'SEEN', of: (vm) => (vm.inspectedAt === null ? 'never' : formatTime(vm.inspectedAt)) },
   { title: 'ID', of: (vm) => vm.vmId },

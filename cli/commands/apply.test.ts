@@ -169,8 +169,9 @@ test('warns before it removes what a running session uses', async () => {
   await writeFile(file, 'site: lab\nmachine: box\nrepositories: [{ name: other, folder: /tmp/td-none }]\n');
   const { exitCode, output } = await stack.tidemark('apply', '-f', file, '--dry-run', '--json');
   expect(exitCode).toBe(0);
+  const lasting = ': the checkpoints it holds there stay until the host is back';
   expect((JSON.parse(output) as { warnings: string[] }).warnings).toEqual([
-    'host images is removed, but session s1 uses it',
+    `host images is removed, but session s1 uses it${lasting}`,
     'vm images/files is removed, but session s1 uses it',
     'job nightly is removed, but session s1 uses it',
   ]);
@@ -182,7 +183,7 @@ test('warns before it removes what a running session uses', async () => {
   expect((await listResources(stack.db, 'host'))[0]).toMatchObject({ id: 'images', state: 'active' });
   const applied = await stack.tidemark('apply', '-f', file);
   expect(applied.exitCode).toBe(0);
-  expect(applied.errors).toContain('warning: host images is removed, but session s1 uses it\n');
+  expect(applied.errors).toContain(`warning: host images is removed, but session s1 uses it${lasting}\n`);
   expect((await listResources(stack.db, 'host'))[0]).toMatchObject({ id: 'images', state: 'removed' });
 });
 
