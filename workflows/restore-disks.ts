@@ -5,7 +5,7 @@ import type { DiskKey, MachineId, ProxyId } from '../schema/domain/ids.ts';
 import { controlQueue, controlWaitQueue, proxyCtlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import type { TargetAccess } from '../schema/domain/restore-point.ts';
 import { type HeldLease, requestOrders } from '../schema/domain/scheduling.ts';
-import type { RestoredDisk, TransferHeartbeat } from '../schema/domain/sessions.ts';
+import type { RestoredDisk } from '../schema/domain/sessions.ts';
 import { errorView, failureOf, lastHeartbeatOf } from './failures.ts';
 import { say } from './say.ts';
 import { ProxyTries } from './proxy-tries.ts';
@@ -14,7 +14,7 @@ import { runAllOrCancel } from './side-by-side.ts';
 import type { UndoList } from './undo-list.ts';
 
 type FinishedTarget = Awaited<ReturnType<Activities['finishTargets']>>[number];
-type Restored = Omit<RestoredDisk, 'file'>;
+type Restored = Omit<RestoredDisk, 'file' | 'proxyId'>;
 type Opened = Awaited<ReturnType<Activities['openRestore']>>;
 /** `opened`: granted just now. `remake`: what a proxy had open for writing may have died with it; the same targets again, never new ones. */
 type Way = {
@@ -50,7 +50,7 @@ export async function restoreDisks(run: RestoreRun, undo: UndoList): Promise<voi
     run.machines.on(machine, 'finishTargets')({ run: run.run, folder, made }),
   );
   undo.drop('the files begun');
-  for (const disk of restored) run.disks.push({ ...disk, file: fileOf(disk.diskKey, files) });
+  for (const disk of restored) run.disks.push({ ...disk, file: fileOf(disk.diskKey, files), proxyId: proxy });
 }
 
 async function openRestore(run: RestoreRun, machineId: MachineId | undefined): Promise<Opened> {
@@ -148,8 +148,7 @@ async function restoreOne(
       run.disk(diskKey, 'done', done.stages);
       return { ...done, ...run.stagesOf(diskKey) };
     } catch (error) {
-      const last = lastHeartbeatOf(error) as Partial<TransferHeartbeat> | undefined;
-      run.disk(diskKey, 'failed', last?.stages);
+      run.disk(diskKey, 'failed', lastHeartbeatOf(error)?.stages);
       await tries.another(error, proxy);
       // What was granted ends some day; this try may be as long as the one before.
       where = wayTo(await reopen());
