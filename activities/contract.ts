@@ -291,7 +291,7 @@ export type ProxyActivities = {
     grant?: string;
     grantEnd?: number;
     target: TargetAccess;
-  }): Promise<Omit<RestoredDisk, 'file'>>;
+  }): Promise<Omit<RestoredDisk, 'file' | 'proxyId'>>;
 };
 
 export type Activities = WaitActivities &

@@ -2,6 +2,7 @@
 import { access, constants, readFile, stat } from 'node:fs/promises';
 import { Connection, WorkflowClient } from '@temporalio/client';
 import { assertSocketPathsFit, type StackLayout } from '../engines/stack/layout.ts';
+import { readKeptPorts } from '../engines/stack/ports.ts';
 import { isSupervisorRunning, readStackFile, runningChildren, type StackFile } from '../engines/stack/stack-file.ts';
 import { connectCatalog } from '../schema/catalog/connection.ts';
 import { messageOf } from '../schema/domain/errors.ts';
@@ -149,9 +150,8 @@ export async function checkPorts(
 ): Promise<Finding[]> {
   const stack = readStackFile(layout.stackFile);
   if (stack !== null && (isSupervisorRunning(stack) || runningChildren(stack).length > 0)) return [];
-  const text = await readFile(layout.portsFile, 'utf8').catch(() => '{}');
   const findings: Finding[] = [];
-  for (const [name, port] of Object.entries(JSON.parse(text) as Record<string, number>)) {
+  for (const [name, port] of Object.entries(readKeptPorts(layout.portsFile))) {
     const isFree = (await probe(port)) !== null;
     const hint = `Nothing is to be done: \`tidemark up\` takes another; or free it, to keep the address.`;
     findings.push(

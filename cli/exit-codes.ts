@@ -21,6 +21,7 @@ const badRequests: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'BAD_REQUEST',
   'NOT_FOUND',
   'JOB_NOT_FOUND',
+  'JOB_TOO_LARGE',
   'VM_NOT_FOUND',
   'RESTORE_POINT_NOT_FOUND',
   'RESTORE_POINT_HELD',

@@ -6,6 +6,7 @@ import type { StackFile } from '../engines/stack/stack-file.ts';
 import type { CatalogDatabase } from '../schema/catalog/connection.ts';
 import { listEvents, type SessionEvent } from '../schema/catalog/events.ts';
 import { listOutcomes } from '../schema/catalog/maintenance-outcomes.ts';
+import { listResources } from '../schema/catalog/resources.ts';
 import {
   loadSession,
   type Session,
@@ -14,11 +15,11 @@ import {
   type SessionWithRows,
 } from '../schema/catalog/sessions.ts';
 import type { MaintenanceOutcome } from '../schema/domain/maintenance-sessions.ts';
-import { type RestoredDisk as RestoredFile, signalNames } from '../schema/domain/sessions.ts';
+import { signalNames } from '../schema/domain/sessions.ts';
 import type { SessionResult } from '../schema/domain/states.ts';
 import { catalogError } from './catalog-access.ts';
 import { exitCodes } from './exit-codes.ts';
-import { errorLines, renderReport } from './output/session-report.ts';
+import { errorLines, renderReport, type RestoredFile } from './output/session-report.ts';
 import { printJson } from './run-command.ts';
 import { type Bottleneck, bottleneckOf } from './session-stages.ts';
 import { type SessionTarget, SessionView } from './session-view.ts';
@@ -64,16 +65,19 @@ export function targetOf(session: Session): SessionTarget {
   return { sessionId, workflowId, kind, name: restoreOf(session)?.started.vmName ?? '' };
 }
 
-/** What an ended restore has made. */
-function restoredFiles(session: SessionWithRows | null): RestoredFile[] {
+/** What an ended restore has made, and where. */
+async function restoredFiles(db: CatalogDatabase, session: SessionWithRows | null): Promise<RestoredFile[]> {
   const spec = session && restoreOf(session);
   if (!spec || session.result === 'None' || session.result === 'Failed') return [];
+  const machines = new Map((await listResources(db, 'proxy')).map(({ id, machineId }) => [id, machineId]));
   const rows = session.vms.flatMap((vm) => vm.disks);
   return spec.started.disks.map(({ diskKey, sizeBytes, fileName }) => {
     const row = rows.find((disk) => disk.diskKey === diskKey);
     const figures = { receivedBytes: row?.readBytes ?? 0, writtenBytes: row?.sentBytes ?? 0 };
     const stages = row?.stages ? { stages: row.stages } : {};
-    return { diskKey, file: path.join(spec.input.folder, fileName), sizeBytes, ...figures, ...stages };
+    const proxyId = row?.proxyId ?? null;
+    const at = { proxyId, machineId: machines.get(proxyId ?? '') ?? null };
+    return { diskKey, file: path.join(spec.input.folder, fileName), ...at, sizeBytes, ...figures, ...stages };
   });
 }
 
@@ -93,7 +97,7 @@ export async function reportOn(
     error,
     session,
     events,
-    files: restoredFiles(session),
+    files: await restoredFiles(db, session),
     outcomes,
     bottleneck: bottleneckOf(session),
     temporalUi: workflowUrl(stack, target.workflowId, known.runId),

@@ -40,7 +40,7 @@ export const activityBounds = {
   startSession: { ...control, never: ['JOB_NOT_FOUND', 'ALREADY_RUNNING', 'BAD_CONFIG'] },
   /** A host that is silent costs the session this long, then the catalog's inventory serves. */
   listInventory: { toStart: '20 s', attempt: '60 s', attempts: 2 },
-  planSession: { ...control, attempt: '60 s', never: ['JOB_NOT_FOUND', 'VM_NOT_FOUND', 'BAD_CONFIG'] },
+  planSession: { ...control, attempt: '60 s', never: ['JOB_NOT_FOUND', 'JOB_TOO_LARGE', 'VM_NOT_FOUND', 'BAD_CONFIG'] },
   updateSession: record,
   startVm: control,
   recordVm: record,

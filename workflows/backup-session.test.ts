@@ -1,11 +1,13 @@
 import type { WorkflowHandle } from '@temporalio/client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { MAX_VMS_PER_JOB } from '../schema/domain/configuration.ts';
 import { jobId } from '../schema/domain/ids.ts';
 import { searchAttributeNames, signalNames, vmBackupWorkflowId } from '../schema/domain/sessions.ts';
 import { job, REFUSED_JOB } from '../tests/fixtures/workflows/fake-control.ts';
 import type { Faults } from '../tests/fixtures/workflows/fake-world.ts';
 import { detailsOf, type EndedSession, onHost, plannedVm, type Play } from '../tests/fixtures/workflows/play.ts';
 import { expectNothingLeft, startPlay } from '../tests/fixtures/workflows/start-play.ts';
+import { MOST_ROUNDS } from './backup-session.ts';
 
 let play: Play;
 beforeAll(async () => {
@@ -53,6 +55,15 @@ describe('backupSession', () => {
     expect(searchAttributes[searchAttributeNames.runKey]).toEqual([ended.state(vms[0]!).recorded!.run]);
     const summary = raw.executionConfig?.userMetadata?.summary?.data;
     expect(Buffer.from(summary!).toString()).toBe('"VM vm-0 on host h1, job nightly, try 1"');
+  });
+
+  it('writes so little history for each try of a VM that the largest job stays within what Temporal bears', async () => {
+    const eventsOf = async (count: number): Promise<number> =>
+      (await (await play.session({ vms: some(count) })).handle.fetchHistory()).events!.length;
+    const perTry = ((await eventsOf(5)) - (await eventsOf(1))) / 4;
+    // All of them fail in every try; a tenth is left for stopping them, and for the rest of the session.
+    expect(perTry).toBeGreaterThan(3);
+    expect(MAX_VMS_PER_JOB * (1 + MOST_ROUNDS) * perTry).toBeLessThan(51_200 * 0.9);
   });
 
   it('fails with the reason when a VM fails, and the others are backed up', async () => {

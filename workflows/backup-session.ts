@@ -26,8 +26,8 @@ import { lineagesToRetain, retainAfter } from './session-retention.ts';
 import { SessionRun } from './session-run.ts';
 import { runVms } from './session-vms.ts';
 
-/** Of scheduled sessions; a person who started one by hand decides for themselves. */
-const MOST_ROUNDS = 3;
+/** Tries after the first, of scheduled sessions; a person who started one by hand decides for themselves. */
+export const MOST_ROUNDS = 3;
 const ROUND_PAUSE_MS = 10 * 60_000;
 
 export type SessionOutcome = { result: Exclude<SessionResult, 'None'>; vms: number };
@@ -58,7 +58,7 @@ export async function backupSession(input: BackupSessionInput): Promise<SessionO
 async function work(run: SessionRun): Promise<void> {
   await plan(run);
   run.enterPlanned();
-  await runVms(run, run.vms, 1);
+  await runVms(run, run.tally.vms, 1);
   for (let round = 2; round <= MOST_ROUNDS + 1; round += 1) {
     const again = worthTrying(run);
     if (again.length === 0 || run.isStopping) return;
@@ -76,7 +76,7 @@ async function plan(run: SessionRun): Promise<void> {
   const silent = asked.flatMap(({ hostId, vms }) => (vms ? [] : [hostId]));
   const { sessionId } = run.input;
   const planned = await say('planSession', { queue: controlQueue })({ sessionId, inventories, silent });
-  run.vms = planned.vms;
+  run.tally.plan(planned.vms);
   run.warnings.push(...planned.warnings, ...asked.flatMap(whyOf));
 }
 
@@ -99,8 +99,8 @@ const whyOf = (asked: Asked): Finding[] =>
 /** Of scheduled sessions: failed VMs, but not those that only a person can mend. */
 function worthTrying(run: SessionRun): PlannedVm[] {
   if (run.input.startedBy !== 'schedule') return [];
-  return run.vms.filter((vm) => {
-    const result = run.results.get(vm.vm.vmId);
+  return run.tally.vms.filter((vm) => {
+    const result = run.tally.results.get(vm.vm.vmId);
     return result?.result === 'Failed' && result.error !== null && isMendedByTime(result.error);
   });
 }
@@ -110,7 +110,8 @@ const isMendedByTime = ({ code }: SessionErrorView): boolean =>
 
 async function conclude(run: SessionRun, error: SessionErrorView | null): Promise<SessionOutcome> {
   const { sessionId } = run.input;
-  const unprocessed = run.vms.filter((vm) => !run.results.has(vm.vm.vmId)).map(({ vm }) => vm);
+  const { vms, results } = run.tally;
+  const unprocessed = vms.filter((vm) => !results.has(vm.vm.vmId)).map(({ vm }) => vm);
   const lineages = lineagesToRetain(run);
   await run.enterPostprocessing(unprocessed.length > 0 || lineages.length > 0);
   if (unprocessed.length > 0) await say('recordUnprocessed', { queue: controlQueue })({ sessionId, vms: unprocessed });
@@ -122,7 +123,7 @@ async function conclude(run: SessionRun, error: SessionErrorView | null): Promis
   const endedAt = new Date().toISOString();
   const ending = { sessionId, state: 'Stopped', result, endedAt, error: failure } as const;
   await say('updateSession', { queue: controlQueue })(ending);
-  if (!failure) return { result, vms: run.vms.length };
+  if (!failure) return { result, vms: vms.length };
   if (error?.code === 'STOPPED') throw new CancelledFailure(failure.message);
   throw failureOf(failure);
 }
@@ -130,23 +131,21 @@ async function conclude(run: SessionRun, error: SessionErrorView | null): Promis
 /** Worst VM wins; what the planning warned of makes it a Warning. */
 function resultOf(run: SessionRun): Exclude<SessionResult, 'None'> {
   const warned = run.warnings.some((finding) => finding.level === 'warning');
-  const worst = worstResult([...run.results.values()].map((each) => each.result));
+  const worst = worstResult([...run.tally.results.values()].map((each) => each.result));
   if (worst === 'Failed') return worst;
   return warned || worst === 'Warning' ? 'Warning' : 'Success';
 }
 
 /** Why the session as a whole failed, or null. */
 function whyFailed(run: SessionRun, unprocessedCount: number): SessionErrorView | null {
+  const { vms, results } = run.tally;
   if (unprocessedCount > 0)
-    return errorView(
-      'STOPPED',
-      `the session was stopped before ${unprocessedCount} of ${run.vms.length} VMs were begun`,
-    );
-  const failed = [...run.results.values()].filter((each) => each.result === 'Failed');
+    return errorView('STOPPED', `the session was stopped before ${unprocessedCount} of ${vms.length} VMs were begun`);
+  const failed = [...results.values()].filter((each) => each.result === 'Failed');
   const [first] = failed;
   if (!first) return null;
   const { code, message } = first.error ?? errorView('BUG', 'no reason was given');
-  const name = run.vms.find(({ vm }) => vm.vmId === first.vmId)?.name ?? first.vmId;
+  const name = vms.find(({ vm }) => vm.vmId === first.vmId)?.name ?? first.vmId;
   const others = failed.length > 1 ? `; ${failed.length - 1} more failed` : '';
   return errorView(code, `vm ${name}: ${message}${others}`);
 }

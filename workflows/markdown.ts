@@ -2,7 +2,8 @@
 import type { SessionErrorView } from '../schema/domain/sessions.ts';
 import type { Finding } from '../schema/domain/states.ts';
 
-const MAX_ROWS = 50;
+/** Of a table, or a list of findings. */
+export const MAX_ROWS = 50;
 const MAX_CELL = 400;
 /** Temporal's limit is 20,000 bytes. */
 const MAX_BYTES = 19_500;
@@ -11,11 +12,15 @@ const CUT = '\n\n(cut: the rest is in `tidemark session show`)';
 /** A cell must not end the table it stands in. */
 export const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll(/\s+/g, ' ').slice(0, MAX_CELL);
 
-export function table(titles: readonly string[], rows: readonly (readonly string[])[]): string[] {
-  const line = (cells: readonly string[]): string => `| ${cells.map(cell).join(' | ')} |`;
-  const shown = rows.slice(0, MAX_ROWS).map(line);
-  const more = rows.length > MAX_ROWS ? [``, `and ${rows.length - MAX_ROWS} more`] : [];
-  return [line(titles), `|${titles.map(() => '---').join('|')}|`, ...shown, ...more];
+export const tableLine = (cells: readonly string[]): string => `| ${cells.map(cell).join(' | ')} |`;
+
+export const table = (titles: readonly string[], rows: readonly (readonly string[])[]): string[] =>
+  tableOf(titles, rows.slice(0, MAX_ROWS).map(tableLine), rows.length);
+
+/** `lines`: the first ones, of `count` that there are. */
+export function tableOf(titles: readonly string[], lines: readonly string[], count: number): string[] {
+  const more = count > MAX_ROWS ? [``, `and ${count - MAX_ROWS} more`] : [];
+  return [tableLine(titles), `|${titles.map(() => '---').join('|')}|`, ...lines, ...more];
 }
 
 /** The newest ones. */

@@ -14,7 +14,7 @@ import { runAllOrCancel } from './side-by-side.ts';
 import type { UndoList } from './undo-list.ts';
 
 type FinishedTarget = Awaited<ReturnType<Activities['finishTargets']>>[number];
-type Restored = Omit<RestoredDisk, 'file'>;
+type Restored = Omit<RestoredDisk, 'file' | 'proxyId'>;
 type Opened = Awaited<ReturnType<Activities['openRestore']>>;
 /** `opened`: granted just now. `remake`: what a proxy had open for writing may have died with it; the same targets again, never new ones. */
 type Way = {
@@ -50,7 +50,7 @@ export async function restoreDisks(run: RestoreRun, undo: UndoList): Promise<voi
     run.machines.on(machine, 'finishTargets')({ run: run.run, folder, made }),
   );
   undo.drop('the files begun');
-  for (const disk of restored) run.disks.push({ ...disk, file: fileOf(disk.diskKey, files) });
+  for (const disk of restored) run.disks.push({ ...disk, file: fileOf(disk.diskKey, files), proxyId: proxy });
 }
 
 async function openRestore(run: RestoreRun, machineId: MachineId | undefined): Promise<Opened> {

@@ -77,6 +77,7 @@ describe.concurrent('restoreSession', () => {
     expect(rows).toMatchObject({ result: 'Success', error: null, states: ['Starting', 'Stopped'] });
     expect(state.restored!.disks.map(({ file }) => file)).toEqual(['/d0', '/d1']);
     expect(state.restored!.disks.map(({ stages }) => stages?.target)).toEqual([8, 8]);
+    expect(new Set(state.restored!.disks.map(({ proxyId }) => proxyId))).toEqual(new Set(['p1']));
     expect(await detailsOf(handle)).toContain(
       'bottleneck: **target 80%** (Source 10% > Network 0% > Proxy 10% > Target 80%)',
     );

@@ -44,7 +44,7 @@ async function retain(run: SessionRun, lineages: LineagePolicy[], findings: Find
 }
 
 /** Those of which this session has sealed a restore point. */
-export function lineagesToRetain({ job, vms, results }: SessionRun): LineagePolicy[] {
+export function lineagesToRetain({ job, tally: { vms, results } }: SessionRun): LineagePolicy[] {
   const policy = job.retention;
   if (!policy) return [];
   return vms.flatMap(({ vm, name }) => {

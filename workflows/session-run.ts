@@ -3,35 +3,27 @@ import { CancellationScope, setCurrentDetails, upsertSearchAttributes, workflowI
 import type { JobConfig } from '../schema/domain/configuration.ts';
 import type { VmId } from '../schema/domain/ids.ts';
 import { controlQueue } from '../schema/domain/queues.ts';
-import type {
-  BackupSessionInput,
-  PlannedVm,
-  SessionErrorView,
-  StartedSession,
-  VmBackupResult,
-} from '../schema/domain/sessions.ts';
+import type { BackupSessionInput, SessionErrorView, StartedSession } from '../schema/domain/sessions.ts';
 import type { Finding, SessionResult, SessionState } from '../schema/domain/states.ts';
 import { say } from './say.ts';
-import { errorLines, findingLines, page, table } from './markdown.ts';
-import { addStageTimes, bottleneckWords, noStageTimes, stageLine, type StageTimes } from '../schema/domain/stages.ts';
+import { errorLines, findingLines, page } from './markdown.ts';
 import { stateAttributes } from './search-attributes.ts';
+import { VmTally } from './vm-tally.ts';
 
 export class SessionRun {
   readonly input: BackupSessionInput;
   readonly workflowId = workflowInfo().workflowId;
   readonly warnings: Finding[] = [];
-  readonly results = new Map<VmId, VmBackupResult>();
-  /** Attempt of each VM in work. */
-  readonly working = new Map<VmId, number>();
+  readonly tally = new VmTally();
   /** Asks a child in work to stop gracefully. */
   readonly children = new Map<VmId, () => Promise<void>>();
   started: StartedSession | null = null;
-  vms: PlannedVm[] = [];
   isStopping = false;
   #state: SessionState = 'Starting';
   #result: SessionResult = 'None';
   #error: SessionErrorView | null = null;
   #stored: Promise<void> = Promise.resolve();
+  #isToBeShown = false;
 
   constructor(input: BackupSessionInput) {
     this.input = input;
@@ -101,50 +93,27 @@ export class SessionRun {
     this.show();
   }
 
+  /** Once for all that changes at a time: when many children end together they are shown together. */
   show(): void {
-    setCurrentDetails(this.#render());
+    if (this.#isToBeShown) return;
+    this.#isToBeShown = true;
+    void Promise.resolve().then(() => {
+      this.#isToBeShown = false;
+      setCurrentDetails(this.#render());
+    });
   }
 
   #render(): string {
-    const { input, vms, results } = this;
+    const { input, tally } = this;
     const head = `### Job ${input.jobId}, session ${input.sessionId}: ${this.#state}`;
-    const isPlanned = vms.length > 0;
     return page(
       [this.#result === 'None' ? head : `${head}, ${this.#result}`],
       this.isStopping ? ['stopping: VMs in work finish, no other is begun'] : [],
       this.#error ? errorLines(this.#error) : [],
-      isPlanned ? [`${results.size} of ${vms.length} VMs done, ${this.working.size} in work`] : [],
-      this.#flowLines(),
-      isPlanned ? table(['VM', 'host', 'state', 'consistency', 'bottleneck', 'what to know'], this.#rows()) : [],
+      tally.counts(),
+      tally.flow(),
+      tally.table(),
       findingLines(this.warnings),
     );
   }
-
-  /** Of the VMs done. */
-  #flowLines(): string[] {
-    const all = [...this.results.values()].map(stagesOf).reduce(addStageTimes, noStageTimes);
-    const line = stageLine(all);
-    return line === '' ? [] : [`bottleneck: **${bottleneckWords(all)}** (${line})`];
-  }
-
-  /** Failed ones first, then those in work, then the others: the table is cut at its end. */
-  #rows(): string[][] {
-    const rank = (vm: PlannedVm): number => {
-      if (this.results.get(vm.vm.vmId)?.result === 'Failed') return 0;
-      return this.working.has(vm.vm.vmId) ? 1 : 2;
-    };
-    return [...this.vms].sort((a, b) => rank(a) - rank(b) || a.position - b.position).map((vm) => this.#row(vm));
-  }
-
-  #row({ vm, name }: PlannedVm): string[] {
-    const result = this.results.get(vm.vmId);
-    const attempt = this.working.get(vm.vmId);
-    const state = attempt === undefined ? (result?.result ?? 'waits') : `in work, try ${attempt}`;
-    const warning = result?.findings.find((finding) => finding.level === 'warning');
-    const note = result?.error ? `${result.error.code}: ${result.error.message}` : (warning?.message ?? '');
-    return [name, vm.hostId, state, result?.consistency ?? '', bottleneckWords(result && stagesOf(result)), note];
-  }
 }
-
-const stagesOf = (result: VmBackupResult): StageTimes =>
-  result.disks.map((disk) => disk.stages ?? noStageTimes).reduce<StageTimes>(addStageTimes, noStageTimes);

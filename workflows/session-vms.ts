@@ -23,7 +23,7 @@ import { vmAttributes } from './search-attributes.ts';
 import type { SessionRun } from './session-run.ts';
 import type { vmBackup } from './vm-backup.ts';
 
-/** Resolves when all that were begun have ended; results are in `run.results`. When stopping, no more are begun. */
+/** Resolves when all that were begun have ended; results are in `run.tally`. When stopping, no more are begun. */
 export async function runVms(run: SessionRun, vms: readonly PlannedVm[], attempt: number): Promise<void> {
   const waiting = [...vms];
   const width = Math.max(1, Math.min(run.job.maxParallelVms, waiting.length));
@@ -38,14 +38,15 @@ export async function runVms(run: SessionRun, vms: readonly PlannedVm[], attempt
 async function runVm(run: SessionRun, vm: PlannedVm, attempt: number): Promise<void> {
   const input = inputOf(run, vm, attempt);
   const { vmId } = vm.vm;
-  run.working.set(vmId, attempt);
+  run.tally.begin(vmId, attempt);
   run.show();
+  let result: VmBackupResult | null = null;
   try {
-    run.results.set(vmId, await runChild(run, input));
+    result = await runChild(run, input);
     // Waits no longer than the children do: then the cancellation goes on its way.
     if (CancellationScope.current().consideredCancelled) throw new CancelledFailure('the session was stopped');
   } finally {
-    run.working.delete(vmId);
+    run.tally.end(vmId, result);
     run.children.delete(vmId);
     run.show();
   }

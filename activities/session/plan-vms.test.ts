@@ -105,6 +105,20 @@ it('a VM that is nowhere is planned with a warning; when all are, the plan fails
   expect(() => planVms(job(['h1', 'gone']), known)).toThrow('job nightly: no such VM: gone on host h1');
 });
 
+it('refuses a job of more VMs than a session can take, and tries again those of it that failed', () => {
+  const known = { inventories: [], remembered: [remembered('h1', 'vm-7', '2026-11-01T00:00:00.000Z')], only: null };
+  const jobOf = (count: number) => job(...Array.from({ length: count }, (_, i): [string, string] => ['h1', `vm-${i}`]));
+  expect(() => planVms(jobOf(1001), known)).toThrow(
+    expect.objectContaining({
+      code: 'JOB_TOO_LARGE',
+      message: 'job nightly is to back up 1001 VMs, and one session takes 1000 at most: split it into several jobs',
+      details: { jobId: 'nightly', vms: 1001, limit: 1000 },
+    }),
+  );
+  expect(planVms(jobOf(1000), known).vms).toHaveLength(1000);
+  expect(planVms(jobOf(1001), { ...known, only: new Set([vmId('vm-7')]) }).vms).toHaveLength(1);
+});
+
 it('takes only the VMs named', () => {
   const known = {
     inventories: [answered('h1', summary('h1', 'a'), summary('h1', 'b'))],

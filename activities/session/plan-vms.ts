@@ -1,6 +1,6 @@
 /** Which VMs a session takes, and what is known of them beforehand. Pure. */
 import type { InventoryVm } from '../../schema/catalog/resources.ts';
-import type { JobConfig } from '../../schema/domain/configuration.ts';
+import { type JobConfig, MAX_VMS_PER_JOB } from '../../schema/domain/configuration.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { VmSummary } from '../../schema/domain/hypervisor.ts';
 import type { HostId, VmId } from '../../schema/domain/ids.ts';
@@ -24,12 +24,14 @@ type Found = { summary: VmSummary | null; from: 'host' | 'memory' | 'nowhere'; s
 /**
  * A VM on no inventory is planned all the same, with a warning: its own backup fails, the others do not. VM_NOT_FOUND
  * when that is so for every one. BAD_REQUEST: of `only` the job has none any more; a session of nothing is no success.
+ * JOB_TOO_LARGE: a job of before there was a limit; its history would end in the middle of the night.
  */
 export function planVms(job: JobConfig, known: Known): SessionPlan {
   const { only } = known;
   const wanted = job.vms.filter(({ vmId }) => only?.has(vmId) ?? true);
   const gone = [...(only ?? [])].filter((vmId) => !job.vms.some((vm) => vm.vmId === vmId));
   if (wanted.length === 0) throw nothingLeft(job, gone);
+  if (wanted.length > MAX_VMS_PER_JOB) throw tooMany(job, wanted.length);
   const found = wanted.map((vm) => ({ vm, found: find(vm, known) }));
   const missing = found.filter((each) => each.found.from === 'nowhere').map(({ vm }) => vm);
   if (missing.length > 0 && missing.length === wanted.length) throw notFound(job, missing);
@@ -107,6 +109,11 @@ function vmFindings(vm: JobVm, summary: VmSummary): Finding[] {
 function nothingLeft({ jobId }: JobConfig, gone: readonly VmId[]): TidemarkError {
   const message = `job ${jobId} no longer has a VM that is to be backed up (${gone.join(', ') || 'it has none'})`;
   return new TidemarkError('BAD_REQUEST', message, { jobId, vms: gone });
+}
+
+function tooMany({ jobId }: JobConfig, count: number): TidemarkError {
+  const message = `job ${jobId} is to back up ${count} VMs, and one session takes ${MAX_VMS_PER_JOB} at most: split it into several jobs`;
+  return new TidemarkError('JOB_TOO_LARGE', message, { jobId, vms: count, limit: MAX_VMS_PER_JOB });
 }
 
 function notFound({ jobId }: JobConfig, missing: readonly JobVm[]): TidemarkError {

@@ -40,8 +40,9 @@ export function createRestoreSessionActivities({
         const vm = session?.vms[0];
         if (!vm) throw new TidemarkError('NOT_FOUND', `there is no restore session ${sessionId}`, { sessionId });
         const endedAt = new Date(clock.now()).toISOString();
-        for (const { diskKey, sizeBytes, receivedBytes, writtenBytes, stages = null } of disks) {
+        for (const { diskKey, proxyId = null, sizeBytes, receivedBytes, writtenBytes, stages = null } of disks) {
           const figures = {
+            proxyId,
             sizeBytes,
             doneBytes: sizeBytes,
             readBytes: receivedBytes,

@@ -209,13 +209,22 @@ function show(options: ApplyOptions, outcome: Outcome): void {
   if (options.json) printJson({ file: options.file, dryRun: options.dryRun === true, ...outcome });
 }
 
+/** What is made on hypervisors carries the site's name: under another one nobody would ever remove it. */
+function refuseOtherSite(known: SiteConfig | null, { site }: SiteConfig): void {
+  if (known === null || known.site === site) return;
+  const message = `site ${known.site} was applied here, and the file is of site ${site}: the name of a site cannot change, since what is made on hypervisors is found by it. Write \`site: ${known.site}\`, or give another site a state folder of its own (--state)`;
+  throw new TidemarkError('BAD_CONFIG', message, { applied: known.site, site });
+}
+
 /** BAD_CONFIG with all mistakes; STACK_NOT_RUNNING. 0 when it is applied, 3 when a worker did not come up with it. */
 export async function apply(options: ApplyOptions): Promise<number> {
   const site = await readSite(options.file);
   const warn = (warnings: string[]): void => warnings.forEach((warning) => console.error(`warning: ${warning}`));
   return withCatalog(options.state, async (db) => {
     const layout = layoutOf(options.state);
-    const changes = diffSites(await loadSite(db), site);
+    const known = await loadSite(db);
+    refuseOtherSite(known, site);
+    const changes = diffSites(known, site);
     if (!options.json) showChanges(changes);
     const used = await usedBySessions(db, changes);
     const inUse = used.map(({ warning }) => warning);

@@ -2,14 +2,16 @@
 import { access } from 'node:fs/promises';
 import path from 'node:path';
 import { planRestore } from '../../activities/session/plan-restore.ts';
-import { listResources } from '../../schema/catalog/resources.ts';
+import { listResources, type ResourceRow } from '../../schema/catalog/resources.ts';
 import type { ProxyConfig } from '../../schema/domain/configuration.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import { diskKey, proxyId } from '../../schema/domain/ids.ts';
-import type { RestoreSessionInput } from '../../schema/domain/sessions.ts';
+import type { RestoreSessionInput, StartedRestore } from '../../schema/domain/sessions.ts';
+import { loadMachine } from '../../workers/runtime/config.ts';
 import { withCatalog } from '../catalog-access.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { followSession, showDetached } from '../follow-session.ts';
+import { layoutOf } from '../stack-access.ts';
 import { newSessionId, startRestore } from '../start-session.ts';
 import { withTemporal } from '../temporal-access.ts';
 import type { ReadOptions } from './job.ts';
@@ -22,6 +24,13 @@ export type RestoreOptions = ReadOptions & {
   proxy?: string;
   detach?: boolean;
 };
+
+/** Whether whatever proxy is taken writes to the file systems that this command sees. */
+async function isWrittenHere(state: string | undefined, plan: StartedRestore, proxies: readonly ResourceRow[]) {
+  const here = (await loadMachine(layoutOf(state)))?.machineId;
+  const taken = proxies.filter(({ id }) => plan.proxies.some((allowed) => allowed === id));
+  return taken.every(({ machineId }) => machineId === here);
+}
 
 /** Said before anything is started; the proxy looks again, and its word counts. */
 async function refuseExisting(files: readonly string[]): Promise<void> {
@@ -57,7 +66,8 @@ export function restore(point: string, disk: string | null, options: RestoreOpti
       manifest,
       proxies.map(({ config }) => config as ProxyConfig),
     );
-    await refuseExisting(plan.disks.map(({ fileName }) => path.join(input.folder, fileName)));
+    if (await isWrittenHere(options.state, plan, proxies))
+      await refuseExisting(plan.disks.map(({ fileName }) => path.join(input.folder, fileName)));
     return withTemporal(stack, async (client) => {
       const started = await startRestore(client, input, plan);
       const target = { ...started, kind: 'restore' as const, name: plan.vmName };

@@ -114,6 +114,17 @@ test('a file with mistakes changes nothing, and tells all of them', async () => 
   expect([await machineText(), await loadSite(stack.db)]).toEqual(before);
 });
 
+test("another name of the site is refused: what was made under the one before would be nobody's", async () => {
+  const before = [await machineText(), await loadSite(stack.db)];
+  await writeFile(file, site().replace('site: lab', 'site: lab2'));
+  for (const more of [[], ['--dry-run']]) {
+    const { exitCode, output, errors } = await stack.tidemark('apply', '-f', file, ...more);
+    expect({ exitCode, output }).toEqual({ exitCode: 2, output: '' });
+    expect(errors).toMatch(/^error: site lab was applied here, and the file is of site lab2: .*Write `site: lab`/);
+  }
+  expect([await machineText(), await loadSite(stack.db)]).toEqual(before);
+});
+
 test('a failure half way changes nothing', async () => {
   await writeFile(file, site());
   await stack.tidemark('apply', '-f', file);

@@ -29,7 +29,7 @@ describe('restores', () => {
     sessions.plays.set('d0', end);
     const { exitCode, output } = await command.outcome;
     expect(exitCode).toBe(0);
-    expect(output).toContain(`\nd0    1000 B      60 B     50 B  source 90%  ${folder}/files-d0.raw\n`);
+    expect(output).toContain(`\nd0    box      p1     1000 B      60 B     50 B  source 90%  ${folder}/files-d0.raw\n`);
     expect(output).toContain('\nbottleneck: source 90% (Source 90% > Network 2% > Proxy 5% > Target 3%)\n');
     expect(output).toContain(`${folder}/files-d1.raw`);
     const one = await stack.tidemark(
@@ -53,13 +53,33 @@ describe('restores', () => {
     expect({ files, result }).toEqual({
       result: 'Success',
       files: [
-        { diskKey: 'd1', file: `${folder}/old-d1.qcow2`, sizeBytes: 1000, receivedBytes: 60, writtenBytes: 50, stages },
+        {
+          diskKey: 'd1',
+          file: `${folder}/old-d1.qcow2`,
+          proxyId: 'p1',
+          machineId: 'box',
+          sizeBytes: 1000,
+          receivedBytes: 60,
+          writtenBytes: 50,
+          stages,
+        },
       ],
     });
     const detached = await stack.tidemark('restore', 'disk', id, 'd1', '--into', folder, '--name', 'third', '--detach');
     expect(detached).toMatchObject({ exitCode: 0, errors: expect.stringMatching(/^session \S+ goes on\n/) });
     expect((await stack.tidemark('session', 'watch', 'latest')).exitCode).toBe(0);
     expect((await stack.tidemark('session', 'show', 'latest')).output).toContain(`${folder}/third-d1.raw`);
+  });
+
+  test("a file here is in nobody's way when the restore is written on another machine", async () => {
+    const id = await recordTestPoint(stack.db, { vmName: 'far', disks: ['d0'] });
+    await writeFile(path.join(folder, 'far-d0.raw'), 'mine');
+    await stack.db.updateTable('proxies').set({ machine_id: 'other' }).execute();
+    sessions.plays.set('d0', end);
+    const { exitCode, output } = await stack.tidemark('restore', 'vm', id, '--into', folder);
+    await stack.db.updateTable('proxies').set({ machine_id: 'box' }).execute();
+    expect({ exitCode, output }).toMatchObject({ exitCode: 0, output: expect.stringMatching(/\nd0 +other +p1 /) });
+    expect(output).not.toContain('HOST');
   });
 
   test('what cannot be is told before anything is started', async () => {

@@ -1,8 +1,9 @@
 import { spawn } from 'node:child_process';
-import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { stackLayout } from '../../engines/stack/layout.ts';
 import { rootFolder } from '../../setup/locate.mjs';
 
 type Outcome = { exitCode: number | null; output: string; errors: string };
@@ -34,6 +35,19 @@ test('where nothing runs: status says so with a way out, down has nothing to do'
   expect(json.exitCode).toBe(4);
   expect(JSON.parse(json.output)).toMatchObject({ error: { code: 'STACK_NOT_RUNNING' } });
   expect(await tidemark('down')).toMatchObject({ exitCode: 0, output: `nothing runs in ${state}\n` });
+});
+
+test("files that a loss of power left empty are nobody's way in", async () => {
+  const cut = path.join(state, 'cut');
+  const { stackFile, portsFile } = stackLayout(cut);
+  await mkdir(path.dirname(stackFile), { recursive: true, mode: 0o700 });
+  for (const file of [stackFile, portsFile]) await writeFile(file, '');
+  expect(await tidemark('status', '--state', cut)).toMatchObject({ exitCode: 4 });
+  expect(await tidemark('down', '--state', cut)).toMatchObject({ exitCode: 0, output: `nothing runs in ${cut}\n` });
+  const { findings } = JSON.parse((await tidemark('doctor', '--json', '--state', cut)).output) as {
+    findings: { check: string; ok: boolean }[];
+  };
+  expect(findings.find(({ check }) => check === 'stack')).toMatchObject({ ok: true });
 });
 
 test('what is not understood ends with 2, and help that was asked for with 0', async () => {

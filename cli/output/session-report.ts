@@ -105,21 +105,25 @@ function bottleneckLine(session: SessionWithRows): string {
   return line === '' ? '' : `bottleneck: ${bottleneckWords(times)} (${line})`;
 }
 
-const fileColumns: Column<RestoredDisk>[] = [
+/** `proxyId`, `machineId`: where it is; null when nobody told. */
+export type RestoredFile = Omit<RestoredDisk, 'proxyId'> & { proxyId: string | null; machineId: string | null };
+const fileColumns: Column<RestoredFile>[] = [
   { title: 'DISK', of: (file) => file.diskKey },
+  { title: 'MACHINE', of: (file) => text(file.machineId) },
+  { title: 'PROXY', of: (file) => text(file.proxyId) },
   { title: 'SIZE', of: (file) => formatBytes(file.sizeBytes), right: true },
   { title: 'RECEIVED', of: (file) => formatBytes(file.receivedBytes), right: true },
   { title: 'WRITTEN', of: (file) => formatBytes(file.writtenBytes), right: true },
   { title: 'BOTTLENECK', of: (file) => bottleneckWords(file.stages) || '-' },
   { title: 'FILE', of: (file) => file.file },
 ];
-const restoredColumns = vmColumns.filter(({ title }) => !['CONSISTENT', 'TRY'].includes(title));
+const restoredColumns = vmColumns.filter(({ title }) => !['HOST', 'CONSISTENT', 'TRY'].includes(title));
 
 export type ReportInput = {
   session: SessionWithRows;
   events: readonly SessionEvent[];
   /** What a restore has made. */
-  files: readonly RestoredDisk[];
+  files: readonly RestoredFile[];
   /** What the steps of a maintenance came to. */
   outcomes: readonly MaintenanceOutcome[];
   uiUrl: string;

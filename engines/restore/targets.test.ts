@@ -121,6 +121,19 @@ test('a partial file that went away is made anew, and restored from its beginnin
   expect(await readdir(outFolder())).not.toContain(path.basename(target!.cursorFile));
 });
 
+test('an allowed folder that is not there is told from one that is not allowed', async () => {
+  const [away, folder] = [path.join(root, 'nas'), path.join(root, 'nas/deep')];
+  const asked = (allowedFolders: string[]) => createTargets({ ...request('raw', 1000), folder, allowedFolders });
+  await expect(asked([away])).rejects.toMatchObject({
+    code: 'STORAGE_ERROR',
+    message: expect.stringContaining(`allowed folder ${away} is gone: see whether its file system is mounted`),
+  });
+  expect(existsSync(away)).toBe(false);
+  // Allowed by another one, too.
+  expect(await asked([away, root])).toHaveLength(1);
+  await discardTargets({ run, folder });
+});
+
 test('links lead nowhere: not a partial name, not a final one, not a folder', async () => {
   const outside = await mkdtemp(path.join(os.tmpdir(), 'td-r-outside-'));
   await mkdir(outFolder());

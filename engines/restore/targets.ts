@@ -51,7 +51,7 @@ export type FinishedTarget = { diskKey: DiskKey; file: string };
 
 /**
  * Makes the targets, or takes up those this run made before (a daemon that died is started again).
- * TARGET_NOT_ALLOWED: the folder is outside the allowed ones. TARGET_EXISTS: a file of that name, or its .partial of
+ * TARGET_NOT_ALLOWED: the folder is outside the allowed ones; STORAGE_ERROR: the allowed one is not there. TARGET_EXISTS: a file of that name, or its .partial of
  * another run, is there. BAD_REQUEST: a name that cannot be one. STORAGE_ERROR: the system refused, or what was `begun` is
  * no longer there.
  */
@@ -199,17 +199,22 @@ async function endDaemonOf({ socketFolder }: TargetState, index: number): Promis
   if (socketFolder !== null) await endDaemon(socketOf(socketFolder, index));
 }
 
+const isWithin = (folder: string, root: string): boolean =>
+  folder === root || folder.startsWith(path.join(root, path.sep));
+
 /** Real path of a folder that lies in an allowed one; made when need be, once what is there of it is seen to be allowed. */
 async function allowedFolder({ folder, allowedFolders: allowed, begun = false }: TargetRequest): Promise<string> {
   const roots = await Promise.all(allowed.map((root) => realpath(root).catch(() => null)));
-  const refused = new TidemarkError(
-    'TARGET_NOT_ALLOWED',
-    `restore folder ${folder} is not in an allowed folder (${allowed.join(', ') || 'none'})`,
-    { folder },
-  );
+  const away = allowed.find((root, at) => roots[at] === null && isWithin(path.normalize(folder), path.normalize(root)));
+  const names = allowed.join(', ') || 'none';
+  const refused =
+    away === undefined
+      ? new TidemarkError('TARGET_NOT_ALLOWED', `restore folder ${folder} is not in an allowed folder (${names})`, {
+          folder,
+        })
+      : goneError(`allowed folder ${away}`, away);
   const check = (real: string): void => {
-    const within = roots.some((root) => root !== null && (real === root || real.startsWith(path.join(root, path.sep))));
-    if (!within) throw refused;
+    if (!roots.some((root) => root !== null && isWithin(real, root))) throw refused;
   };
   if (!path.isAbsolute(folder)) throw refused;
   const wanted = path.normalize(folder);

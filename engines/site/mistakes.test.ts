@@ -53,6 +53,14 @@ describe('one mistake', () => {
     ],
     ['no proxy at all', 'proxies: []', '11:5: jobs[0]: the site has no proxies, so that nothing could read the disks'],
   ];
+  it('a job of more VMs than a session can take', () => {
+    const jobOf = (count: number): string => edited('vms: [files]', `vms: [${Array(count).fill('files').join(', ')}]`);
+    expect(refusal(jobOf(1001)).message).toContain(
+      'site.yaml:12:10: jobs[0].vms: expected a list of at most 1000 VMs, all that a session can take (split the job into several), found a list of 1001',
+    );
+    expect(refusal(jobOf(1000)).message).not.toContain('at most 1000');
+  });
+
   it.each(cases)('%s', (_what, line, said) => {
     expect(refusal(edited('proxies: [{ name: p1 }]', line)).message).toBe(`site.yaml:${said}`);
   });

@@ -1,5 +1,6 @@
 /** The shape of site.yaml, before names are resolved. */
 import { z } from 'zod';
+import { MAX_VMS_PER_JOB } from '../../schema/domain/configuration.ts';
 import { isSiteId } from '../../schema/domain/ids.ts';
 import { blockSizes, compressions, DEFAULT_BLOCK_SIZE } from '../../schema/domain/states.ts';
 import { parseSize } from './measures.ts';
@@ -170,9 +171,11 @@ const blockSize = leaf('one of 256KiB, 512KiB, 1MiB, 4MiB', (value) => {
   const bytes = parseSize(value);
   return blockSizes.find((each) => each === bytes) ?? null;
 });
+/** More would be refused when a session plans them. */
+const jobVms = listOf('VMs, all that a session can take (split the job into several)', jobVm, MAX_VMS_PER_JOB);
 const job = strict('a job: name, vms, repository and more', {
   name: shortName,
-  vms: listOf('VMs', jobVm, MAX_VMS).min(1, { error: 'at least one VM' }),
+  vms: jobVms.min(1, { error: 'at least one VM' }),
   repository: textWhere('the name of a repository', (value) => value !== ''),
   proxies: listOf(
     'proxy names',

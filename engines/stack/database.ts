@@ -5,7 +5,7 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { chmod, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, readlink, rename, rm, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import path from 'node:path';
 import { TidemarkError } from '../../schema/domain/errors.ts';
@@ -17,6 +17,7 @@ export const DATABASE_NAME = 'tidemark';
 export const DATABASE_USER = 'tidemark';
 
 /** In the order in which MariaDB's own installer feeds them. */
+const isPassword = /^[0-9a-f]{48}$/;
 const systemFiles = [
   'mysql_system_tables.sql',
   'mysql_performance_tables.sql',
@@ -89,15 +90,31 @@ function refuseWithoutPassword({ databaseFolder, databasePasswordFile }: StackLa
   throw new TidemarkError('DATABASE_ERROR', message, { file: databasePasswordFile });
 }
 
+/** What was moved away may be put back: its only account has this password, and no other can be given to it. */
+async function keepPassword({ databasePasswordFile: file }: StackLayout): Promise<string> {
+  const known = await readFile(file, 'utf8').catch(() => '');
+  if (isPassword.test(known)) return known;
+  const password = randomBytes(24).toString('hex');
+  await writeFile(file, password, { mode: 0o600 });
+  await chmod(file, 0o600);
+  return password;
+}
+
+async function refuseBrokenLink(folder: string): Promise<void> {
+  const target = await readlink(folder).catch(() => null);
+  if (target === null) return;
+  const message = `the database in ${folder} lies in ${target}, which is not there: see whether its file system is mounted`;
+  throw new TidemarkError('DATABASE_ERROR', message, { folder, target });
+}
+
 /** Makes the database unless it is there; it appears under its name only when it is whole. */
 export async function prepareDatabase(layout: StackLayout, tools: StackTools): Promise<void> {
   if (existsSync(layout.databaseFolder)) return refuseWithoutPassword(layout);
+  await refuseBrokenLink(layout.databaseFolder);
   const making = `${layout.databaseFolder}.new`;
   await rm(making, { recursive: true, force: true });
   await mkdir(making, { recursive: true, mode: 0o700 });
-  const password = randomBytes(24).toString('hex');
-  await writeFile(layout.databasePasswordFile, password, { mode: 0o600 });
-  await chmod(layout.databasePasswordFile, 0o600);
+  const password = await keepPassword(layout);
   const args = [...baseArguments(tools, making, making), '--bootstrap', '--skip-networking'];
   await feed(tools.mariadbd, args, await bootstrapScript(tools, password));
   await rename(making, layout.databaseFolder);

@@ -2,14 +2,14 @@
 import path from 'node:path';
 import { stackLayout } from './layout.ts';
 import { endProcess, findProcesses, type ProcessIdentity } from './process-identity.ts';
-import { readStackFile, runningChildren, type StackFile } from './stack-file.ts';
+import { readStackFile, runningChildren } from './stack-file.ts';
 
 const GRACE_MS = 20_000;
 type Leftover = ProcessIdentity & { name: string };
 
 /** Ends the children of the stack file, and servers that were started but not written down any more. Their names. */
 export async function endLeftovers(stackFile: string): Promise<string[]> {
-  const stack = readLeniently(stackFile);
+  const stack = readStackFile(stackFile);
   const recorded = stack === null ? [] : runningChildren(stack);
   const isServer = ({ name }: Leftover): boolean => name === 'database' || name === 'temporal';
   // Workers first, all at once: they may need the servers to end what they do.
@@ -23,15 +23,6 @@ export async function endLeftovers(stackFile: string): Promise<string[]> {
 
 const endAll = (processes: ProcessIdentity[]): Promise<unknown> =>
   Promise.all(processes.map((identity) => endProcess(identity, GRACE_MS)));
-
-/** A stack file that a loss of power left empty names nobody, and nobody outlived that. */
-function readLeniently(stackFile: string): StackFile | null {
-  try {
-    return readStackFile(stackFile);
-  } catch {
-    return null;
-  }
-}
 
 /**
  * Servers of this folder, by the data they were told to serve: a supervisor killed just after it started one had no

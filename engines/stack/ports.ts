@@ -54,7 +54,8 @@ export async function findFreePort(taken: ReadonlySet<number> = new Set()): Prom
   return null;
 }
 
-function readKept(file: string): Partial<StackPorts> {
+/** Those the stack had; none where the file is not there, or is not what we write. */
+export function readKeptPorts(file: string): Partial<StackPorts> {
   try {
     const kept = JSON.parse(readFileSync(file, 'utf8')) as Partial<Record<string, unknown>> | null;
     const isPort = (value: unknown): boolean => Number.isInteger(value) && Number(value) > 0 && Number(value) < 65_536;
@@ -80,7 +81,7 @@ async function takeFree(name: string, kept: number | undefined, taken: Set<numbe
 }
 
 export async function choosePorts(file: string, asked: Partial<StackPorts>): Promise<StackPorts> {
-  const kept = readKept(file);
+  const kept = readKeptPorts(file);
   const ports: Partial<StackPorts> = {};
   const taken = new Set<number>();
   // Those asked for first: what is merely kept must not stand in their way.

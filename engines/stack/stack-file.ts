@@ -3,7 +3,7 @@
  * a child and its record must lie as little as possible, since a killed supervisor's children are found by it.
  */
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { TidemarkError } from '../../schema/domain/errors.ts';
+import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
 import { isRunning, type ProcessIdentity } from './process-identity.ts';
 
 export type ChildState = 'starting' | 'ready' | 'waiting' | 'stopping' | 'stopped';
@@ -45,15 +45,26 @@ export function writeStackFile(file: string, content: StackFile): void {
   renameSync(`${file}.new`, file);
 }
 
-/** Null when no stack was ever started here. STORAGE_ERROR when the file cannot be read or is not what we write. */
+/**
+ * Null when no stack was ever started here, or the file is not what we write: a loss of power left it empty, and nobody
+ * outlived that. STORAGE_ERROR when it cannot be read.
+ */
 export function readStackFile(file: string): StackFile | null {
+  const text = readIfThere(file);
   try {
-    const content = JSON.parse(readFileSync(file, 'utf8')) as StackFile;
-    if (!Number.isInteger(content.pid) || !Array.isArray(content.children)) throw new Error('not a stack file');
-    return content;
+    const content = JSON.parse(text ?? 'null') as StackFile | null;
+    return Number.isInteger(content?.pid) && Array.isArray(content?.children) ? content : null;
+  } catch {
+    return null;
+  }
+}
+
+function readIfThere(file: string): string | null {
+  try {
+    return readFileSync(file, 'utf8');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
-    throw new TidemarkError('STORAGE_ERROR', `cannot read ${file}`, { file }, error);
+    throw new TidemarkError('STORAGE_ERROR', `cannot read ${file}: ${messageOf(error)}`, { file }, error);
   }
 }
 

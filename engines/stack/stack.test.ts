@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { appendFile, mkdir, mkdtemp, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, mkdtemp, readFile, rename, rm, rmdir, stat, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -14,6 +14,7 @@ import { seeded } from '../../tests/fixtures/mover/disks.ts';
 import { testSeams } from '../../tests/fixtures/seams.ts';
 import { assertSocketPathsFit, stackLayout } from './layout.ts';
 import { watchConfiguration } from './configuration-watch.ts';
+import { prepareDatabase } from './database.ts';
 import { endLeftovers } from './leftovers.ts';
 import { keepShort } from './log-file.ts';
 import { choosePorts, serverPorts } from './ports.ts';
@@ -313,6 +314,28 @@ describe('pieces of a stack', () => {
     await expect(startWithoutTools(folder)).rejects.toMatchObject({ code: 'BAD_CONFIG', message });
   });
 
+  test.skipIf(locateTool('mariadbd') === null)(
+    'a database made beside one that was moved away has its password, and none is made where a link leads nowhere',
+    async () => {
+      const layout = stackLayout(await temporaryFolder());
+      const tools = { node, temporal: '', mariadbd: locateTool('mariadbd')!, mariadbShare: locateMariadbShare()! };
+      await mkdir(path.dirname(layout.databasePasswordFile), { recursive: true });
+      await prepareDatabase(layout, tools);
+      const password = await readFile(layout.databasePasswordFile, 'utf8');
+      await rename(layout.databaseFolder, `${layout.databaseFolder}.aside`);
+      await symlink('/nowhere/database', layout.databaseFolder);
+      const message = expect.stringContaining('lies in /nowhere/database, which is not there');
+      await expect(prepareDatabase(layout, tools)).rejects.toMatchObject({ code: 'DATABASE_ERROR', message });
+      await rm(layout.databaseFolder);
+      await prepareDatabase(layout, tools);
+      expect(await readFile(layout.databasePasswordFile, 'utf8')).toBe(password);
+      await rm(layout.databaseFolder, { recursive: true });
+      await writeFile(layout.databasePasswordFile, '');
+      await prepareDatabase(layout, tools);
+      expect(await readFile(layout.databasePasswordFile, 'utf8')).toMatch(/^[0-9a-f]{48}$/);
+    },
+  );
+
   test('a state folder that cannot be written is named', async () => {
     const file = path.join(await temporaryFolder(), 'file');
     await writeFile(file, '');
@@ -323,7 +346,10 @@ describe('pieces of a stack', () => {
   test('leftovers are ended also when the stack file was lost to a power cut', async () => {
     const folder = await temporaryFolder();
     const { databaseFolder, stackFile } = stackLayout(folder);
-    await writeFile(stackFile, '');
+    for (const lost of ['', '{', '[]', '{"pid":"1"}']) {
+      await writeFile(stackFile, lost);
+      expect(readStackFile(stackFile)).toBeNull();
+    }
     const server = spawn('bash', ['-c', 'read -r', `--datadir=${databaseFolder}.new`]);
     onTestFinished(() => void server.kill('SIGKILL'));
     const identity = identityOf(server.pid!)!;

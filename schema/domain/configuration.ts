@@ -146,6 +146,12 @@ export type GuestScript = { path: string; args: string[]; timeoutMs: number };
 /** `success` runs after the seal (log truncation). null: none. */
 export type GuestScripts = { preFreeze: GuestScript | null; postThaw: GuestScript | null; success: GuestScript | null };
 
+/**
+ * Of one job, since a session starts all of them itself. Each try of a VM is 9 events of the session's history, and there
+ * are four tries: 36,000 of the 51,200 at which Temporal terminates a workflow. The rest is for stopping, and all else.
+ */
+export const MAX_VMS_PER_JOB = 1000;
+
 export type JobConfig = {
   jobId: JobId;
   vms: { hostId: HostId; name: string; vmId: VmId; excludeDisks: DiskKey[] }[];

@@ -14,6 +14,7 @@ export const errorTable = {
   BAD_REQUEST: row('operator', 'Correct the argument named; `tidemark <command> --help` shows what is expected.'),
   NOT_FOUND: row('operator', 'List what there is with `tidemark <kind> list` and use a name from it.'),
   JOB_NOT_FOUND: row('operator', 'List the jobs with `tidemark job list`, or add this one to site.yaml and apply it.'),
+  JOB_TOO_LARGE: row('operator', 'Split the job into several in site.yaml and apply it; nothing was begun.'),
   ALREADY_RUNNING: row('operator', 'Wait for the session named, or stop it with `tidemark session stop`.'),
   RESOURCE_REMOVED: row(
     'operator',

@@ -142,6 +142,8 @@ export type StartedRestore = {
 export type RestoredDisk = {
   diskKey: DiskKey;
   file: string;
+  /** On whose machine the file is; absent in histories of before it was told. */
+  proxyId?: ProxyId;
   sizeBytes: number;
   receivedBytes: number;
   writtenBytes: number;

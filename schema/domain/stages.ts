@@ -25,6 +25,14 @@ export const addStageTimes = (a: Readonly<StageTimes>, b: Readonly<StageTimes>):
   target: a.target + b.target,
 });
 
+export const subtractStageTimes = (from: Readonly<StageTimes>, times: Readonly<StageTimes>): StageTimes => ({
+  source: from.source - times.source,
+  proxy: from.proxy - times.proxy,
+  throttling: from.throttling - times.throttling,
+  network: from.network - times.network,
+  target: from.target - times.target,
+});
+
 /** `busy`, `waitsForInput` and `waitsForOutput` of a stage come to 100. */
 export type StageShare = { busy: number; waitsForInput: number; waitsForOutput: number };
 /** In percent, with one decimal. `bottleneck`: the stage with the largest share. */

@@ -17,8 +17,8 @@ export type FakeAgent = {
   loseSyncs: number;
   /** Commands done, in order. */
   done: string[];
-  /** What guest-exec-status gives in turn for any pid. */
-  execStatuses: Record<string, unknown>[];
+  /** What guest-exec-status gives in turn for any pid; at 'cut' the client is cut off instead. */
+  execStatuses: (Record<string, unknown> | 'cut')[];
   readonly hasClient: boolean;
   /** Cuts the present client off; what it asked for goes on. */
   dropClient(): void;
@@ -118,10 +118,13 @@ async function perform(agent: FakeAgent, { execute, arguments: args }: Request):
       return { return: [{ name: 'vda', mountpoint: '/mnt', type: 'ext4', 'used-bytes': 1, 'total-bytes': 2 }] };
     case 'guest-exec':
       return agent.frozen ? { error: { class: 'CommandNotFound', desc: 'disabled' } } : { return: { pid: 42 } };
-    case 'guest-exec-status':
-      return agent.execStatuses.length > 0
-        ? { return: agent.execStatuses.shift() }
-        : { error: { class: 'GenericError', desc: "Invalid parameter 'pid'" } };
+    case 'guest-exec-status': {
+      const status = agent.execStatuses.shift();
+      if (status === undefined) return { error: { class: 'GenericError', desc: "Invalid parameter 'pid'" } };
+      if (status !== 'cut') return { return: status };
+      agent.dropClient();
+      return null;
+    }
     default:
       return { error: { class: 'CommandNotFound', desc: `unknown command ${execute}` } };
   }

@@ -37,18 +37,29 @@ export const didNotRun = (error: unknown): boolean =>
 const hasDetail = (error: unknown, name: string, value: boolean): boolean =>
   error instanceof TidemarkError && error.details[name] === value;
 
-/** Null: it still runs at `end`, ms of the monotonic clock. */
+/**
+ * Null: it still runs at `end`, ms of the monotonic clock. A guest that its program keeps too busy to answer is asked
+ * again until then; what it refuses in so many words is thrown at once.
+ */
 export async function resultBefore(
   pid: number,
   agent: GuestAgent,
   clock: Clock,
   end: number,
 ): Promise<ExecResult | null> {
+  let unanswered: unknown = null;
   while (clock.monotonic() < end) {
-    const ended = await agent.result(pid);
-    if (ended) return asResult(ended);
+    try {
+      const ended = await agent.result(pid);
+      if (ended) return asResult(ended);
+      unanswered = null;
+    } catch (error) {
+      if (!(error instanceof TidemarkError) || hasDetail(error, 'answered', true)) throw error;
+      unanswered = error;
+    }
     await clock.sleep(pollMs);
   }
+  if (unanswered) throw unanswered;
   return null;
 }
 

@@ -219,6 +219,13 @@ test('runs a guest program once per key, also over a restart of the keeper', asy
   expect(fake.done.filter((verb) => verb === 'guest-exec')).toHaveLength(1);
 });
 
+test('a guest that leaves the question after its program unanswered is asked again', async () => {
+  fake.execStatuses = [{ exited: false }, 'cut', 'cut', { exited: true, exitcode: 0 }];
+  const script = { key: `${run}.pre-freeze`, path: '/bin/true', args: [], timeoutMs: 60_000 };
+  expect(await client.exec(vm, script)).toMatchObject({ exitCode: 0 });
+  expect(fake.done.filter((verb) => verb === 'guest-exec')).toHaveLength(1);
+});
+
 test('a program that the guest refused to start may be asked for again', async () => {
   const script = { key: `${run}/pre`, path: '/bin/true', args: [], timeoutMs: 5000 };
   fake.frozen = true;
