@@ -92,7 +92,10 @@ export const errorTable = {
     'The guest was thawed at the deadline before the checkpoint was complete; look for a slow hypervisor or storage.',
   ),
   // transfer and repository
-  REPOSITORY_NOT_ONE: row('operator', 'Name an empty folder, or one that has a repository.json of this repository.'),
+  REPOSITORY_NOT_ONE: row(
+    'operator',
+    'Name the folder that has the repository.json of this repository; only one that is new in site.yaml begins in an empty folder.',
+  ),
   REPOSITORY_IN_USE: row(
     'operator',
     'Another process owns the repository: stop it (a stack: `tidemark down`), or use that one.',
