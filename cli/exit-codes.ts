@@ -22,6 +22,7 @@ const badRequests: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'NOT_FOUND',
   'JOB_NOT_FOUND',
   'JOB_TOO_LARGE',
+  'RESOURCE_REMOVED',
   'VM_NOT_FOUND',
   'RESTORE_POINT_NOT_FOUND',
   'RESTORE_POINT_HELD',

@@ -108,6 +108,26 @@ describe('restores', () => {
   });
 });
 
+describe('of a repository that was removed', () => {
+  test('nothing is restored or changed: it is told at once, with the folder to write back', async () => {
+    const id = await recordTestPoint(stack.db, { vmName: 'left', disks: ['d0'] });
+    const setState = (state: 'active' | 'removed') => stack.db.updateTable('repositories').set({ state }).execute();
+    await setState('removed');
+    const message = `repository main is not in the site: it had the folder ${folder}/repository on machine box`;
+    for (const args of [
+      ['restore-point', 'keep', 'left@latest'],
+      ['restore-point', 'remove', id, '--last'],
+      ['restore', 'vm', id, '--into', folder],
+    ]) {
+      const refused = await stack.tidemark(...args, '--json');
+      expect(refused.exitCode).toBe(2);
+      const details = { repository: 'main', folder: `${folder}/repository` };
+      expect(JSON.parse(refused.output)).toMatchObject({ error: { code: 'RESOURCE_REMOVED', message, details } });
+    }
+    await setState('active');
+  });
+});
+
 describe('lists', () => {
   test('of everything, for people and as JSON', async () => {
     const id = await recordTestPoint(stack.db, { vmName: 'list me', disks: ['d0'] });
