@@ -1,6 +1,7 @@
 /** From what a person types to the session or restore point meant: whole ids, their beginnings, "latest". */
 import type { CatalogDatabase } from '../schema/catalog/connection.ts';
 import { listJobs, loadJob } from '../schema/catalog/jobs.ts';
+import { listKnownNames, type NamedKind } from '../schema/catalog/known-names.ts';
 import { listResources } from '../schema/catalog/resources.ts';
 import { listRestorePoints, type RestorePointSummary } from '../schema/catalog/restore-points.ts';
 import { listSessions, type Session } from '../schema/catalog/sessions.ts';
@@ -79,6 +80,21 @@ export async function findJob(db: CatalogDatabase, name: string): Promise<JobCon
       jobId: name,
       jobs: names,
     });
+  }
+}
+
+/** A list that is empty for want of such a thing, not of rows: NOT_FOUND with the nearest name. What is undefined was not named. */
+export async function requireKnown(
+  db: CatalogDatabase,
+  named: { [kind in NamedKind]?: string | undefined },
+): Promise<void> {
+  for (const kind of ['VM', 'job', 'repository'] as const) {
+    const name = named[kind];
+    if (name === undefined) continue;
+    const names = await listKnownNames(db, kind);
+    if (names.includes(name)) continue;
+    const message = `there is no ${kind} ${name}${didYouMean(name, names)}`;
+    throw new TidemarkError('NOT_FOUND', message, { kind, name });
   }
 }
 
