@@ -142,7 +142,7 @@ export const errorTable = {
   ),
   DAMAGED_BLOCK: row(
     'damage',
-    'A block in the repository does not match its digest; restore another restore point, and keep the repository as it is.',
+    'Restore another restore point, if the message names a whole one. If not, run the job of the VM: while the VM still has the block, it is stored again, and all that need it are whole. Then `tidemark repository repair` saves what else is sound and says what is lost; delete nothing.',
   ),
   TAMPERED: row(
     'damage',
