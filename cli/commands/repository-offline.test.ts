@@ -80,6 +80,7 @@ describe.each([
 
   test('of which a payload rotted is told with what it hits, until the VM has stored the block again', async () => {
     await damage(RECORD_HEADER_BYTES + 1);
+    expect(await repositoryCommand('check', ...offline, '--full')).toMatchObject({ exitCode: 1 });
     const repaired = await repositoryCommand('repair', ...offline, '--json');
     expect(repaired.exitCode).toBe(1);
     const lost = [{ restorePointId: sealed.restorePointId, missingBytes: 1024 * 1024 }];
