@@ -396,10 +396,10 @@ describe('without a stack', () => {
     const folder = path.join(stack.folder, 'empty');
     await mkdir(folder);
     const none = await tidemark('repository', 'stats', '--offline', folder);
-    expect(none).toMatchObject({ exitCode: 1, errors: expect.stringContaining('is not a repository') });
+    expect(none).toMatchObject({ exitCode: 2, errors: expect.stringContaining('is not a repository') });
     await writeFile(path.join(folder, 'x'), '');
     const open = await tidemark('repository', 'check', '--offline', repository.world.folder);
-    expect(open).toMatchObject({ exitCode: 1, errors: expect.stringMatching(/owns the repository/) });
+    expect(open).toMatchObject({ exitCode: 2, errors: expect.stringMatching(/owns the repository/) });
     const copy = path.join(stack.folder, 'copy');
     await mkdir(copy);
     await copyFile(path.join(repository.world.folder, 'repository.json'), path.join(copy, 'repository.json'));

@@ -97,7 +97,7 @@ export const errorTable = {
   // transfer and repository
   REPOSITORY_NOT_ONE: row(
     'operator',
-    'Mount the disk of the repository, or put its folder back; for a new repository name an empty folder.',
+    'Mount the disk of the repository, or name the folder that has its repository.json; only one that is new in site.yaml begins in an empty folder.',
   ),
   REPOSITORY_IN_USE: row(
     'operator',
@@ -145,7 +145,7 @@ export const errorTable = {
   ),
   DAMAGED_BLOCK: row(
     'damage',
-    'A block in the repository does not match its digest; restore another restore point, and keep the repository as it is.',
+    'Restore another restore point, if the message names a whole one. If not, run the job of the VM: while the VM still has the block, it is stored again, and all that need it are whole. Then `tidemark repository repair` saves what else is sound and says what is lost; delete nothing.',
   ),
   TAMPERED: row(
     'damage',
