@@ -29,7 +29,7 @@ test.each([
   ['fewer bytes than a magic has', 'QFI'],
   ['a partition table', Buffer.concat([Buffer.alloc(510), Buffer.from([0x55, 0xaa])])],
   ['a disk that its guest has encrypted', Buffer.from('LUKS\u00ba\u00be\0\u0002', 'latin1')],
-  ['a name further on', `x${'QFI\u00fb'}`],
+  ['a name further on', Buffer.from('xQFI\u00fb', 'latin1')],
 ])('%s is raw', async (_what, content) => {
   const file = join(folder, 'disk.raw');
   await writeFile(file, content);
