@@ -10,7 +10,7 @@ import {
 import { WorkflowExecutionAlreadyStartedError } from '@temporalio/common';
 import { errorTable, isErrorCode, messageOf, type ErrorCode } from '../schema/domain/errors.ts';
 import { machineOfQueue } from '../schema/domain/queues.ts';
-import type { SessionErrorView } from '../schema/domain/sessions.ts';
+import type { SessionErrorView, TransferHeartbeat } from '../schema/domain/sessions.ts';
 
 export const errorView = (code: ErrorCode, message: string): SessionErrorView => ({
   code,
@@ -77,11 +77,16 @@ export const wasNotTakenUp = (error: unknown, verb: string | null = null): boole
   error.cause.timeoutType === 'SCHEDULE_TO_START' &&
   (verb === null || error.activityType === verb);
 
-/** What the activity last told before it was lost; undefined when nothing is known. */
-export function lastHeartbeatOf(error: unknown): unknown {
-  if (!(error instanceof ActivityFailure) || !(error.cause instanceof TimeoutFailure)) return undefined;
-  return error.cause.lastHeartbeatDetails;
+/** What a transfer or restore last told before it was lost, or failed (then its second detail); undefined when nothing is known. */
+export function lastHeartbeatOf(error: unknown): Partial<TransferHeartbeat> | undefined {
+  if (!(error instanceof ActivityFailure)) return undefined;
+  const { cause } = error;
+  const told: unknown = cause instanceof TimeoutFailure ? cause.lastHeartbeatDetails : detailsOf(cause)[1];
+  return told ?? undefined;
 }
+
+const detailsOf = (cause: unknown): readonly unknown[] =>
+  (cause instanceof ApplicationFailure ? cause.details : null) ?? [];
 
 /** Whether another try of the same work may end otherwise. */
 export const isWorthAnotherTry = (view: SessionErrorView): boolean =>

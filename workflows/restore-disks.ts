@@ -5,7 +5,7 @@ import type { DiskKey, MachineId, ProxyId } from '../schema/domain/ids.ts';
 import { controlQueue, controlWaitQueue, proxyCtlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import type { TargetAccess } from '../schema/domain/restore-point.ts';
 import { type HeldLease, requestOrders } from '../schema/domain/scheduling.ts';
-import type { RestoredDisk, TransferHeartbeat } from '../schema/domain/sessions.ts';
+import type { RestoredDisk } from '../schema/domain/sessions.ts';
 import { errorView, failureOf, lastHeartbeatOf } from './failures.ts';
 import { say } from './say.ts';
 import { ProxyTries } from './proxy-tries.ts';
@@ -148,8 +148,7 @@ async function restoreOne(
       run.disk(diskKey, 'done', done.stages);
       return { ...done, ...run.stagesOf(diskKey) };
     } catch (error) {
-      const last = lastHeartbeatOf(error) as Partial<TransferHeartbeat> | undefined;
-      run.disk(diskKey, 'failed', last?.stages);
+      run.disk(diskKey, 'failed', lastHeartbeatOf(error)?.stages);
       await tries.another(error, proxy);
       // What was granted ends some day; this try may be as long as the one before.
       where = wayTo(await reopen());

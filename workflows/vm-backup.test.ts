@@ -252,6 +252,26 @@ describe.concurrent('vmBackup', () => {
     expect(state.fences).toEqual({ d0: [1, 2, 3, 4, 5] });
   });
 
+  it.each([
+    ['end by the bound of one try', { at: 'lost', times: 5 }, { attemptMs: 1000 }],
+    ['are lost', { at: 'lost', times: 5 }, { beatMs: 1000 }],
+    ['fail', { at: 'reply', code: 'TRANSFER_FAILED', times: 5 }, {}],
+  ] as const)('goes on as long as each try brings a disk further, though they %s', async (_how, fault, bounds) => {
+    const scene = { ...withFault('transferDisk', fault), ackedByTry: 3 };
+    const quick = { timersBy: 100, activities: { transferDisk: bounds } };
+    const { state } = await play.backUp({ scene, quick });
+    expect(expectNothingLeft(state, 'further').result).toBe('Success');
+    expect(state.fences).toEqual({ d0: [1, 2, 3, 4, 5, 6] });
+  });
+
+  it('counts tries that end by their bound and bring a disk no further', async () => {
+    const scene = withFault('transferDisk', { at: 'lost', times: 99 });
+    const quick = { timersBy: 100, activities: { transferDisk: { attemptMs: 1000 } } };
+    const { state } = await play.backUp({ scene, quick });
+    expect(expectNothingLeft(state, 'no further').error?.code).toBe('UNREACHABLE');
+    expect(state.fences).toEqual({ d0: [1, 2, 3, 4, 5] });
+  });
+
   it('compares a disk whose tracking is lost while its changes are read, and says so', async () => {
     const scene = { ...withFault('transferDisk', { at: 'before', code: 'TRACKING_LOST' }), use: 'changes' as const };
     const ended = await play.backUp({ scene });

@@ -6,10 +6,8 @@
  */
 import { CancellationScope, CancelledFailure, setHandler, upsertSearchAttributes } from '@temporalio/workflow';
 import type { Checkpoint, DiskFacts, Released } from '../schema/domain/hypervisor.ts';
-import { controlQueue, controlWaitQueue, machineOfQueue, proxyCtlQueue } from '../schema/domain/queues.ts';
+import { controlQueue } from '../schema/domain/queues.ts';
 import type { OpenedRestorePoint } from '../schema/domain/restore-point.ts';
-import type { HeldLease, ResourceRequest } from '../schema/domain/scheduling.ts';
-import { requestOrders } from '../schema/domain/scheduling.ts';
 import type { VmBackupInput, VmBackupResult } from '../schema/domain/sessions.ts';
 import { say } from './say.ts';
 import { errorView, failureOf, viewOf } from './failures.ts';
@@ -19,9 +17,10 @@ import { runAllOrCancel, sideBySide } from './side-by-side.ts';
 import { tellSuspects } from './suspect-points.ts';
 import { UndoList } from './undo-list.ts';
 import { commitReferencePoint, finishVm, sealVm } from './vm-finish.ts';
+import { VmLeases } from './vm-leases.ts';
 import { VmRollback } from './vm-rollback.ts';
 import { VmRun } from './vm-run.ts';
-import { type Leases, proxiesOf, transferDisks } from './vm-transfer.ts';
+import { connectMovers, transferDisks } from './vm-transfer.ts';
 
 export async function vmBackup(input: VmBackupInput): Promise<VmBackupResult> {
   const run = new VmRun(input);
@@ -47,7 +46,8 @@ async function forward(run: VmRun, undo: UndoList): Promise<void> {
   const { sessionId, attempt, vm } = input;
   const { startedAt } = run;
   const start = { sessionId, vm: vm.vm, attempt, run: run.run, workflowId, startedAt };
-  const [leases] = await sideBySide([() => acquire(run, undo), () => say('startVm', { queue: controlQueue })(start)]);
+  const leases = new VmLeases(run);
+  await sideBySide([() => leases.acquire(undo), () => say('startVm', { queue: controlQueue })(start)]);
   const rollback = new VmRollback(run);
   // None of these four touches a guest.
   const [opened, disks] = await sideBySide([
@@ -68,46 +68,6 @@ async function forward(run: VmRun, undo: UndoList): Promise<void> {
   // Up to here a stop takes everything back; from here it only goes forward.
   if (CancellationScope.current().consideredCancelled) throw new CancelledFailure('the session was stopped');
   await CancellationScope.nonCancellable(() => sealVm(run, undo, checkpoint, released));
-}
-
-function requestOf(run: VmRun): ResourceRequest {
-  const { job, vm, manual } = run.input;
-  return {
-    workflowId: run.workflowId,
-    requestNumber: 0,
-    runKey: run.run,
-    order: requestOrders.backup,
-    manual,
-    arrivedAt: Date.parse(run.startedAt),
-    wants: {
-      vmId: vm.vm.vmId,
-      hostId: vm.vm.hostId,
-      proxies: job.proxies,
-      excludedProxies: [],
-      repositoryId: job.repositoryId,
-      pairs: Math.max(1, vm.diskCount ?? 1),
-      ...(vm.expectedBytes == null ? {} : { expectedBytes: vm.expectedBytes }),
-    },
-  };
-}
-
-async function acquire(run: VmRun, undo: UndoList): Promise<Leases> {
-  const { workflowId } = run;
-  undo.push('leases', () => say('releaseResources', { queue: controlQueue })({ workflowId, leaseIds: null }));
-  const take = (): Promise<HeldLease[]> =>
-    say('acquireResources', { queue: controlWaitQueue, summary: 'VM lock, host, proxy and repository slots' })(
-      requestOf(run),
-    );
-  let held = await take();
-  let grantedMs = Date.now();
-  return {
-    held: () => held,
-    grantedMs: () => grantedMs,
-    again: async () => {
-      held = await take();
-      grantedMs = Date.now();
-    },
-  };
 }
 
 async function openRestorePoint(run: VmRun, undo: UndoList, rollback: VmRollback): Promise<OpenedRestorePoint> {
@@ -136,10 +96,8 @@ async function declareDisks(run: VmRun, { restorePointId }: OpenedRestorePoint, 
   await run.machines.on(run.repository, 'declareDisks')({ restorePointId, run: run.run, disks });
 }
 
-async function rehearse(run: VmRun, { restorePointId, endpoint }: OpenedRestorePoint, leases: Leases): Promise<void> {
-  const of = { restorePointId, run: run.run, endpoint };
-  const queues = [...new Set(proxiesOf(leases.held()))].map(proxyCtlQueue);
-  await runAllOrCancel(queues.map((queue) => () => run.machines.on(queue, 'connectMovers', machineOfQueue(queue))(of)));
+async function rehearse(run: VmRun, opened: OpenedRestorePoint, leases: VmLeases): Promise<void> {
+  await runAllOrCancel([...new Set(leases.proxies)].map((proxy) => () => connectMovers(run, opened, proxy)));
 }
 
 async function takeCheckpoint(

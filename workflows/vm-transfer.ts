@@ -2,40 +2,38 @@
  * Step 8: the disks of a VM, side by side within the pairs of proxy and repository slots that were granted; the others
  * wait for a pair of this VM to free. Each assignment of a disk has a fence of its own (invariant 5).
  */
-import { isCancellation } from '@temporalio/workflow';
+import { isCancellation, patched } from '@temporalio/workflow';
 import { errorTable } from '../schema/domain/errors.ts';
 import type { Checkpoint, CheckpointDisk } from '../schema/domain/hypervisor.ts';
-import type { MachineId, ProxyId } from '../schema/domain/ids.ts';
-import { controlQueue, proxyQueue } from '../schema/domain/queues.ts';
+import type { ProxyId } from '../schema/domain/ids.ts';
+import { machineOfQueue, proxyCtlQueue, proxyQueue } from '../schema/domain/queues.ts';
 import type { DiskPlan, OpenedRestorePoint, TransferSummary } from '../schema/domain/restore-point.ts';
-import type { HeldLease } from '../schema/domain/scheduling.ts';
-import type { SessionErrorView, TransferHeartbeat } from '../schema/domain/sessions.ts';
+import type { SessionErrorView } from '../schema/domain/sessions.ts';
 import { addStageTimes, noStageTimes } from '../schema/domain/stages.ts';
 import { say } from './say.ts';
 import { lastHeartbeatOf, viewOf } from './failures.ts';
 import { fallbackWarnings, planDisk, shrinkWarnings } from './plan-disks.ts';
-import { ProxyTries } from './proxy-tries.ts';
+import { type GoesOn, ProxyTries } from './proxy-tries.ts';
 import { runAllOrCancel, sideBySide } from './side-by-side.ts';
 import type { DiskState } from './vm-details.ts';
+import type { VmLeases } from './vm-leases.ts';
 import type { VmRun } from './vm-run.ts';
 
-/** Leases of a workflow that is not closed are not freed; somebody who frees them by hand has waited longer than this. */
-const FRESH_MS = 15_000;
+type Transfers = { run: VmRun; opened: OpenedRestorePoint; checkpoint: Checkpoint; leases: VmLeases };
+/** A disk, from its first try to its last. `assignments`: how many it had. */
+type Work = { disk: CheckpointDisk; plan: DiskPlan; tries: ProxyTries; assignments: number };
+type Way = Transfers & { pair: number; waiting: Work[] };
 
-export type Leases = {
-  /** As granted last; pairs are numbered from 0. */
-  held(): readonly HeldLease[];
-  /** When that was, by the workflow's time. */
-  grantedMs(): number;
-  /** Takes them again after LEASE_LOST. */
-  again(): Promise<void>;
-};
-
-export const proxiesOf = (leases: readonly HeldLease[]): ProxyId[] =>
-  leases.filter((lease) => lease.kind === 'proxy').map((lease) => lease.id as ProxyId);
-
-type Transfers = { run: VmRun; opened: OpenedRestorePoint; checkpoint: Checkpoint; leases: Leases };
-type Way = Transfers & { disk: CheckpointDisk; pair: number };
+/** The rehearsal of step 4. */
+export async function connectMovers(
+  run: VmRun,
+  { restorePointId, endpoint }: OpenedRestorePoint,
+  proxy: ProxyId,
+): Promise<void> {
+  const queue = proxyCtlQueue(proxy);
+  const of = { restorePointId, run: run.run, endpoint };
+  await run.machines.on(queue, 'connectMovers', machineOfQueue(queue))(of);
+}
 
 /** Resolves when every disk is at the repository, whole. The first failure cancels the others and is thrown when they have ended. */
 export async function transferDisks(transfers: Transfers): Promise<void> {
@@ -43,51 +41,86 @@ export async function transferDisks(transfers: Transfers): Promise<void> {
   const plans = checkpoint.disks.map((disk) => planDisk(disk, opened, run.input.job.blockSize));
   for (const plan of plans) run.plan(plan);
   run.note(...fallbackWarnings(plans, opened), ...shrinkWarnings(plans, opened));
-  const waiting = checkpoint.disks.map((disk, at) => ({ disk, plan: plans[at]! }));
-  const pairs = Math.max(1, Math.min(proxiesOf(leases.held()).length, waiting.length));
-  await runAllOrCancel(
-    Array.from({ length: pairs }, (_, pair) => async () => {
-      for (let next = waiting.shift(); next; next = waiting.shift())
-        await transferOne({ ...transfers, disk: next.disk, pair }, next.plan);
-    }),
-  );
+  const waiting = checkpoint.disks.map((disk, at) => workOf(run, disk, plans[at]!));
+  const pairs = Math.max(1, Math.min(leases.proxies.length, waiting.length));
+  await runAllOrCancel(Array.from({ length: pairs }, (_, pair) => () => goThrough({ ...transfers, pair, waiting })));
 }
 
-async function transferOne(way: Way, firstPlan: DiskPlan): Promise<void> {
-  const tries = triesOf(way);
-  let plan = firstPlan;
-  for (let assignment = 1; ; assignment += 1) {
-    const state = way.run.plan(plan);
+/** One disk after another, until none waits, or the pair's proxy is silent and another pair takes them. */
+async function goThrough(way: Way): Promise<void> {
+  const { leases, pair, waiting } = way;
+  leases.enter(pair);
+  for (let next = waiting.shift(); next; next = waiting.shift()) if (!(await transferOne(way, next))) return;
+  // At once: nobody may leave a disk to a pair that takes no more.
+  leases.leave(pair);
+}
+
+/** False: the disk is left to another pair. */
+async function transferOne(way: Way, work: Work): Promise<boolean> {
+  for (;;) {
+    work.assignments += 1;
+    const state = way.run.plan(work.plan);
     try {
-      await transferOnce(way, plan, assignment, state);
-      tries.end();
-      return;
+      await transferOnce(way, work, state);
+      work.tries.end();
+      return true;
     } catch (error) {
       noteLost(state, error);
-      if (plan.mode === 'cbt' && isTrackingLost(error)) plan = withoutTracking(way, viewOf(error));
-      else await tries.another(error, state.proxyId);
+      if (work.plan.mode === 'cbt' && isTrackingLost(error)) {
+        work.plan = withoutTracking(way, work, viewOf(error));
+        work.tries.beginAnew();
+        continue;
+      }
+      const { proxyId } = state;
+      const whenSilent = (): Promise<GoesOn> => goOnElsewhere(way, work, proxyId!);
+      if ((await work.tries.another(error, proxyId, whenSilent)) === 'by-others') return false;
     }
   }
+}
+
+/**
+ * Another proxy than the silent one, for the pair; or another pair, for the disk. What the silent one may still send is
+ * fenced off before anybody else begins: the next try has an assignment of its own (invariant 5).
+ */
+async function goOnElsewhere(way: Way, work: Work, silent: ProxyId): Promise<GoesOn> {
+  const { run, opened, leases, pair, waiting } = way;
+  // A workflow of the version before waits for the silent one.
+  if (run.input.job.proxies.length === 1 || !patched('another-proxy')) return 'here';
+  const goesOn = (where: string): void => {
+    const message = `disk ${work.disk.diskKey} goes on ${where}: proxy ${silent} is silent`;
+    run.note({ level: 'info', code: 'UNREACHABLE', message });
+  };
+  if (await leases.replace(pair, silent, (proxy) => connectMovers(run, opened, proxy))) {
+    goesOn('with another proxy');
+    return 'elsewhere';
+  }
+  if (!leases.isBusyElsewhere(silent)) return 'here';
+  waiting.unshift(work);
+  leases.leave(pair);
+  run.plan(work.plan).state = 'waiting';
+  goesOn('after another disk');
+  return 'by-others';
 }
 
 const isTrackingLost = (error: unknown): boolean =>
   !isCancellation(error) && errorTable[viewOf(error).code].disposition === 'new-base';
 
-function triesOf({ run, disk }: Way): ProxyTries {
+function workOf(run: VmRun, disk: CheckpointDisk, plan: DiskPlan): Work {
   const what = `disk ${disk.diskKey}`;
-  return new ProxyTries({
+  const tries = new ProxyTries({
     verb: 'transferDisk',
     what,
     machineWaitMs: run.input.job.hostWaitMs,
     tell: (waitsFor) => run.waits.tell(what, waitsFor),
     note: (finding) => run.note(finding),
   });
+  return { disk, plan, tries, assignments: 0 };
 }
 
 /** Bytes of a try that was lost count too: they were read and sent. */
 function noteLost(state: DiskState, error: unknown): void {
   state.state = 'failed';
-  const last = lastHeartbeatOf(error) as Partial<TransferHeartbeat> | undefined;
+  const last = lastHeartbeatOf(error);
   state.readBytes += last?.readBytes ?? 0;
   state.sentBytes += last?.sentBytes ?? 0;
   noteStages(state, last?.stages);
@@ -98,7 +131,7 @@ function noteStages(state: DiskState, stages: TransferSummary['stages']): void {
 }
 
 /** Doubt means read (invariant 11), and the reason is shown. */
-function withoutTracking({ run, disk, opened }: Way, { code, message }: SessionErrorView): DiskPlan {
+function withoutTracking({ run, opened }: Way, { disk }: Work, { code, message }: SessionErrorView): DiskPlan {
   const reason = { code, message };
   const verdict = { diskKey: disk.diskKey, use: 'compare', reason } as const;
   const plan = planDisk({ ...disk, verdict }, opened, run.input.job.blockSize);
@@ -107,11 +140,13 @@ function withoutTracking({ run, disk, opened }: Way, { code, message }: SessionE
   return plan;
 }
 
-async function transferOnce(way: Way, plan: DiskPlan, assignment: number, state: DiskState): Promise<void> {
-  const { run, opened, checkpoint, disk } = way;
-  const { diskKey } = disk;
+async function transferOnce(way: Way, work: Work, state: DiskState): Promise<void> {
+  const { run, opened, checkpoint, leases, pair } = way;
+  const { plan, assignments: assignment } = work;
+  const { diskKey } = work.disk;
   const what = `disk ${diskKey}`;
-  const { proxy, machineId } = await confirmedProxy(way, assignment === 1);
+  const { id, machineId } = await leases.confirmedProxy(pair, assignment === 1);
+  const proxy = id as ProxyId;
   state.proxyId = proxy;
   const request = {
     restorePointId: opened.restorePointId,
@@ -137,27 +172,4 @@ function noteDone(run: VmRun, state: DiskState, summary: TransferSummary): void 
   state.sentBytes += summary.sentBytes;
   noteStages(state, summary.stages);
   run.show();
-}
-
-/** The proxy of this way's pair, its lease confirmed, or granted not long ago and nothing gone wrong since; and its machine. */
-async function confirmedProxy(
-  { run, leases, pair }: Way,
-  isFirst: boolean,
-): Promise<{ proxy: ProxyId; machineId: MachineId | undefined }> {
-  if (!isFirst || Date.now() - leases.grantedMs() > FRESH_MS) await confirm(run, leases);
-  const proxies = leases.held().filter(({ kind }) => kind === 'proxy');
-  const { id, machineId } = proxies[pair % proxies.length]!;
-  return { proxy: id as ProxyId, machineId };
-}
-
-async function confirm(run: VmRun, leases: Leases): Promise<void> {
-  const { workflowId } = run;
-  try {
-    const leaseIds = leases.held().map((lease) => lease.leaseId);
-    await say('confirmLeases', { queue: controlQueue })({ workflowId, leaseIds });
-  } catch (error) {
-    if (viewOf(error).code !== 'LEASE_LOST') throw error;
-    run.note({ level: 'info', code: 'LEASE_LOST', message: 'resources are taken again: their leases were freed' });
-    await leases.again();
-  }
 }

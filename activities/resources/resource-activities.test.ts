@@ -155,6 +155,37 @@ it.each([
   expect(await listRequests(db)).toEqual([]);
 });
 
+/** h1 is read on its own machine m1, where p1 is; p2 is on m2. */
+const twoMachines = (): SiteConfig => {
+  const whole = siteWith(['p1']);
+  const here = {
+    ...whole.machines[0]!,
+    hosts: [{ hostId: hostId('h1'), slots: 8, provider: 'image' as const, vms: [] }],
+  };
+  const there = { ...siteWith(['p2']).machines[0]!, machineId: machineId('m2'), hosts: [], repositories: [] };
+  return { ...whole, machines: [here, there] };
+};
+
+it('grants a host none but proxies that can read it, and refuses what none of them ever could', async () => {
+  await applySite(db, twoMachines());
+  await setReachable(db, 'proxy', 'p2', true, new Date());
+  const granted = await attempt(control(), request('w1', { pairs: 4 })).result;
+  expect(granted.filter(({ kind }) => kind === 'proxy')).toMatchObject([
+    { id: 'p1', machineId: 'm1' },
+    { id: 'p1', machineId: 'm1' },
+  ]);
+  await expect(attempt(control(), request('w2', { proxies: [proxyId('p2')] })).result).rejects.toMatchObject({
+    type: 'RESOURCE_REMOVED',
+    message: 'host h1 is read on its own machine m1 only, and of the proxies p2 none is there',
+  });
+  const further = { vmId: null, hostId: null, nearHostId: hostId('h1'), excludedProxies: [proxyId('p1')] };
+  await expect(attempt(control(), request('w3', further)).result).rejects.toMatchObject({
+    type: 'RESOURCE_REMOVED',
+    message: 'of the proxies of the site that can serve each was excluded',
+  });
+  expect((await listRequests(db)).map(({ workflowId }) => workflowId)).toEqual(['w1']);
+});
+
 it('notices on its next attempt that a site was applied without its host', async () => {
   await fill(control());
   const activities = control({ holdMs: 50 });

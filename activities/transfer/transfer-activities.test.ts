@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { CancelledFailure } from '@temporalio/common';
+import { type ApplicationFailure, CancelledFailure } from '@temporalio/common';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { brakesForRestore } from '../../engines/hypervisors/brakes.ts';
 import { createRestorePool, type RestorePool } from '../../engines/mover/restore-client/pool.ts';
@@ -151,6 +151,10 @@ it('a worker that is shut down says so, and the next attempt goes on from the cu
   await expect(sending.result).rejects.toMatchObject({ type: 'HOST_DRAINING', nonRetryable: false });
   const acknowledged = repository.windows.size;
   expect(acknowledged).toBeLessThan(3);
+  // How far it came: Temporal keeps no heartbeat of a try that failed.
+  const failure = (await sending.result.catch((error: unknown) => error)) as ApplicationFailure;
+  expect(failure.details).toMatchObject([{ diskKey: TEST_DISK }, { disk: TEST_DISK, windowCount: 3 }]);
+  expect((failure.details![1] as TransferHeartbeat).readBytes).toBeGreaterThan(0);
   expect(await transfer().result).toMatchObject({ windowCount: 3, windowsSent: 3 - acknowledged });
 });
 

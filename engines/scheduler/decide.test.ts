@@ -136,6 +136,55 @@ describe('placement', () => {
   });
 });
 
+describe('a host that is read on its own machine only', () => {
+  const two = (more: Partial<Record<'h1' | 'p1' | 'p2', Partial<ResourceState>>> = {}): ResourceState[] => [
+    resource('host', 'h1', 4, { ownMachineOnly: true, ...more.h1 }),
+    resource('host', 'h2', 4, { ownMachineOnly: true, machineId: 'm2' }),
+    resource('proxy', 'p1', 2, more.p1),
+    resource('proxy', 'p2', 8, { machineId: 'm2', ...more.p2 }),
+    resource('repository', 'main', 9),
+  ];
+  const reasonOf = (decision: ResourceDecision) => decision.reasons[0]!.reason;
+
+  it('takes no further pair from a proxy elsewhere', () => {
+    expect(proxiesOf(run(two(), [request('a', { pairs: 4 })]))).toEqual(['p1', 'p1']);
+    expect(proxiesOf(run(two({ h1: { ownMachineOnly: undefined } as never }), [request('a', { pairs: 4 })]))).toEqual([
+      'p1',
+      'p1',
+      'p2',
+      'p2',
+    ]);
+    const more = request('a', { vmId: null, hostId: null, nearHostId: hostId('h1'), pairs: 4 }, { requestNumber: 1 });
+    expect(proxiesOf(run(two(), [more]))).toEqual(['p1', 'p1']);
+  });
+
+  it('waits for its own, full or silent, and says so', () => {
+    expect(reasonOf(run(two({ p1: { used: 2 } }), [request('a')]))).toEqual({
+      code: 'no-slot',
+      message: 'position 1: proxy p1 has 2 of 2 tasks; host h1 is read on its own machine m1 only',
+    });
+    expect(reasonOf(run(two({ p1: { reachable: false } }), [request('a')]))).toEqual({
+      code: 'unreachable',
+      message: 'position 1: proxy p1 does not answer; host h1 is read on its own machine m1 only',
+    });
+    expect(reasonOf(run(two(), [request('a', { proxies: [proxyId('p2')] })]))).toEqual({
+      code: 'no-proxy',
+      message: 'position 1: host h1 is read on its own machine m1 only, and no proxy that may be used is there',
+    });
+  });
+
+  it('takes the one on its machine of those a job names for several hosts', () => {
+    const proxies = [proxyId('p1'), proxyId('p2')];
+    const requests = [request('a', { proxies }), request('b', { proxies, hostId: hostId('h2') })];
+    expect(proxiesOf(run(two(), requests))).toEqual(['p1', 'p2']);
+  });
+
+  it('takes the one on its machine where all are on one, as ever', () => {
+    const one = [resource('host', 'h1', 4, { ownMachineOnly: true }), ...site().slice(1)];
+    expect(run(one, [request('a', { pairs: 3 })])).toEqual(run(site(), [request('a', { pairs: 3 })]));
+  });
+});
+
 describe('no starvation', () => {
   it('keeps a free slot for the first waiter against those behind it', () => {
     const resources = [

@@ -1,5 +1,6 @@
 /** Machines, hosts, proxies, repositories and the inventory of VMs. */
 import type { Kysely } from 'kysely';
+import { type HostConfig, readsOffHost } from '../domain/configuration.ts';
 import type { VmSummary } from '../domain/hypervisor.ts';
 import { diskKey, hostId, vmId } from '../domain/ids.ts';
 import type { VmId } from '../domain/ids.ts';
@@ -45,6 +46,10 @@ export async function listResources(db: Kysely<CatalogTables>, kind: Listed): Pr
   }));
 }
 
+/** Whether no proxy of another machine can read the disks of this host. */
+export const isReadOnItsMachineOnly = ({ config }: ResourceRow): boolean =>
+  !readsOffHost[(config as HostConfig).provider];
+
 /** Limits and use of everything that gives slots, and the VM locks held. A drained or removed one has limit 0. */
 export async function loadResourceStates(db: Kysely<CatalogTables>): Promise<ResourceState[]> {
   const used = await db
@@ -65,6 +70,7 @@ export async function loadResourceStates(db: Kysely<CatalogTables>): Promise<Res
         reachable: row.reachable,
         machineId: row.machineId,
         ...(kind === 'repository' ? space.get(row.id) : {}),
+        ...(kind === 'host' && isReadOnItsMachineOnly(row) ? { ownMachineOnly: true } : {}),
       });
   for (const row of used)
     if (row.kind === 'vm')

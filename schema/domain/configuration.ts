@@ -58,6 +58,13 @@ export type HostConfig = {
   | { provider: 'simulated'; vms: SimulatedVmConfig[] }
 );
 
+/** Whether a proxy of another machine can read the disks of such a host; else they are exported on a Unix socket of its own. */
+export const readsOffHost = {
+  qemu: false,
+  image: false,
+  simulated: true,
+} as const satisfies Record<HostConfig['provider'], boolean>;
+
 export type ProxyConfig = {
   proxyId: ProxyId;
   slots: number;

@@ -16,7 +16,10 @@ export const errorTable = {
   JOB_NOT_FOUND: row('operator', 'List the jobs with `tidemark job list`, or add this one to site.yaml and apply it.'),
   JOB_TOO_LARGE: row('operator', 'Split the job into several in site.yaml and apply it; nothing was begun.'),
   ALREADY_RUNNING: row('operator', 'Wait for the session named, or stop it with `tidemark session stop`.'),
-  RESOURCE_REMOVED: row('operator', 'Apply a site.yaml that has the resource again, or take it out of the job.'),
+  RESOURCE_REMOVED: row(
+    'operator',
+    'Apply a site.yaml that has what is missing, or take out of the job what needs it.',
+  ),
   // waiting
   NO_CAPACITY: row('retry-here', 'Nothing is to be done: it goes on when a slot is free.'),
   LEASE_LOST: row('retry-here', 'Nothing is to be done: the session takes its resources again.'),
@@ -167,7 +170,7 @@ export const errorTable = {
   ),
   TRANSFER_FAILED: row(
     'retry-elsewhere',
-    'Nothing is to be done: the transfer goes on from its cursor, on another proxy if need be.',
+    'Nothing is to be done: the transfer goes on from its cursor; if its proxy stays silent, on another of the job.',
   ),
   INDEX_REBUILDING: row(
     'retry-here',

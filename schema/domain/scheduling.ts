@@ -22,6 +22,8 @@ export type ResourceState = ResourceRef & {
   reachable: boolean;
   /** Machine it runs on; null for a VM lock. */
   machineId: string | null;
+  /** Of a host: no proxy of another machine can read its disks. */
+  ownMachineOnly?: true;
   /** Of a repository, when it was last looked at; absent: not known. */
   freeBytes?: number;
   /** Of a repository: what requests granted and not given back are expected to store. */
@@ -43,7 +45,7 @@ export type ResourceWants = {
   expectedBytes?: number;
   /** At most so many pairs, at least 1. */
   pairs: number;
-  /** Host whose machine is preferred for the proxy when `hostId` is null (further pairs). */
+  /** Host whose disks are read, for the choice of the proxy, when `hostId` is null (further pairs). */
   nearHostId?: HostId;
 };
 

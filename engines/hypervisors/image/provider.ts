@@ -7,7 +7,7 @@
 import { brakesFor } from '../brakes.ts';
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { HostConfig, ImageVmConfig } from '../../../schema/domain/configuration.ts';
+import { type HostConfig, type ImageVmConfig, readsOffHost } from '../../../schema/domain/configuration.ts';
 import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type {
   Artifact,
@@ -56,7 +56,7 @@ const capabilities: Capabilities = {
   referencePointAt: 'release',
   trackingSurvivesCrash: false,
   poweredOff: true,
-  offHost: false,
+  offHost: readsOffHost.image,
   atomicDisks: true,
   namesArtifacts: true,
   restore: false,

@@ -21,7 +21,7 @@ import type {
   VmSummary,
 } from '../../../schema/domain/hypervisor.ts';
 import type { DiskKey, LineageId, ProxyId, RunKey, SiteId, VmId } from '../../../schema/domain/ids.ts';
-import type { QemuVmConfig } from '../../../schema/domain/configuration.ts';
+import { type QemuVmConfig, readsOffHost } from '../../../schema/domain/configuration.ts';
 import type { Monitor, Seams } from '../../../schema/domain/seams.ts';
 import { join } from 'node:path';
 import { type ArtifactLedger, createArtifactLedger } from '../ledger.ts';
@@ -58,7 +58,7 @@ const capabilities: Capabilities = {
   referencePointAt: 'checkpoint',
   trackingSurvivesCrash: false,
   poweredOff: true,
-  offHost: false,
+  offHost: readsOffHost.qemu,
   atomicDisks: true,
   namesArtifacts: true,
   restore: false,

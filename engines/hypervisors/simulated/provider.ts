@@ -5,7 +5,7 @@
  *   guest line      -> what the guest or the operator did (`model.ts`)
  */
 import { brakesFor } from '../brakes.ts';
-import type { HostConfig, SimulatedVmConfig } from '../../../schema/domain/configuration.ts';
+import { type HostConfig, readsOffHost, type SimulatedVmConfig } from '../../../schema/domain/configuration.ts';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type {
   Artifact,
@@ -82,7 +82,7 @@ class SimulatedProvider implements HypervisorProvider {
       referencePointAt: options.referencePointAt ?? 'checkpoint',
       trackingSurvivesCrash: true,
       poweredOff: true,
-      offHost: true,
+      offHost: readsOffHost.simulated,
       atomicDisks: true,
       namesArtifacts: true,
       restore: false,
