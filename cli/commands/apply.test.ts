@@ -255,6 +255,17 @@ repositories:
   expect(connections).toBe(0);
 });
 
+test('an image that is called raw and is none is told', async () => {
+  await writeFile(file, site());
+  await writeFile(`${folder}/files.raw`, Buffer.from('QFI\u00fb\0\0\0\u0003', 'latin1'));
+  const applied = await stack.tidemark('apply', '-f', file);
+  expect(applied.exitCode).toBe(0);
+  expect(applied.errors).toBe(
+    `warning: VM files, disk d0: ${folder}/files.raw is called raw and begins like a qcow2 image, ` +
+      'so it is not backed up; say `format: qcow2` for it\n',
+  );
+});
+
 test('a worker that does not come up with it is a warning, with its log', async () => {
   await writeFile(file, site());
   const { children } = JSON.parse(await readFile(stack.layout.stackFile, 'utf8')) as { children: { name: string }[] };

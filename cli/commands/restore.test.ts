@@ -169,7 +169,7 @@ describe('lists', () => {
         'hosts',
       ],
       [['proxy', 'list'], /^PROXY .*RESTORES INTO\np1 +box +active +0 of 2 +2 +\//, 'proxies'],
-      [['repository', 'list'], /^REPOSITORY .*\nmain +box +active +0 of 4 +\d+ +.*repository\n/, 'repositories'],
+      [['repository', 'list'], /^REPOSITORY .*\nmain +box +active +0 of 4 +\d+ +- +.*repository\n/, 'repositories'],
       [
         ['restore-point', 'list', '--vm', 'list me'],
         new RegExp(`^RESTORE POINT .*\n${id.slice(0, 12)} +list me `),
