@@ -116,6 +116,8 @@ test('a folder that cannot be worked on is a bad argument, never damage', async 
     const refused = await repositoryCommand(command, '--offline', none);
     expect(refused).toMatchObject({ exitCode: 2, output: '' });
     expect(refused.errors).toContain(`${none} is not a repository: it has no repository.json`);
-    expect(refused.errors).toMatch(/\nhint: Name the folder that has the repository\.json of this repository;/);
+    expect(refused.errors).toMatch(
+      /\nhint: Mount the disk of the repository, or name the folder that has its repository\.json;/,
+    );
   }
 });

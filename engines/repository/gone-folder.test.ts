@@ -24,7 +24,7 @@ afterEach(() => world.close());
 const { openPoint, assign, send, seal, sealedFull, check } = verbsOf(() => world);
 
 const inPlace: [string, () => Promise<void>][] = [
-  ['an empty folder', async () => void (await mkdir(world.folder))],
+  ['an empty folder', () => mkdir(world.folder)],
   ['no folder', async () => undefined],
   [
     'another repository',

@@ -2,7 +2,7 @@
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import type { SealedRestorePoint } from '../../schema/domain/maintenance-sessions.ts';
 import type { SealOutcome } from '../../schema/domain/restore-point.ts';
-import type { Seams } from '../../schema/domain/seams.ts';
+import type { RestoreSource, Seams } from '../../schema/domain/seams.ts';
 import type { RepositoryFile } from '../../schema/repository/documents.ts';
 import type { VaultKeys } from '../../schema/repository/keys.ts';
 import { openVault } from '../../schema/repository/vault.ts';
@@ -197,12 +197,36 @@ const describeOpen = ({ open }: CheckParts['points']): ReturnType<Repository['li
 
 type Keys = { laneKeys: VaultKeys | null; takeUpKeys: () => Promise<void> };
 
+const describeOne = ({ flags, time, marks }: CheckParts, sealed: SealOutcome): SealedRestorePoint => ({
+  ...sealed,
+  flags: describeFlags(flags.of(sealed.restorePointId), time.lastMs(), sealed.manifest.sealedAt),
+  mark: marks.of(sealed.restorePointId),
+});
+
+function restoresThere(parts: CheckParts, whileThere: <T>(work: () => Promise<T>) => Promise<T>): RestoreSource {
+  const restores = createRestoreSource(parts, (digest) => bringBack(parts, digest));
+  return {
+    ...restores,
+    begin: async (connection, hello) => {
+      // What is restored is held at once: a removal may be on its way.
+      const begun = await restores.begin(connection, hello);
+      try {
+        return await whileThere(() => Promise.resolve(begun));
+      } catch (error) {
+        await restores.end(connection);
+        throw error;
+      }
+    },
+    // What is missing because all is away is not damage.
+    damaged: (...of) => whileThere(() => restores.damaged(...of)),
+  };
+}
+
 function facade(parts: CheckParts, { laneKeys, takeUpKeys }: Keys, shut: () => Promise<void>): Repository {
   const { points } = parts;
   let deadBytes: number | null = null;
   const { statistics, ...verbs } = { ...createMaintenance(parts), ...createChecking(parts, () => deadBytes) };
   const placeTrashed = createTrashedPlaces(parts);
-  const restores = createRestoreSource(parts, (digest) => bringBack(parts, digest));
   const closing = new AbortController();
   let closed: Promise<void> | null = null;
   const whileThere = async <T>(work: () => Promise<T>): Promise<T> => {
@@ -217,11 +241,7 @@ function facade(parts: CheckParts, { laneKeys, takeUpKeys }: Keys, shut: () => P
     ...work,
     signal: AbortSignal.any([work.signal, closing.signal]),
   });
-  const viewOf = (sealed: SealOutcome): SealedRestorePoint => ({
-    ...sealed,
-    flags: describeFlags(parts.flags.of(sealed.restorePointId), parts.time.lastMs(), sealed.manifest.sealedAt),
-    mark: verbs.markOf(sealed.restorePointId),
-  });
+  const viewOf = (sealed: SealOutcome): SealedRestorePoint => describeOne(parts, sealed);
   const listSealed = (): SealedRestorePoint[] => [...points.sealed.values()].sort(byTime).map(viewOf);
   return {
     ...verbs,
@@ -256,21 +276,7 @@ function facade(parts: CheckParts, { laneKeys, takeUpKeys }: Keys, shut: () => P
       trashedOf: (lineage) => trashedOfLineage(parts, lineage),
       suspect: (id, why) => parts.marks.set(id, 'suspect', why, new Date(parts.seams.clock.now()).toISOString()),
     }),
-    restoreSource: {
-      ...restores,
-      begin: async (connection, hello) => {
-        // What is restored is held at once: a removal may be on its way.
-        const begun = await restores.begin(connection, hello);
-        try {
-          return await whileThere(() => Promise.resolve(begun));
-        } catch (error) {
-          restores.end(connection);
-          throw error;
-        }
-      },
-      // What is missing because all is away is not damage.
-      damaged: (...of) => whileThere(() => restores.damaged(...of)),
-    },
+    restoreSource: restoresThere(parts, whileThere),
     rehearse: (restorePointId, run) => void requireOpen(points, restorePointId, run),
     describeSealed: (restorePointId) => requireSealed(points, restorePointId),
     listSealed,
