@@ -56,7 +56,7 @@ function createControl({ db, client, context }: Parts) {
     ...createMaintenanceActivities({ db, workflows, clock }),
     ...createJanitorActivities({ db, workflows, clock, log }),
   };
-  const schedules = new ScheduleKeeper(client);
+  const schedules = new ScheduleKeeper(client, log);
   const owners = new ClosedOwners({ db, workflows, clock, log, onFreed: kick });
   const lookAtWorkers = async (): Promise<void> => {
     try {
