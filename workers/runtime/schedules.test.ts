@@ -68,3 +68,21 @@ test('one that Temporal refuses is logged by its name, once, and keeps no other 
   await keeper.keep([row('a', { timeZone: 'Europe/Berlin' })]);
   expect(await found(...all)).toEqual([JANITOR_ID, idOf('a'), idOf('b')]);
 });
+
+test('those that somebody deleted, or a Temporal that lost its memory, are made again', async () => {
+  const all = [JANITOR_ID, idOf('a'), idOf('b')];
+  const rows = [row('a'), row('b'), row('c', { state: 'removed' })];
+  await keeper.keep(rows);
+  await client.schedule.getHandle(idOf('a')).delete();
+  await keeper.lookAfter();
+  await keeper.keep(rows);
+  expect(await found(...all)).toEqual(all);
+  expect(warnings).toEqual([{ schedule: idOf('a') }]);
+  await server.kill();
+  await server.start();
+  expect(await found(...all)).toEqual([]);
+  await keeper.lookAfter();
+  await keeper.keep(rows);
+  expect(await found(...all)).toEqual(all);
+  expect(warnings).toHaveLength(4);
+});

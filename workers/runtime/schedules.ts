@@ -27,6 +27,8 @@ import type { Log } from '../../schema/domain/seams.ts';
 import { searchAttributeNames, workflowTypes } from '../../schema/domain/sessions.ts';
 
 const JANITOR_INTERVAL = '5 min';
+/** Text of what is not to be there. */
+const NONE = JSON.stringify(null);
 /** A server that was away for less makes up for what it missed, once. */
 const CATCH_UP = '1 h';
 
@@ -133,6 +135,28 @@ export class ScheduleKeeper {
       } catch (error) {
         this.#tell(id, reasonOf(error));
       }
+    }
+  }
+
+  /** Those that are gone from Temporal, deleted there or lost with its memory, are made again the next time. */
+  async lookAfter(): Promise<void> {
+    for (const [id, text] of this.#kept) {
+      if (text === NONE) continue;
+      const isThere = await this.#isThere(id);
+      // What was stored meanwhile is newer than the answer.
+      if (isThere || this.#kept.get(id) !== text) continue;
+      this.#kept.delete(id);
+      this.#log.warn('a schedule is gone from Temporal and is made again', { schedule: id });
+    }
+  }
+
+  async #isThere(id: string): Promise<boolean> {
+    try {
+      await this.#client.schedule.getHandle(id).describe();
+      return true;
+    } catch (error) {
+      if (error instanceof ScheduleNotFoundError) return false;
+      throw error;
     }
   }
 
