@@ -252,6 +252,24 @@ describe('repositoryMaintenance', () => {
     expect(await detailsOf(handle)).toMatch(/\| check \| failed .*\n\| statistics \| left-out \|/);
   });
 
+  it('ends when it is stopped at the page after which it would go on in a new run', async () => {
+    const LONG = 12_000;
+    const pages = [pageOf(0, LONG, false), pageOf(LONG, 1, true)];
+    // It answers although it was stopped.
+    const faults = { reconcileRestorePoints: { at: 'late', times: 1 } } as const;
+    const steps = ['import' as const, 'statistics' as const];
+    const handle = await start({ input: { steps }, scene: { pages, allKnown: true, faults } });
+    await play.world.entered(handle.workflowId, 'reconcileRestorePoints');
+    await handle.cancel();
+    play.world.letGoOn(handle.workflowId);
+    const { status, state } = await play.ended(handle);
+    expect(status).toBe('CANCELLED');
+    expect(await historiesOf(handle)).toEqual([expect.toSatisfy((bytes: number) => bytes > 2 * 1024 * 1024)]);
+    expect(stepsOf(state)).toEqual(['listRestorePoints', 'reconcileRestorePoints']);
+    expect(state.leases).toEqual([]);
+    expect(rowsOf(handle)).toMatchObject({ result: 'Failed', error: { code: 'STOPPED' } });
+  });
+
   it('does not ask a repository that is away for the other steps, too', async () => {
     const quick = { activities: { listRestorePoints: { startMs: 300, attempts: 1 } } };
     const id = sessionId(randomUUID());
