@@ -9,6 +9,7 @@ import {
 } from '../schema/domain/maintenance-sessions.ts';
 import type { Damage } from '../schema/domain/maintenance.ts';
 import { searchAttributeNames } from '../schema/domain/sessions.ts';
+import type { Finding } from '../schema/domain/states.ts';
 import { lineage, pageOf, pointId } from '../tests/fixtures/workflows/fake-maintenance.ts';
 import type { RunState, Scene } from '../tests/fixtures/workflows/fake-world.ts';
 import { detailsOf, type Play } from '../tests/fixtures/workflows/play.ts';
@@ -202,6 +203,19 @@ describe('repositoryMaintenance', () => {
       'the collection removed nothing: page p cannot be read',
       'repository main has 1 % free',
     ]);
+  });
+
+  it('warns of restore points that have vanished from the repository', async () => {
+    const lost = [7, 8, 9].map((n) => ({ restorePointId: pointId(n), vmName: `vm-${n}` }));
+    const input = { steps: ['import' as const] };
+    const { status, state, handle } = await maintain({ input, scene: { pages: [pageOf(0, 1, true)], lost } });
+    expect(status).toBe('COMPLETED');
+    expect(rowsOf(handle)).toMatchObject({ result: 'Warning', error: null });
+    expect(state.findings).toHaveLength(1);
+    const [{ code, message }] = state.findings as [Finding];
+    expect(code).toBe('RESTORE_POINT_NOT_FOUND');
+    expect(message).toContain(`3 restore points, ${pointId(7)} of VM vm-7, ${pointId(8)} of VM vm-8 and 1 more. Keep`);
+    expect(state.outcomes).toMatchObject([{ counts: { removed: 3 } }]);
   });
 
   it('of a dry run says what would go', async () => {
