@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { WorkflowHandle } from '@temporalio/client';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { repositoryId, restorePointId, runKey, sessionId } from '../schema/domain/ids.ts';
 import {
   maintenanceWorkflowId,
@@ -314,6 +314,40 @@ describe('repositoryMaintenance', () => {
     await handle.result();
     const [named] = /session (\d{8}-\d{6}-[a-z0-9]{4}):/.exec(await detailsOf(handle)) ?? [];
     expect(play.world.session(named!.slice('session '.length, -1)).result).toBe('Success');
+  });
+});
+
+describe('beside another maintenance of the repository', () => {
+  const input = { steps: ['statistics' as const] };
+  const other = (times: number) =>
+    ({ faults: { startMaintenance: { at: 'before', code: 'ALREADY_RUNNING', times } } }) as const;
+  const begun = ({ calls }: RunState) => calls.filter((name) => name === 'startMaintenance').length;
+
+  it('one of a Schedule waits for the other, and then does its work', async () => {
+    const scheduled = { ...input, startedBy: 'schedule' as const };
+    const { status, state, handle } = await maintain({
+      input: scheduled,
+      scene: other(4),
+      quick: { timersBy: 10_000 },
+    });
+    expect(status).toBe('COMPLETED');
+    expect(begun(state)).toBe(5);
+    expect(rowsOf(handle)).toMatchObject({ states: ['Starting', 'Working', 'Stopped'], result: 'Success' });
+    expect(await detailsOf(handle)).not.toContain('startMaintenance failed');
+  });
+
+  it('it says what it waits for, and is stopped there', async () => {
+    const handle = await start({ input: { ...input, startedBy: 'schedule' }, scene: other(99) });
+    await play.world.entered(handle.workflowId, 'startMaintenance');
+    await vi.waitFor(async () => expect(await detailsOf(handle)).toContain('startMaintenance failed as asked'), 30_000);
+    await handle.cancel();
+    expect(await play.ended(handle)).toMatchObject({ status: 'CANCELLED' });
+  });
+
+  it('one by hand is refused at once', async () => {
+    const { status, error, state } = await maintain({ input, scene: other(1) });
+    expect({ status, error }).toMatchObject({ status: 'FAILED', error: { type: 'ALREADY_RUNNING' } });
+    expect(begun(state)).toBe(1);
   });
 });
 

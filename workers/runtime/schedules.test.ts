@@ -28,7 +28,8 @@ afterEach(async () => {
   await server?.close();
 });
 
-const row = (id: string, { timeZone = 'UTC', state = 'active' as ResourceRow['state'] } = {}): ResourceRow => ({
+type Change = { timeZone?: string; state?: ResourceRow['state'] };
+const row = (id: string, { timeZone = 'UTC', state = 'active' }: Change = {}): ResourceRow => ({
   id,
   machineId: 'm',
   slots: 4,
