@@ -1,9 +1,11 @@
 /** From what a person types to the session or restore point meant: whole ids, their beginnings, "latest". */
 import type { CatalogDatabase } from '../schema/catalog/connection.ts';
 import { listJobs, loadJob } from '../schema/catalog/jobs.ts';
+import { listKnownNames, type NamedKind } from '../schema/catalog/known-names.ts';
+import { listResources } from '../schema/catalog/resources.ts';
 import { listRestorePoints, type RestorePointSummary } from '../schema/catalog/restore-points.ts';
 import { listSessions, type Session } from '../schema/catalog/sessions.ts';
-import type { JobConfig } from '../schema/domain/configuration.ts';
+import type { JobConfig, RepositoryConfig } from '../schema/domain/configuration.ts';
 import { errorCodeOf, TidemarkError } from '../schema/domain/errors.ts';
 import { takenMs } from '../schema/domain/taken-time.ts';
 import { didYouMean } from '../engines/site/nearest-name.ts';
@@ -79,4 +81,29 @@ export async function findJob(db: CatalogDatabase, name: string): Promise<JobCon
       jobs: names,
     });
   }
+}
+
+/** A list that is empty for want of such a thing, not of rows: NOT_FOUND with the nearest name. What is undefined was not named. */
+export async function requireKnown(
+  db: CatalogDatabase,
+  named: { [kind in NamedKind]?: string | undefined },
+): Promise<void> {
+  for (const kind of ['VM', 'job', 'repository'] as const) {
+    const name = named[kind];
+    if (name === undefined) continue;
+    const names = await listKnownNames(db, kind);
+    if (names.includes(name)) continue;
+    const message = `there is no ${kind} ${name}${didYouMean(name, names)}`;
+    throw new TidemarkError('NOT_FOUND', message, { kind, name });
+  }
+}
+
+/** RESOURCE_REMOVED, with the folder it had: nobody serves it, and whoever writes it back needs to know where it lies. */
+export async function requireRepository(db: CatalogDatabase, repository: string): Promise<void> {
+  const row = (await listResources(db, 'repository')).find(({ id }) => id === repository);
+  if (row && row.state !== 'removed') return;
+  const folder = row ? (row.config as RepositoryConfig).folder : null;
+  const where = row ? `: it had the folder ${folder} on machine ${row.machineId}` : '';
+  const message = `repository ${repository} is not in the site${where}`;
+  throw new TidemarkError('RESOURCE_REMOVED', message, { repository, folder });
 }

@@ -4,6 +4,7 @@
  */
 import { access, constants, readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { formatFoundIn, wayOutOf } from '../engines/hypervisors/image/known-formats.ts';
 import type {
   EncryptionConfig,
   HostConfig,
@@ -14,6 +15,8 @@ import type {
 import { messageOf } from '../schema/domain/errors.ts';
 import { isEncrypted, parseRepositoryFile } from '../schema/repository/documents.ts';
 import { isOpenToOthers } from '../workers/runtime/repository-secret.ts';
+
+type VmDisk = NonNullable<QemuVmConfig['disks']>[number];
 
 /** Paths somebody on this machine listens on; null where the system does not tell. */
 export async function listeningSockets(): Promise<Set<string> | null> {
@@ -48,6 +51,18 @@ async function checkReadable(what: string, file: string): Promise<string[]> {
   } catch (error) {
     return [`${what}: ${refusal('file', file, error)}`];
   }
+}
+
+/** What is called raw is looked at: a backup refuses an image of another format. */
+async function checkDisk(vmName: string, { diskKey, file, format }: VmDisk): Promise<string[]> {
+  const what = `VM ${vmName}, disk ${diskKey}`;
+  const problems = await checkReadable(what, file);
+  if (problems.length > 0 || format !== 'raw') return problems;
+  const found = await formatFoundIn(file).catch(() => null);
+  if (found === null) return [];
+  return [
+    `${what}: ${file} is called raw and begins like a ${found} image, so it is not backed up; ${wayOutOf(found)}`,
+  ];
 }
 
 async function checkFolder(what: string, folder: string, isMade: boolean): Promise<string[]> {
@@ -102,13 +117,13 @@ async function checkRepositoryFolder(what: string, folder: string): Promise<stri
   return [`${what}: ${path.join(folder, '/')} is neither empty nor a repository (it has no repository.json)`];
 }
 
-async function checkQemuVm(what: string, vm: QemuVmConfig, listening: Set<string> | null): Promise<string[]> {
+async function checkQemuVm(vm: QemuVmConfig, listening: Set<string> | null): Promise<string[]> {
+  const what = `VM ${vm.name}`;
   const problems = await checkSocket(`${what}, monitor`, vm.qmp, listening);
   // A VM that is off has neither; one line says it.
   if (vm.agent !== undefined && problems.length === 0)
     problems.push(...(await checkSocket(`${what}, guest agent`, vm.agent, listening)));
-  for (const disk of vm.disks ?? [])
-    problems.push(...(await checkReadable(`${what}, disk ${disk.diskKey}`, disk.file)));
+  for (const disk of vm.disks ?? []) problems.push(...(await checkDisk(vm.name, disk)));
   return problems;
 }
 
@@ -116,13 +131,11 @@ async function checkHost(host: HostConfig, listening: Set<string> | null): Promi
   if (host.provider === 'simulated') return [];
   const problems: string[] = [];
   if (host.provider === 'image') {
-    for (const vm of host.vms)
-      for (const disk of vm.disks)
-        problems.push(...(await checkReadable(`VM ${vm.name}, disk ${disk.diskKey}`, disk.file)));
+    for (const vm of host.vms) for (const disk of vm.disks) problems.push(...(await checkDisk(vm.name, disk)));
     return problems;
   }
   problems.push(...(await checkFolder(`scratch of host ${host.hostId}`, host.scratch.folder, true)));
-  for (const vm of host.vms) problems.push(...(await checkQemuVm(`VM ${vm.name}`, vm, listening)));
+  for (const vm of host.vms) problems.push(...(await checkQemuVm(vm, listening)));
   return problems;
 }
 

@@ -43,6 +43,13 @@ const attributes = (values: Partial<Record<keyof typeof searchAttributeNames, st
     }),
   );
 
+/**
+ * Within this a worker takes a step of the session, the replay of all steps before it included when it takes the session
+ * up: some 10 ms for each try of a VM, of four. Temporal's own 10 s where they are enough, since a worker that is killed in
+ * the middle of a step holds the session up for so long; 2 min is the most that Temporal grants.
+ */
+const taskTimeoutOf = ({ vms }: JobConfig): '10 s' | '2 min' => (vms.length > 100 ? '2 min' : '10 s');
+
 export async function startBackup(client: Client, job: JobConfig): Promise<StartedWorkflow> {
   const id = newSessionId();
   const workflowId = backupSessionWorkflowId(job.jobId, id);
@@ -60,6 +67,7 @@ export async function startBackup(client: Client, job: JobConfig): Promise<Start
       workflowId,
       taskQueue: controlQueue,
       workflowIdReusePolicy: 'REJECT_DUPLICATE',
+      workflowTaskTimeout: taskTimeoutOf(job),
       staticSummary: `Backup job ${job.jobId}, session ${id}`,
       staticDetails: `Started by hand. VMs: ${job.vms.length}. Repository: ${job.repositoryId}.`,
       typedSearchAttributes: attributes({ job: job.jobId, state: 'Starting', repository: job.repositoryId }),

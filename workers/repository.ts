@@ -9,7 +9,6 @@ import { createRepositoryWork } from '../activities/repository/repository-work.t
 import { ServerClock } from '../activities/repository/server-clock.ts';
 import { type MoverTarget, startMoverTarget } from '../engines/mover/target/mover-target.ts';
 import { type LimitsConfig, Throttle } from '../engines/mover/throttle/throttle.ts';
-import { openPackThreads } from '../engines/repository/maintenance/pack-threads.ts';
 import { openRepository } from '../engines/repository/open-repository.ts';
 import { IDLE_PACK_MS } from '../engines/repository/pack/record-sink.ts';
 import type { StorageDescription } from '../engines/repository/storage/storage.ts';
@@ -20,11 +19,11 @@ import type { MachineConfig, RepositoryConfig } from '../schema/domain/configura
 import type { RepositorySpace } from '../schema/domain/maintenance-sessions.ts';
 import { repositoryCtlQueue, repositoryQueue } from '../schema/domain/queues.ts';
 import type { Seams } from '../schema/domain/seams.ts';
-import type { PackLaneData } from './lanes/pack-lane.ts';
 import type { TargetLaneParts } from './lanes/target-lane.ts';
 import { advertised } from './runtime/advertised-address.ts';
 import { laneSecurityOf, loadMachine, stateLayout } from './runtime/config.ts';
 import { followMachine } from './runtime/follow-machine.ts';
+import { packThreadsOf } from './runtime/pack-threads.ts';
 import { readSecret } from './runtime/repository-secret.ts';
 import { repositorySpace } from './runtime/repository-space.ts';
 import { openRepositoryStorage } from './runtime/repository-storage.ts';
@@ -55,12 +54,7 @@ async function openWithTarget(
     // Read at each try: it may be put where it should be while the process runs.
     secret: encryption ? await readSecret(encryption, { environment: process.env, log: seams.log }) : null,
     indexFolder,
-    packWorker: ({ uuid, keys }) =>
-      openPackThreads({
-        entry: new URL('./lanes/pack-lane.ts', import.meta.url),
-        data: { storage, keys, uuid } satisfies PackLaneData,
-        count: lanes,
-      }),
+    packWorker: packThreadsOf(storage, lanes),
     idlePackMs: IDLE_PACK_MS,
     closePacks: async () => target?.closePacks(),
     tellLanes: async (keys) => target?.tell(keys),

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { diskKey, lineageId, restorePointId, runKey } from '../schema/domain/ids.ts';
 import type { BaseRestorePoint, OpenedRestorePoint } from '../schema/domain/restore-point.ts';
-import { fallbackWarnings, type JudgedDisk, planDisk } from './plan-disks.ts';
+import { fallbackWarnings, type JudgedDisk, planDisk, shrinkWarnings } from './plan-disks.ts';
 
 const MIB = 1 << 20;
 const disk = (use: JudgedDisk['verdict']['use'], message = 'so it was judged'): JudgedDisk => ({
@@ -71,5 +71,31 @@ describe('fallbackWarnings', () => {
     expect(fallbackWarnings([planDisk(disk('changes'), of, MIB)], of)).toEqual([]);
     const first = opened(null);
     expect(fallbackWarnings([planDisk(disk('full'), first, MIB)], first)).toEqual([]);
+  });
+});
+
+describe('shrinkWarnings', () => {
+  const had = (id: string, sizeBytes: number, key = 'd0'): BaseRestorePoint => {
+    const of = point(id, MIB, key);
+    return { ...of, disks: of.disks.map((each) => ({ ...each, sizeBytes })) };
+  };
+  const said = (of: OpenedRestorePoint) => shrinkWarnings([planDisk(disk('compare'), of, MIB)], of);
+
+  it('warns of a disk that is smaller than in its last restore point, by whichever job', () => {
+    const message =
+      'disk d0 is smaller than in its last restore point newest: from 128 MiB (134217728 bytes) to 5.0 MiB (5242880 bytes); ' +
+      'what was beyond is in no new restore point';
+    const warning = { level: 'warning', code: 'DISK_SHRUNK', message };
+    expect(said(opened(point('base'), had('newest', 128 * MIB)))).toEqual([warning]);
+    // The newest has not the disk.
+    expect(said(opened(had('newest', 128 * MIB), point('other', MIB, 'd9')))).toEqual([warning]);
+  });
+
+  it('is silent about a disk that has its size, grew, shrank before its last restore point, or is new', () => {
+    expect(said(opened(point('base')))).toEqual([]);
+    expect(said(opened(had('base', MIB)))).toEqual([]);
+    expect(said(opened(had('base', 128 * MIB), point('newest')))).toEqual([]);
+    expect(said(opened(had('base', 128 * MIB, 'd9')))).toEqual([]);
+    expect(said(opened(null))).toEqual([]);
   });
 });

@@ -1,4 +1,5 @@
 /** From the hypervisor's verdicts to how each disk is read. Doubt means read (invariants 1 and 11). */
+import { formatBytes } from '../schema/domain/figures.ts';
 import type { DiskFacts, BaseVerdict } from '../schema/domain/hypervisor.ts';
 import type { BaseRestorePoint, DiskPlan, OpenedRestorePoint } from '../schema/domain/restore-point.ts';
 import type { Finding } from '../schema/domain/states.ts';
@@ -31,3 +32,28 @@ export function fallbackWarnings(plans: readonly DiskPlan[], opened: OpenedResto
       message: `disk ${plan.diskKey} is read by ${plan.mode}: ${plan.reason.message}`,
     }));
 }
+
+/**
+ * What a disk had beyond its end of now is in no new restore point, and retention takes the old ones away: whoever
+ * shrank it by mistake is told while they are there.
+ */
+export function shrinkWarnings(plans: readonly DiskPlan[], opened: OpenedRestorePoint): Finding[] {
+  return plans.flatMap(({ diskKey, sizeBytes }): Finding[] => {
+    const had = lastSizeOf(opened, diskKey);
+    if (had === null || sizeBytes >= had.sizeBytes) return [];
+    const message =
+      `disk ${diskKey} is smaller than in its last restore point ${had.restorePointId}: ` +
+      `from ${sizeWords(had.sizeBytes)} to ${sizeWords(sizeBytes)}; what was beyond is in no new restore point`;
+    return [{ level: 'warning', code: 'DISK_SHRUNK', message }];
+  });
+}
+
+function lastSizeOf({ compareWith, base }: OpenedRestorePoint, diskKey: DiskPlan['diskKey']) {
+  for (const point of [compareWith, base]) {
+    const disk = point?.disks.find((each) => each.diskKey === diskKey);
+    if (disk) return { restorePointId: point!.restorePointId, sizeBytes: disk.sizeBytes };
+  }
+  return null;
+}
+
+const sizeWords = (bytes: number): string => `${formatBytes(bytes)} (${bytes} bytes)`;

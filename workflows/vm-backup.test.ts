@@ -281,6 +281,13 @@ describe.concurrent('vmBackup', () => {
     expect(warningsOf(ended)).toEqual([expect.stringContaining('disk d0 is read by comparison')]);
   });
 
+  it('warns of a disk that is smaller than in its last restore point', async () => {
+    const ended = await play.backUp({ scene: { use: 'changes', baseBytes: 3 << 20, diskCount: 1 } });
+    const recorded = expectNothingLeft(ended.state, 'shrunk');
+    expect(recorded).toMatchObject({ result: 'Warning', findings: [{ level: 'warning', code: 'DISK_SHRUNK' }] });
+    expect(warningsOf(ended)).toEqual([expect.stringMatching(/^disk d0 .* from 3.0 MiB .* to 1.0 MiB /)]);
+  });
+
   it('compares a disk whose tracking an audit finds wrong, and tells the catalog what that makes suspect', async () => {
     const scene = { ...withFault('transferDisk', { at: 'before', code: 'AUDIT_MISMATCH' }), use: 'changes' as const };
     const ended = await play.backUp({ scene });

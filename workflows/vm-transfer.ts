@@ -12,7 +12,7 @@ import type { SessionErrorView } from '../schema/domain/sessions.ts';
 import { addStageTimes, noStageTimes } from '../schema/domain/stages.ts';
 import { say } from './say.ts';
 import { lastHeartbeatOf, viewOf } from './failures.ts';
-import { fallbackWarnings, planDisk } from './plan-disks.ts';
+import { fallbackWarnings, planDisk, shrinkWarnings } from './plan-disks.ts';
 import { type GoesOn, ProxyTries } from './proxy-tries.ts';
 import { runAllOrCancel, sideBySide } from './side-by-side.ts';
 import type { DiskState } from './vm-details.ts';
@@ -40,7 +40,7 @@ export async function transferDisks(transfers: Transfers): Promise<void> {
   const { run, opened, checkpoint, leases } = transfers;
   const plans = checkpoint.disks.map((disk) => planDisk(disk, opened, run.input.job.blockSize));
   for (const plan of plans) run.plan(plan);
-  run.note(...fallbackWarnings(plans, opened));
+  run.note(...fallbackWarnings(plans, opened), ...shrinkWarnings(plans, opened));
   const waiting = checkpoint.disks.map((disk, at) => workOf(run, disk, plans[at]!));
   const pairs = Math.max(1, Math.min(leases.proxies.length, waiting.length));
   await runAllOrCancel(Array.from({ length: pairs }, (_, pair) => () => goThrough({ ...transfers, pair, waiting })));

@@ -105,6 +105,20 @@ it('a VM that is nowhere is planned with a warning; when all are, the plan fails
   expect(() => planVms(job(['h1', 'gone']), known)).toThrow('job nightly: no such VM: gone on host h1');
 });
 
+it('of a VM that its host could not look at, takes the disks last seen, and calls none missing', () => {
+  const unseen = (name: string): VmSummary => ({ ...summary('h1', name), disks: null });
+  const planned = planVms(job(['h1', 'a', ['d1']], ['h1', 'new', ['d1']]), {
+    inventories: [answered('h1', unseen('a'), unseen('new'))],
+    remembered: [remembered('h1', 'a', '2026-11-01T00:00:00.000Z'), remembered('h1', 'new', null)],
+    only: null,
+  });
+  expect(planned.vms.map(({ diskCount, expectedBytes: bytes }) => [diskCount, bytes])).toEqual([
+    [1, expectedBytes([], 1)],
+    [null, expectedBytes([], null)],
+  ]);
+  expect(planned.warnings).toEqual([]);
+});
+
 it('refuses a job of more VMs than a session can take, and tries again those of it that failed', () => {
   const known = { inventories: [], remembered: [remembered('h1', 'vm-7', '2026-11-01T00:00:00.000Z')], only: null };
   const jobOf = (count: number) => job(...Array.from({ length: count }, (_, i): [string, string] => ['h1', `vm-${i}`]));

@@ -50,11 +50,13 @@ export function planVms(job: JobConfig, known: Known): SessionPlan {
 
 function find({ vmId, hostId }: JobVm, { inventories, remembered }: Known): Found {
   const own = inventories.find((each) => each.hostId === hostId);
+  const memory = remembered.find((vm) => vm.vmId === vmId);
   for (const { vms } of own ? [own, ...inventories] : inventories) {
     const summary = vms.find(({ vm }) => vm.vmId === vmId);
-    if (summary) return { summary, from: 'host', seenAt: null };
+    // Of a VM that could not be looked at, its host says no more than that it is there.
+    const disks = summary?.disks ?? memory?.summary?.disks ?? null;
+    if (summary) return { summary: { ...summary, disks }, from: 'host', seenAt: null };
   }
-  const memory = remembered.find((vm) => vm.vmId === vmId);
   // Its own host has answered, and does not have it: what was once there counts no more.
   if (own || !memory) return { summary: null, from: 'nowhere', seenAt: null };
   return { summary: memory.summary, from: 'memory', seenAt: memory.inspectedAt };
@@ -62,7 +64,7 @@ function find({ vmId, hostId }: JobVm, { inventories, remembered }: Known): Foun
 
 function plannedVm(vm: JobVm, summary: VmSummary | null, position: number, stored: Known['stored']): PlannedVm {
   const excluded = new Set(vm.excludeDisks);
-  const disks = summary?.disks.filter(({ diskKey }) => !excluded.has(diskKey)) ?? null;
+  const disks = summary?.disks?.filter(({ diskKey }) => !excluded.has(diskKey)) ?? null;
   return {
     vm: { vmId: vm.vmId, hostId: summary?.vm.hostId ?? vm.hostId },
     name: summary?.name ?? vm.name,
@@ -99,9 +101,9 @@ function vmFindings(vm: JobVm, summary: VmSummary): Finding[] {
       code: 'VM_MOVED',
       message: `VM ${vm.name} has moved from host ${vm.hostId} to host ${summary.vm.hostId}`,
     });
-  const disks = new Set(summary.disks.map(({ diskKey }) => diskKey));
+  const disks = summary.disks && new Set(summary.disks.map(({ diskKey }) => diskKey));
   for (const diskKey of vm.excludeDisks)
-    if (!disks.has(diskKey))
+    if (disks?.has(diskKey) === false)
       findings.push(warning('NOT_FOUND', `VM ${vm.name} has no disk ${diskKey}, which the job leaves out`));
   return findings;
 }

@@ -3,7 +3,6 @@ import path from 'node:path';
 import { createRestorePool } from '../../engines/mover/restore-client/pool.ts';
 import { createSourcePool } from '../../engines/mover/source/pool.ts';
 import { type MoverTarget, startMoverTarget } from '../../engines/mover/target/mover-target.ts';
-import { openPackThreads } from '../../engines/repository/maintenance/pack-threads.ts';
 import { openRepository } from '../../engines/repository/open-repository.ts';
 import type { Repository } from '../../engines/repository/repository.ts';
 import { createTargets, finishTargets } from '../../engines/restore/targets.ts';
@@ -13,8 +12,8 @@ import type { Seams } from '../../schema/domain/seams.ts';
 import type { Secret } from '../../schema/repository/secrets.ts';
 import { orderOf } from '../../tests/fixtures/mover/disks.ts';
 import { DISK, MAIN, MIB, planOf, runOf, sealOf, specOf } from '../../tests/fixtures/repository/test-repository.ts';
-import type { PackLaneData } from '../../workers/lanes/pack-lane.ts';
 import type { RepositoryLaneData } from '../../workers/lanes/target-lane.ts';
+import { packThreadsOf } from '../../workers/runtime/pack-threads.ts';
 import { openRepositoryStorage } from '../../workers/runtime/repository-storage.ts';
 import { createSeams } from '../../workers/runtime/seams.ts';
 import type { Image } from './image.ts';
@@ -42,12 +41,7 @@ async function open(root: string, secret: Secret | null): Promise<Parts> {
     repositoryId: MAIN,
     secret,
     indexFolder: path.join(root, 'index'),
-    packWorker: ({ uuid, keys }) =>
-      openPackThreads({
-        entry: workerLane('pack-lane'),
-        data: { storage, keys, uuid } satisfies PackLaneData,
-        count: LANES,
-      }),
+    packWorker: packThreadsOf(storage, LANES),
     closePacks: async () => target?.closePacks(),
     seams,
   });

@@ -12,9 +12,11 @@ import { isSupervisorRunning, readStackFile } from '../../engines/stack/stack-fi
 import { MAX_SITE_BYTES, parseSite } from '../../engines/site/parse-site.ts';
 import type { CatalogDatabase } from '../../schema/catalog/connection.ts';
 import { listLeases } from '../../schema/catalog/leases.ts';
+import { listResources } from '../../schema/catalog/resources.ts';
+import { countRestorePoints } from '../../schema/catalog/restore-points.ts';
 import { listSessions, loadSession, type SessionWithRows } from '../../schema/catalog/sessions.ts';
 import { applySite, loadSite } from '../../schema/catalog/site.ts';
-import type { MachineConfig, SiteChange, SiteConfig } from '../../schema/domain/configuration.ts';
+import type { MachineConfig, RepositoryConfig, SiteChange, SiteConfig } from '../../schema/domain/configuration.ts';
 import { messageOf, TidemarkError } from '../../schema/domain/errors.ts';
 import { diffSites } from '../../schema/domain/site-changes.ts';
 import { withCatalog } from '../catalog-access.ts';
@@ -68,11 +70,15 @@ async function usedBySessions(db: CatalogDatabase, changes: readonly SiteChange[
       if (used.has(`${kind} ${id}`))
         found.push({
           isRemoved: change === 'removed',
-          warning: `${kind} ${id} ${words[change]}, but session ${sessionId} uses it`,
+          warning: `${kind} ${id} ${words[change]}, but session ${sessionId} uses it${lasting(kind, change)}`,
         });
   }
   return found;
 }
+
+/** A host's own workers end what sessions hold on it, and they go with it. */
+const lasting = (kind: SiteChange['kind'], change: SiteChange['change']): string =>
+  kind === 'host' && change === 'removed' ? ': the checkpoints it holds there stay until the host is back' : '';
 
 function usedThings(session: SessionWithRows, leases: readonly string[]): Set<string> {
   const open = session.vms.filter((vm) => vm.result === 'None');
@@ -81,6 +87,28 @@ function usedThings(session: SessionWithRows, leases: readonly string[]): Set<st
     `job ${session.jobId}`,
     ...open.flatMap((vm) => [`vm ${vm.hostId}/${vm.name}`, `host ${vm.hostId}`]),
   ]);
+}
+
+/** Of repositories and jobs that are removed: what stays, and where. */
+async function leftBehind(db: CatalogDatabase, changes: readonly SiteChange[]): Promise<string[]> {
+  const removed = changes.filter(
+    ({ change, kind }) => change === 'removed' && (kind === 'repository' || kind === 'job'),
+  );
+  if (removed.length === 0) return [];
+  const rows = await listResources(db, 'repository');
+  const folders = new Map(rows.map(({ id, config }) => [id, (config as RepositoryConfig).folder]));
+  const counts = await countRestorePoints(db);
+  return removed.flatMap(({ kind, id }) => {
+    const own = new Map<string, number>();
+    for (const { jobId, repositoryId, count } of counts)
+      if (id === (kind === 'job' ? jobId : repositoryId)) own.set(repositoryId, (own.get(repositoryId) ?? 0) + count);
+    return [...own].map(([repository, count]) => {
+      const points = count === 1 ? 'its 1 restore point stays' : `its ${count} restore points stay`;
+      const folder = folders.get(repository);
+      const where = folder === undefined ? `repository ${repository}` : `the folder ${folder}`;
+      return `${kind} ${id} is removed: ${points} in ${where}`;
+    });
+  });
 }
 
 const signs = { added: '+', changed: '~', removed: '-' } as const;
@@ -227,10 +255,10 @@ export async function apply(options: ApplyOptions): Promise<number> {
     const changes = diffSites(known, site);
     if (!options.json) showChanges(changes);
     const used = await usedBySessions(db, changes);
-    const inUse = used.map(({ warning }) => warning);
-    warn(inUse);
+    const before = [...used.map(({ warning }) => warning), ...(await leftBehind(db, changes))];
+    warn(before);
     if (options.dryRun) {
-      show(options, { applied: false, changes, warnings: inUse });
+      show(options, { applied: false, changes, warnings: before });
       return exitCodes.ok;
     }
     const isAsked = used.some(({ isRemoved }) => isRemoved) && !options.yes && !options.json && process.stdin.isTTY;
@@ -242,7 +270,7 @@ export async function apply(options: ApplyOptions): Promise<number> {
     const unready = await untilApplied(layout);
     const absent = [...(await checkMachine(site.machines[0]!)), ...checkOtherMachines(site)];
     warn([...unready, ...absent]);
-    show(options, { applied: true, changes, warnings: [...inUse, ...unready, ...absent] });
+    show(options, { applied: true, changes, warnings: [...before, ...unready, ...absent] });
     if (!options.json) console.log('applied');
     return unready.length === 0 ? exitCodes.ok : exitCodes.warning;
   });

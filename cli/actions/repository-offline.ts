@@ -1,15 +1,16 @@
 /** `tidemark repository check|repair|stats --offline`: by this process itself, where no stack runs. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { LongWork } from '../../engines/repository/maintenance/long-work.ts';
 import type { Repository } from '../../engines/repository/repository.ts';
 import { openRepository } from '../../engines/repository/open-repository.ts';
 import { readRepositoryFile } from '../../engines/repository/storage/repository-file.ts';
-import { openStorage } from '../../engines/repository/storage/storage.ts';
+import { openStorage, type StorageDescription } from '../../engines/repository/storage/storage.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import { restorePointId } from '../../schema/domain/ids.ts';
 import type { CheckRequest, MaintenanceProgress } from '../../schema/domain/maintenance.ts';
+import { packThreadsOf } from '../../workers/runtime/pack-threads.ts';
 import { repositorySpace } from '../../workers/runtime/repository-space.ts';
 import { readSecret } from '../../workers/runtime/repository-secret.ts';
 import { commandSeams as seams } from '../command-seams.ts';
@@ -28,12 +29,19 @@ import {
 } from './maintenance-options.ts';
 
 type Offline = OfflineOptions & { json?: boolean };
+/** As a repository has that site.yaml says nothing else of. */
+const PACK_THREADS = 2;
 
 /** REPOSITORY_NOT_ONE (none is made), REPOSITORY_IN_USE, KEY_MISSING, WRONG_KEY and what else opening it says. */
 async function withRepository<T>(options: Offline, work: (repository: Repository) => Promise<T>): Promise<T> {
   const folder = path.resolve(options.offline!);
-  const storage = openStorage({ kind: 'folder', folder });
-  const found = await readRepositoryFile(storage.staging);
+  const description: StorageDescription = { kind: 'folder', folder };
+  const storage = openStorage(description);
+  const isFile = await stat(folder).then(
+    (entry) => entry.isFile(),
+    () => false,
+  );
+  const found = isFile ? null : await readRepositoryFile(storage.staging);
   if (!found)
     throw new TidemarkError('REPOSITORY_NOT_ONE', `${folder} is not a repository: it has no repository.json`, {
       folder,
@@ -44,7 +52,8 @@ async function withRepository<T>(options: Offline, work: (repository: Repository
   const indexFolder = await mkdtemp(path.join(tmpdir(), 'tidemark-index-'));
   try {
     const repositoryId = found.file.repository;
-    const repository = await openRepository({ storage, repositoryId, secret, indexFolder, seams });
+    const packWorker = packThreadsOf(description, PACK_THREADS);
+    const repository = await openRepository({ storage, repositoryId, secret, indexFolder, seams, packWorker });
     try {
       return await work(repository);
     } finally {

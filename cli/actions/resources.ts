@@ -41,7 +41,7 @@ const vmColumns: Column<InventoryVm>[] = [
   { title: 'POWER', of: (vm) => vm.summary?.power ?? '-' },
   {
     title: 'DISKS',
-    of: (vm) => vm.summary?.disks.map((disk) => `${disk.diskKey} ${formatBytes(disk.sizeBytes)}`).join(', ') ?? '-',
+    of: (vm) => vm.summary?.disks?.map((disk) => `${disk.diskKey} ${formatBytes(disk.sizeBytes)}`).join(', ') ?? '-',
   },
   { title: 'SEEN', of: (vm) => (vm.inspectedAt === null ? 'never' : formatTime(vm.inspectedAt)) },
   { title: 'ID', of: (vm) => vm.vmId },
@@ -82,19 +82,20 @@ export function listProxies(options: ResourceOptions): Promise<number> {
 /** More are not counted. */
 const MAX_COUNTED = 100_000;
 
-type ListedRepository = Resource<RepositoryConfig> & { restorePoints: number; storedBytes: number } & Pick<
+/** `storedBytes`: by the last statistics, of `statisticsAt`; null when there were none yet. */
+type ListedRepository = Resource<RepositoryConfig> & { restorePoints: number; storedBytes: number | null } & Pick<
     Awaited<ReturnType<typeof figuresOf>>,
-    'space' | 'daysUntilFull' | 'alarms'
+    'statisticsAt' | 'space' | 'daysUntilFull' | 'alarms'
   >;
 
 async function loadRepositories(db: CatalogDatabase, all: boolean): Promise<ListedRepository[]> {
   const points = await listRestorePoints(db, { limit: MAX_COUNTED });
   const repositories: ListedRepository[] = [];
   for (const row of await load<RepositoryConfig>(db, 'repository', all)) {
-    const own = points.filter((point) => point.repositoryId === row.id);
-    const storedBytes = own.reduce((sum, point) => sum + point.storedBytes, 0);
-    const { space, daysUntilFull, alarms } = await figuresOf(db, row);
-    repositories.push({ ...row, restorePoints: own.length, storedBytes, space, daysUntilFull, alarms });
+    const restorePoints = points.filter((point) => point.repositoryId === row.id).length;
+    const { statistics, statisticsAt, space, daysUntilFull, alarms } = await figuresOf(db, row);
+    const storedBytes = statistics?.storedBytes ?? null;
+    repositories.push({ ...row, restorePoints, storedBytes, statisticsAt, space, daysUntilFull, alarms });
   }
   return repositories;
 }
@@ -102,7 +103,7 @@ async function loadRepositories(db: CatalogDatabase, all: boolean): Promise<List
 const repositoryColumns: Column<ListedRepository>[] = [
   ...head<RepositoryConfig>('REPOSITORY'),
   { title: 'RESTORE POINTS', of: (row) => String(row.restorePoints), right: true },
-  { title: 'STORED', of: (row) => formatBytes(row.storedBytes), right: true },
+  { title: 'STORED', of: ({ storedBytes: bytes }) => (bytes === null ? '-' : formatBytes(bytes)), right: true },
   {
     title: 'FREE',
     of: ({ space }) =>

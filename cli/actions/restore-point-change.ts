@@ -7,7 +7,7 @@ import { repositoryId, restorePointId } from '../../schema/domain/ids.ts';
 import type { ChangedRestorePoint, RestorePointChange } from '../../schema/domain/maintenance-sessions.ts';
 import { withCatalog } from '../catalog-access.ts';
 import { exitCodes } from '../exit-codes.ts';
-import { findRestorePoint, shortId } from '../find-names.ts';
+import { findRestorePoint, requireRepository, shortId } from '../find-names.ts';
 import { formatTime } from '../output/table.ts';
 import { printJson } from '../run-command.ts';
 import { startChange } from '../start-session.ts';
@@ -62,6 +62,7 @@ function changeNamed(
 ): Promise<number> {
   return withCatalog(options.state, async (db, stack) => {
     const point = await find(db, name);
+    await requireRepository(db, point.repositoryId);
     return await withTemporal(stack, async (client) => {
       const id = restorePointId(point.restorePointId);
       const changed = await outcomeOf(client, repositoryId(point.repositoryId), id, change);

@@ -4,7 +4,7 @@ import { listRestorePoints, loadRestorePoint, type RestorePointSummary } from '.
 import type { Manifest, ManifestDisk, SealOutcome } from '../../schema/domain/restore-point.ts';
 import { withCatalog } from '../catalog-access.ts';
 import { exitCodes } from '../exit-codes.ts';
-import { findRestorePoint, shortId } from '../find-names.ts';
+import { findRestorePoint, requireKnown, shortId } from '../find-names.ts';
 import { formatBytes } from '../../schema/domain/figures.ts';
 import { auditText } from '../output/session-report.ts';
 import { formatTime, renderTable } from '../output/table.ts';
@@ -40,6 +40,7 @@ export function list(options: ListOptions): Promise<number> {
       ...(repository === undefined ? {} : { repositoryId: repository }),
     };
     const restorePoints = await listRestorePoints(db, filter);
+    if (restorePoints.length === 0) await requireKnown(db, { VM: vm, job, repository });
     const columns = [
       { title: 'RESTORE POINT', of: (point: RestorePointSummary) => shortId(point.restorePointId) },
       { title: 'VM', of: (point: RestorePointSummary) => point.vmName },

@@ -10,6 +10,7 @@ import type { RestoreSessionInput, StartedRestore } from '../../schema/domain/se
 import { loadMachine } from '../../workers/runtime/config.ts';
 import { withCatalog } from '../catalog-access.ts';
 import { exitCodes } from '../exit-codes.ts';
+import { requireRepository } from '../find-names.ts';
 import { followSession, showDetached } from '../follow-session.ts';
 import { layoutOf } from '../stack-access.ts';
 import { newSessionId, startRestore } from '../start-session.ts';
@@ -44,12 +45,13 @@ async function refuseExisting(files: readonly string[]): Promise<void> {
 }
 
 /**
- * `disk` null: all of the restore point. RESTORE_POINT_NOT_FOUND, NOT_FOUND (disk, proxy), BAD_REQUEST (folder, name),
+ * `disk` null: all of the restore point. RESTORE_POINT_NOT_FOUND, RESOURCE_REMOVED, NOT_FOUND (disk, proxy), BAD_REQUEST (folder, name),
  * TARGET_NOT_ALLOWED, TARGET_EXISTS before anything is started.
  */
 export function restore(point: string, disk: string | null, options: RestoreOptions): Promise<number> {
   return withCatalog(options.state, async (db, stack) => {
     const { restorePointId, manifest } = await loadNamed(db, point);
+    await requireRepository(db, manifest.repository);
     const input: RestoreSessionInput = {
       version: 1,
       sessionId: newSessionId(),

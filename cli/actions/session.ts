@@ -6,7 +6,7 @@ import { listSessions, type Session } from '../../schema/catalog/sessions.ts';
 import { TidemarkError } from '../../schema/domain/errors.ts';
 import { withCatalog } from '../catalog-access.ts';
 import { exitCodes } from '../exit-codes.ts';
-import { findSession } from '../find-names.ts';
+import { findSession, requireKnown } from '../find-names.ts';
 import { type Access, followSession, reportOn, showReport, stopSession, targetOf } from '../follow-session.ts';
 import { tookOf } from '../output/session-report.ts';
 import { formatTime, renderTable } from '../output/table.ts';
@@ -21,6 +21,7 @@ export function list(options: ListOptions): Promise<number> {
     const { job, open, limit } = options;
     const filter = { limit, ...(job === undefined ? {} : { jobId: job }), ...(open === undefined ? {} : { open }) };
     const sessions = await listSessions(db, filter);
+    if (sessions.length === 0) await requireKnown(db, { job });
     const columns = [
       { title: 'SESSION', of: (session: Session) => session.sessionId },
       { title: 'KIND', of: (session: Session) => session.kind },
@@ -85,7 +86,9 @@ export function stop(name: string, options: StopOptions): Promise<number> {
     const picture = await describeWorkflow(access.client, workflowId);
     const isRunning = picture?.status === 'RUNNING';
     if (isRunning) await stopSession(access.client, workflowId, options.graceful ? 'graceful' : 'cancel');
-    if (options.wait && isRunning) return followSession(targetOf(session), access, options.json === true);
+    // What nobody knows an end of is not waited for.
+    const hasEnd = picture !== null || session.state === 'Stopped';
+    if (options.wait && hasEnd) return followSession(targetOf(session), access, options.json === true);
     if (options.json) printJson({ sessionId, asked: isRunning, graceful: options.graceful === true });
     else console.log(isRunning ? `asked session ${sessionId} to stop` : endedText(session, picture));
     return exitCodes.ok;

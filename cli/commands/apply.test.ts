@@ -9,6 +9,7 @@ import { loadSite } from '../../schema/catalog/site.ts';
 import type { MachineConfig } from '../../schema/domain/configuration.ts';
 import { repositoryId } from '../../schema/domain/ids.ts';
 import { encodeRepositoryFile, newRepositoryFile } from '../../schema/repository/documents.ts';
+import { recordTestPoint } from '../../tests/fixtures/cli/restore-points.ts';
 import { startTestStack, type TestStack } from '../../tests/fixtures/cli/test-stack.ts';
 import { machineNameOf } from '../machine-name.ts';
 
@@ -169,8 +170,9 @@ test('warns before it removes what a running session uses', async () => {
   await writeFile(file, 'site: lab\nmachine: box\nrepositories: [{ name: other, folder: /tmp/td-none }]\n');
   const { exitCode, output } = await stack.tidemark('apply', '-f', file, '--dry-run', '--json');
   expect(exitCode).toBe(0);
+  const lasting = ': the checkpoints it holds there stay until the host is back';
   expect((JSON.parse(output) as { warnings: string[] }).warnings).toEqual([
-    'host images is removed, but session s1 uses it',
+    `host images is removed, but session s1 uses it${lasting}`,
     'vm images/files is removed, but session s1 uses it',
     'job nightly is removed, but session s1 uses it',
   ]);
@@ -182,8 +184,25 @@ test('warns before it removes what a running session uses', async () => {
   expect((await listResources(stack.db, 'host'))[0]).toMatchObject({ id: 'images', state: 'active' });
   const applied = await stack.tidemark('apply', '-f', file);
   expect(applied.exitCode).toBe(0);
-  expect(applied.errors).toContain('warning: host images is removed, but session s1 uses it\n');
+  expect(applied.errors).toContain(`warning: host images is removed, but session s1 uses it${lasting}\n`);
   expect((await listResources(stack.db, 'host'))[0]).toMatchObject({ id: 'images', state: 'removed' });
+});
+
+test('says what stays of a repository and a job that it removes, and asks nothing', async () => {
+  await writeFile(file, site());
+  await stack.tidemark('apply', '-f', file);
+  for (const vmName of ['files', 'mail']) await recordTestPoint(stack.db, { vmName, disks: ['d0'] });
+  await writeFile(file, 'site: lab\nmachine: box\nrepositories: [{ name: other, folder: /tmp/td-none }]\n');
+  const warnings = ['repository main', 'job nightly'].map(
+    (what) => `${what} is removed: its 2 restore points stay in the folder ${folder}/repository`,
+  );
+  const dry = JSON.parse((await stack.tidemark('apply', '-f', file, '--dry-run', '--json')).output) as object;
+  expect(dry).toMatchObject({ warnings: expect.arrayContaining(warnings) as string[] });
+  await stack.db.updateTable('sessions').set({ state: 'Stopped' }).execute();
+  const applied = stack.onTerminal('apply', '-f', file);
+  expect((await applied.outcome).exitCode).toBe(0);
+  for (const warning of warnings) expect(applied.said()).toContain(warning);
+  await stack.db.deleteFrom('restore_points').execute();
 });
 
 test('looks at sockets and folders without touching them', async () => {
@@ -234,6 +253,17 @@ repositories:
     'repository plain, key: ~/open.key can be used by every user of this machine',
   ]);
   expect(connections).toBe(0);
+});
+
+test('an image that is called raw and is none is told', async () => {
+  await writeFile(file, site());
+  await writeFile(`${folder}/files.raw`, Buffer.from('QFI\u00fb\0\0\0\u0003', 'latin1'));
+  const applied = await stack.tidemark('apply', '-f', file);
+  expect(applied.exitCode).toBe(0);
+  expect(applied.errors).toBe(
+    `warning: VM files, disk d0: ${folder}/files.raw is called raw and begins like a qcow2 image, ` +
+      'so it is not backed up; say `format: qcow2` for it\n',
+  );
 });
 
 test('a worker that does not come up with it is a warning, with its log', async () => {

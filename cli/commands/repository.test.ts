@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { listRestorePoints } from '../../schema/catalog/restore-points.ts';
 import { listSessions } from '../../schema/catalog/sessions.ts';
 import { applySite, loadSite } from '../../schema/catalog/site.ts';
+import { formatBytes } from '../../schema/domain/figures.ts';
 import type { RepositoryStatistics } from '../../schema/domain/maintenance.ts';
 import { DEFAULT_MINIMUM_GOOD } from '../../schema/domain/retention.ts';
 import { searchAttributeNames } from '../../schema/domain/sessions.ts';
@@ -16,6 +17,7 @@ import { type PlayedStack, startPlayedStack, waitFor } from '../../tests/fixture
 import type { Outcome } from '../../tests/fixtures/cli/test-stack.ts';
 import { DAY_MS } from '../../tests/fixtures/repository/maintained.ts';
 import type { SessionReport } from '../follow-session.ts';
+import type { Figures } from '../repository-figures.ts';
 
 let stack: PlayedStack;
 let repository: PlayedRepository;
@@ -326,7 +328,7 @@ describe('figures', () => {
     );
     expect(stats.output).toMatch(/\nvm1 +6 +6\.0 MiB +3\.0 MiB +1 B\n/);
     expect(stats.errors).toContain('warning: repository main has 40 B (4.0 %) free, less than 5 %');
-    const figures = await json<{ days: unknown[] }>('repository', 'stats', 'main');
+    const figures = await json<Figures>('repository', 'stats', 'main');
     expect(figures).toMatchObject({
       repository: 'main',
       space: { freeBytes: 40 },
@@ -336,6 +338,12 @@ describe('figures', () => {
     expect(figures.days).toHaveLength(1);
     const list = await tidemark('repository', 'list');
     expect(list).toMatchObject({ exitCode: 0, errors: expect.stringContaining('less than 5 %') });
+    // Not what the restore points that are left have newly stored.
+    const { storedBytes } = figures.statistics!;
+    const row = new RegExp(`^main .* 0 of 4 +\\d+ +${formatBytes(storedBytes)} +40 B`, 'm');
+    expect(list.output).toMatch(row);
+    const answer = await json<{ repositories: object[] }>('repository', 'list');
+    expect(answer.repositories).toMatchObject([{ storedBytes, statisticsAt: figures.statisticsAt }]);
     expect(list.output).toMatch(/FREE +FULL IN +FOLDER\nmain .* 40 B \(4\.0 %\) +- +\//);
     // Sessions say it, too.
     stack.sessions.plays.set('web', { do: 'end' });
@@ -406,10 +414,10 @@ describe('without a stack', () => {
     const folder = path.join(stack.folder, 'empty');
     await mkdir(folder);
     const none = await tidemark('repository', 'stats', '--offline', folder);
-    expect(none).toMatchObject({ exitCode: 1, errors: expect.stringContaining('is not a repository') });
+    expect(none).toMatchObject({ exitCode: 2, errors: expect.stringContaining('is not a repository') });
     await writeFile(path.join(folder, 'x'), '');
     const open = await tidemark('repository', 'check', '--offline', repository.world.folder);
-    expect(open).toMatchObject({ exitCode: 1, errors: expect.stringMatching(/owns the repository/) });
+    expect(open).toMatchObject({ exitCode: 2, errors: expect.stringMatching(/owns the repository/) });
     const copy = path.join(stack.folder, 'copy');
     await mkdir(copy);
     await copyFile(path.join(repository.world.folder, 'repository.json'), path.join(copy, 'repository.json'));

@@ -108,7 +108,52 @@ describe('restores', () => {
   });
 });
 
+describe('of a repository that was removed', () => {
+  test('nothing is restored or changed: it is told at once, with the folder to write back', async () => {
+    const id = await recordTestPoint(stack.db, { vmName: 'left', disks: ['d0'] });
+    const setState = (state: 'active' | 'removed') => stack.db.updateTable('repositories').set({ state }).execute();
+    await setState('removed');
+    const message = `repository main is not in the site: it had the folder ${folder}/repository on machine box`;
+    for (const args of [
+      ['restore-point', 'keep', 'left@latest'],
+      ['restore-point', 'remove', id, '--last'],
+      ['restore', 'vm', id, '--into', folder],
+    ]) {
+      const refused = await stack.tidemark(...args, '--json');
+      expect(refused.exitCode).toBe(2);
+      const details = { repository: 'main', folder: `${folder}/repository` };
+      expect(JSON.parse(refused.output)).toMatchObject({ error: { code: 'RESOURCE_REMOVED', message, details } });
+    }
+    await setState('active');
+  });
+});
+
 describe('lists', () => {
+  test('a filter that nothing has is empty; one that nobody knows is a mistake', async () => {
+    await recordTestPoint(stack.db, { vmName: 'mirror', disks: ['d0'] });
+    for (const args of [
+      ['restore-point', 'list', '--vm', 'warned'],
+      ['restore-point', 'list', '--job', 'weekly', '--repository', 'main'],
+      ['restore-point', 'list', '--removed', '--vm', 'mirror'],
+      ['session', 'list', '--job', 'webs'],
+    ])
+      expect(await stack.tidemark(...args)).toMatchObject({
+        exitCode: 0,
+        output: expect.stringMatching(/^no (restore points|sessions)\n$/),
+      });
+    const mistakes: [string[], string][] = [
+      [['restore-point', 'list', '--vm', 'mirorr'], 'there is no VM mirorr; did you mean "mirror"?'],
+      [['restore-point', 'list', '--job', 'nihgtly'], 'there is no job nihgtly; did you mean "nightly"?'],
+      [['restore-point', 'list', '--repository', 'mian'], 'there is no repository mian; did you mean "main"?'],
+      [['session', 'list', '--job', 'nope'], 'there is no job nope'],
+    ];
+    for (const [args, message] of mistakes) {
+      const refused = await stack.tidemark(...args, '--json');
+      expect(refused.exitCode).toBe(2);
+      expect(JSON.parse(refused.output)).toMatchObject({ error: { code: 'NOT_FOUND', message } });
+    }
+  });
+
   test('of everything, for people and as JSON', async () => {
     const id = await recordTestPoint(stack.db, { vmName: 'list me', disks: ['d0'] });
     const lists: [string[], RegExp, string][] = [
@@ -124,7 +169,7 @@ describe('lists', () => {
         'hosts',
       ],
       [['proxy', 'list'], /^PROXY .*RESTORES INTO\np1 +box +active +0 of 2 +2 +\//, 'proxies'],
-      [['repository', 'list'], /^REPOSITORY .*\nmain +box +active +0 of 4 +\d+ +.*repository\n/, 'repositories'],
+      [['repository', 'list'], /^REPOSITORY .*\nmain +box +active +0 of 4 +\d+ +- +.*repository\n/, 'repositories'],
       [
         ['restore-point', 'list', '--vm', 'list me'],
         new RegExp(`^RESTORE POINT .*\n${id.slice(0, 12)} +list me `),

@@ -245,6 +245,9 @@ describe('session stop', () => {
     expect(output).toContain('error: files: the session was stopped (STOPPED)\nhint: ');
     const ended = await stack.tidemark('session', 'stop', id);
     expect(ended).toMatchObject({ exitCode: 0, output: `session ${id} has ended: Failed\n` });
+    const waited = await stack.tidemark('session', 'stop', id, '--wait', '--json');
+    expect(waited.exitCode).toBe(1);
+    expect(JSON.parse(waited.output)).toMatchObject({ sessionId: id, result: 'Failed', error: { code: 'STOPPED' } });
   });
 
   test('gracefully: the VMs in work finish; --wait shows it', async () => {

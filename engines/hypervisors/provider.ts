@@ -35,6 +35,7 @@ export type Freezer = {
 
 export type HypervisorProvider = {
   capabilities(): Promise<Capabilities>;
+  /** Every VM, also those that cannot be looked at now. */
   listVms(): AsyncIterable<VmSummary>;
   inspectVm(vm: VmRef): Promise<VmFacts>;
   /** Pure reading; doubt = compare (invariant 11). One verdict per disk of the VM. */

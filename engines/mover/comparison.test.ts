@@ -8,6 +8,7 @@ import type { TransferAssignment } from '../../schema/domain/restore-point.ts';
 import { orderOf } from '../../tests/fixtures/mover/disks.ts';
 import { expectedMap } from '../../tests/fixtures/mover/memory-repository.ts';
 import { MIB, moverWorld } from '../../tests/fixtures/mover/mover-world.ts';
+import type { TransferProgress } from './source/pool.ts';
 
 const world = moverWorld();
 
@@ -54,6 +55,19 @@ describe('a comparison window by window', () => {
     expect(summary.readBytes).toBe(sizeBytes + 2 * MIB + 7);
     expect(world.repository.offered).toBeGreaterThan(0);
     expect(world.repository.offered).toBeLessThanOrEqual(64 + 6);
+  });
+
+  test('what differs and is not sent yet is not done, though all of it was read', async () => {
+    for (let at = 0; at < WINDOW_BYTES; at += 4096) disk.writeUInt32LE(1 + at, at);
+    await writeFile(file, disk);
+    const { endpoint } = await world.start();
+    const of = { disk: { file }, sizeBytes, blockSize: MIB, mode: 'comparison', comparableBytes: sizeBytes } as const;
+    const told: TransferProgress[] = [];
+    const order = orderOf({ ...of, compression: 'none', endpoint });
+    const { sentBytes } = await world.pool.transfer({ ...order, onProgress: (p) => told.push(p) });
+    for (const { bytesDone, sentBytes: sent } of told)
+      expect(bytesDone).toBeLessThanOrEqual(sizeBytes - (sentBytes - sent));
+    expect(told.at(-1)!.bytesDone).toBe(sizeBytes);
   });
 
   test('a disk that is another one is read twice in the first window of each lane at most', async () => {

@@ -13,8 +13,9 @@ export type Place = 'source' | 'target' | 'throttling' | 'away';
 /** Goes around what is waited for because of a rule. */
 export type HoldBack = <T>(work: () => Promise<T>) => Promise<T>;
 
-/** Its part of the moments, and how long it lasted. */
+/** Its part of the moments, without those in which it was held back, and how long it lasted. */
 export type Spent = { shareMs: number; lastedMs: number };
+const places = ['source', 'target', 'throttling', 'away'] as const satisfies readonly Place[];
 type Moment = { shareMs: number; atMs: number };
 
 /** What a lane tells of its clock: since the last time, whole milliseconds; what is left of them counts the next time. */
@@ -40,8 +41,12 @@ export class LaneClock {
   #atMs: number;
   /** What one piece has got, had it been there since the beginning. */
   #shareMs = 0;
-  /** Time with something away, whatever else went on. */
-  #awayCount = 0;
+  /** Of the pieces, how many are at each place, and what of these is held back: a piece may be so by several rules at once. */
+  readonly #at = { source: 0, target: 0, throttling: 0, away: 0 };
+  readonly #heldAt = { source: 0, target: 0, throttling: 0, away: 0 };
+  /** What pieces that are still at a place were held back there: it is throttling's already, and never becomes the place's. */
+  readonly #heldMs = { source: 0, target: 0, throttling: 0, away: 0 };
+  /** Time with something away that is not held back, whatever else went on. */
   #awayMs = 0;
   /** When the thread first computed since the loop polled last, and in the turn before. */
   #computedAt: Moment | null = null;
@@ -67,13 +72,15 @@ export class LaneClock {
 
   /** A piece is at `place` until what this returns is called, which says how long that was. */
   enter(place: Place): () => Spent {
-    this.#enter(place === 'away');
+    this.#enter();
+    this.#at[place] += 1;
     const [from, fromMs] = [this.#shareMs, this.#atMs];
     return () => {
-      this.#leave(place === 'away');
+      this.#leave();
+      this.#at[place] -= 1;
       const ended = this.#computedBefore?.shareMs ?? this.#computedAt?.shareMs ?? this.#shareMs;
       const heardLate = this.#shareMs - Math.max(ended, from);
-      const shareMs = this.#shareMs - from - heardLate;
+      const shareMs = this.#withoutHeld(place, this.#shareMs - from - heardLate);
       this.#times.proxy += heardLate;
       this.#times[place] += shareMs;
       return { shareMs, lastedMs: Math.max(0, this.heardMs - fromMs) };
@@ -89,16 +96,25 @@ export class LaneClock {
   /** Of a piece that is at `place` already: held back meanwhile, so that place has it not. */
   async holdBack<T>(place: Place, work: () => Promise<T>): Promise<T> {
     this.#settle();
-    if (place === 'away') this.#awayCount -= 1;
-    const from = this.#shareMs;
+    this.#heldAt[place] += 1;
     try {
       return await work();
     } finally {
       this.#settle();
-      if (place === 'away') this.#awayCount += 1;
-      this.#times.throttling += this.#shareMs - from;
-      this.#times[place] -= this.#shareMs - from;
+      this.#heldAt[place] -= 1;
     }
+  }
+
+  /** Of what a piece that leaves the place had, what was not throttling's. */
+  #withoutHeld(place: Place, shareMs: number): number {
+    const heldMs = Math.min(this.#heldMs[place], shareMs);
+    this.#heldMs[place] -= heldMs;
+    if (this.#at[place] === 0) {
+      // It was held back while the thread computed, and heard late that this had ended: that is the proxy's.
+      this.#times.throttling -= this.#heldMs[place];
+      this.#heldMs[place] = 0;
+    }
+    return shareMs - heldMs;
   }
 
   /** When what is heard of now ended, as far as it is known. */
@@ -108,14 +124,14 @@ export class LaneClock {
 
   /** The thread computes. */
   compute<T>(work: () => T): T {
-    this.#enter(false);
+    this.#enter();
     const from = this.#shareMs;
     this.#computedAt ??= { shareMs: from, atMs: this.#atMs };
     this.#tick();
     try {
       return work();
     } finally {
-      this.#leave(false);
+      this.#leave();
       this.#times.proxy += this.#shareMs - from;
     }
   }
@@ -129,29 +145,37 @@ export class LaneClock {
     this.#told = { awayMs: this.#awayMs, away: this.#times.away, target: this.#told.target + away * part };
   }
 
-  /** Milliseconds since the clock was made. What is away and not told of yet counts as the network's. */
+  /** Milliseconds since the clock was made, never below zero. What is away and not told of yet counts as the network's. */
   get times(): StageTimes {
     const { away, target, ...others } = this.#times;
-    return { ...noStageTimes, ...others, network: away - this.#told.target, target: target + this.#told.target };
+    const times = { ...noStageTimes, ...others, network: away - this.#told.target, target: target + this.#told.target };
+    // What is moved between stages may fall short of zero by the last bit of a fraction.
+    for (const stage of stages) times[stage] = Math.max(0, times[stage]);
+    return times;
   }
 
   #settle(): void {
     const now = this.#now();
-    if (this.#count > 0) this.#shareMs += (now - this.#atMs) / this.#count;
-    if (this.#awayCount > 0) this.#awayMs += now - this.#atMs;
+    const shareMs = this.#count > 0 ? (now - this.#atMs) / this.#count : 0;
+    this.#shareMs += shareMs;
+    for (const place of places) this.#hold(place, shareMs * Math.min(this.#heldAt[place], this.#at[place]));
+    if (this.#at.away > this.#heldAt.away) this.#awayMs += now - this.#atMs;
     this.#atMs = now;
   }
 
-  #enter(isAway: boolean): void {
-    this.#settle();
-    this.#count += 1;
-    if (isAway) this.#awayCount += 1;
+  #hold(place: Place, heldMs: number): void {
+    this.#heldMs[place] += heldMs;
+    this.#times.throttling += heldMs;
   }
 
-  #leave(isAway: boolean): void {
+  #enter(): void {
+    this.#settle();
+    this.#count += 1;
+  }
+
+  #leave(): void {
     this.#settle();
     this.#count -= 1;
-    if (isAway) this.#awayCount -= 1;
   }
 
   /**

@@ -38,7 +38,7 @@ import { createRegistrar } from './restore-point/registrar.ts';
 import { createRestoreSource } from './restore-point/restore-source.ts';
 import { sealRestorePoint } from './restore-point/seal.ts';
 import { openMemory } from './index/remembered-repository.ts';
-import { claimRepository, type ClaimedRepository } from './storage/claim-repository.ts';
+import { checkStillThere, claimRepository, type ClaimedRepository } from './storage/claim-repository.ts';
 import { createTurns } from './storage/turns.ts';
 
 /**
@@ -202,12 +202,17 @@ function facade(parts: CheckParts, { laneKeys, takeUpKeys }: Keys, shut: () => P
   let deadBytes: number | null = null;
   const { statistics, ...verbs } = { ...createMaintenance(parts), ...createChecking(parts, () => deadBytes) };
   const placeTrashed = createTrashedPlaces(parts);
+  const restores = createRestoreSource(parts, (digest) => bringBack(parts, digest));
   const closing = new AbortController();
   let closed: Promise<void> | null = null;
-  const unlessClosing = <T>(work: () => Promise<T>): Promise<T> =>
-    closing.signal.aborted ? Promise.reject(closing.signal.reason as TidemarkError) : work();
+  const whileThere = async <T>(work: () => Promise<T>): Promise<T> => {
+    closing.signal.throwIfAborted();
+    await checkStillThere(parts.storage.staging, parts.file);
+    closing.signal.throwIfAborted();
+    return work();
+  };
   const inTurn = <T>(run: string, work: () => Promise<T>): Promise<T> =>
-    unlessClosing(() => parts.turns.take(`run ${run}`, work));
+    parts.turns.take(`run ${run}`, () => whileThere(work));
   const untilClosing = <W extends { signal: AbortSignal }>(work: W): W => ({
     ...work,
     signal: AbortSignal.any([work.signal, closing.signal]),
@@ -221,19 +226,19 @@ function facade(parts: CheckParts, { laneKeys, takeUpKeys }: Keys, shut: () => P
   return {
     ...verbs,
     collect: (options) =>
-      unlessClosing(async () => {
+      whileThere(async () => {
         const report = await verbs.collect(untilClosing(options));
         if (report.stopped === null) deadBytes = report.deadBytesLeft;
         return report;
       }),
-    check: (request, work) => unlessClosing(() => verbs.check(request, untilClosing(work))),
-    statistics: () => unlessClosing(() => statistics.ofRepository(closing.signal)),
-    statisticsOf: (id) => unlessClosing(() => statistics.ofPoint(id, closing.signal)),
-    repair: (work) => unlessClosing(() => verbs.repair(untilClosing(work))),
-    removeRestorePoint: (id, options) => unlessClosing(() => verbs.removeRestorePoint(id, options)),
-    restoreFromTrash: (id) => unlessClosing(() => verbs.restoreFromTrash(id)),
-    resetClock: (today) => unlessClosing(() => verbs.resetClock(today)),
-    setFlags: (id, flags) => unlessClosing(() => verbs.setFlags(id, flags)),
+    check: (request, work) => whileThere(() => verbs.check(request, untilClosing(work))),
+    statistics: () => whileThere(() => statistics.ofRepository(closing.signal)),
+    statisticsOf: (id) => whileThere(() => statistics.ofPoint(id, closing.signal)),
+    repair: (work) => whileThere(() => verbs.repair(untilClosing(work))),
+    removeRestorePoint: (id, options) => whileThere(() => verbs.removeRestorePoint(id, options)),
+    restoreFromTrash: (id) => whileThere(() => verbs.restoreFromTrash(id)),
+    resetClock: (today) => whileThere(() => verbs.resetClock(today)),
+    setFlags: (id, flags) => whileThere(() => verbs.setFlags(id, flags)),
     repositoryId: parts.file.repository,
     laneKeys,
     openRestorePoint: (spec) =>
@@ -251,13 +256,27 @@ function facade(parts: CheckParts, { laneKeys, takeUpKeys }: Keys, shut: () => P
       trashedOf: (lineage) => trashedOfLineage(parts, lineage),
       suspect: (id, why) => parts.marks.set(id, 'suspect', why, new Date(parts.seams.clock.now()).toISOString()),
     }),
-    restoreSource: createRestoreSource(parts, (digest) => bringBack(parts, digest)),
+    restoreSource: {
+      ...restores,
+      begin: async (connection, hello) => {
+        // What is restored is held at once: a removal may be on its way.
+        const begun = await restores.begin(connection, hello);
+        try {
+          return await whileThere(() => Promise.resolve(begun));
+        } catch (error) {
+          restores.end(connection);
+          throw error;
+        }
+      },
+      // What is missing because all is away is not damage.
+      damaged: (...of) => whileThere(() => restores.damaged(...of)),
+    },
     rehearse: (restorePointId, run) => void requireOpen(points, restorePointId, run),
     describeSealed: (restorePointId) => requireSealed(points, restorePointId),
     listSealed,
-    survey: () => unlessClosing(() => surveyPoints(parts, listSealed)),
-    describeTrashed: (ids) => unlessClosing(() => describeTrashed(parts, ids, viewOf)),
-    placeTrashed: (ids) => unlessClosing(() => placeTrashed(ids)),
+    survey: () => whileThere(() => surveyPoints(parts, listSealed)),
+    describeTrashed: (ids) => whileThere(() => describeTrashed(parts, ids, viewOf)),
+    placeTrashed: (ids) => whileThere(() => placeTrashed(ids)),
     listOpen: () => describeOpen(points),
     close: () => {
       closing.abort(new TidemarkError('HOST_DRAINING', `repository ${parts.file.repository} is being closed`));

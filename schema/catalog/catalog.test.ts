@@ -194,6 +194,17 @@ describe('site', () => {
       await storeInventory(db, [{ vm, name: 'web', power: 'on', disks }], new Date(at));
       await applySite(db, site());
       expect((await loadInventory(db))[0]).toMatchObject({ inspectedAt: at, summary: { vm, power: 'on', disks } });
+      await storeInventory(db, [{ vm, name: 'web', power: 'off', disks: null }], new Date('2026-03-30T01:30:00.123Z'));
+      expect((await loadInventory(db))[0]).toMatchObject({ inspectedAt: at, summary: { vm, power: 'off', disks } });
+    });
+  });
+
+  it('of a VM that was never looked at, knows nothing', async () => {
+    await withCatalog(async (db) => {
+      await applySite(db, site());
+      const vm = { vmId: vmId('v1'), hostId: hostId('h1') };
+      await storeInventory(db, [{ vm, name: 'web', power: 'on', disks: null }], new Date());
+      expect((await loadInventory(db, 'h1'))[0]).toMatchObject({ inspectedAt: null, summary: null });
     });
   });
 });

@@ -132,15 +132,15 @@ export async function setDrained(db: CatalogDatabase, kind: Listed, id: string, 
     .execute();
 }
 
-/** What an inspection of a host saw; `at` becomes the age of the rows. */
+/** What an inspection of a host saw; `at` becomes the age of the rows. What was known of a VM it could not look at stays. */
 export async function storeInventory(db: CatalogDatabase, vms: readonly VmSummary[], at: Date): Promise<void> {
   for (const each of vms) {
-    const seen = { host_id: each.vm.hostId, name: each.name, power: each.power, inspected_at: at, updated_at: at };
-    const disks = toJson(each.disks);
+    const inspected = each.disks === null ? {} : { inspected_at: at, disks: toJson(each.disks) };
+    const seen = { host_id: each.vm.hostId, name: each.name, power: each.power, updated_at: at, ...inspected };
     await db
       .insertInto('virtual_machines')
-      .values({ vm_id: each.vm.vmId, state: 'active', ...seen, disks })
-      .onDuplicateKeyUpdate({ ...seen, disks })
+      .values({ vm_id: each.vm.vmId, state: 'active', ...seen })
+      .onDuplicateKeyUpdate(seen)
       .execute();
   }
 }

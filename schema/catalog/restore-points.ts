@@ -156,3 +156,17 @@ export async function loadRestorePoint(db: CatalogDatabase, restorePointId: stri
   const manifest = fromJson<Manifest>(row.manifest);
   return { restorePointId: manifest.restorePointId, manifestDigest: row.manifest_digest, manifest };
 }
+
+/** Of each job in each repository, those that can be restored. */
+export async function countRestorePoints(
+  db: CatalogDatabase,
+): Promise<{ jobId: string; repositoryId: string; count: number }[]> {
+  const rows = await db
+    .selectFrom('restore_points')
+    .select(['job_id', 'repository_id', (eb) => eb.fn.countAll<number | string>().as('count')])
+    .where('removed_at', 'is', null)
+    .groupBy(['job_id', 'repository_id'])
+    .orderBy('repository_id')
+    .execute();
+  return rows.map((row) => ({ jobId: row.job_id, repositoryId: row.repository_id, count: Number(row.count) }));
+}

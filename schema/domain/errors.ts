@@ -95,7 +95,10 @@ export const errorTable = {
     'The guest was thawed at the deadline before the checkpoint was complete; look for a slow hypervisor or storage.',
   ),
   // transfer and repository
-  REPOSITORY_NOT_ONE: row('operator', 'Name an empty folder, or one that has a repository.json of this repository.'),
+  REPOSITORY_NOT_ONE: row(
+    'operator',
+    'Mount the disk of the repository, or name the folder that has its repository.json; only one that is new in site.yaml begins in an empty folder.',
+  ),
   REPOSITORY_IN_USE: row(
     'operator',
     'Another process owns the repository: stop it (a stack: `tidemark down`), or use that one.',
@@ -142,7 +145,7 @@ export const errorTable = {
   ),
   DAMAGED_BLOCK: row(
     'damage',
-    'A block in the repository does not match its digest; restore another restore point, and keep the repository as it is.',
+    'Restore another restore point, if the message names a whole one. If not, run the job of the VM: while the VM still has the block, it is stored again, and all that need it are whole. Then `tidemark repository repair` saves what else is sound and says what is lost; delete nothing.',
   ),
   TAMPERED: row(
     'damage',

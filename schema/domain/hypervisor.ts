@@ -18,7 +18,13 @@ export type Capabilities = {
 
 /** `hostId` is the last known one; `vmId` is the VM's UUID for life. */
 export type VmRef = { vmId: VmId; hostId: HostId };
-export type VmSummary = { vm: VmRef; name: string; power: VmPower; disks: { diskKey: DiskKey; sizeBytes: number }[] };
+export type VmSummary = {
+  vm: VmRef;
+  name: string;
+  power: VmPower;
+  /** Null: the VM could not be looked at. (Hosts of earlier builds say so with an empty list.) */
+  disks: { diskKey: DiskKey; sizeBytes: number }[] | null;
+};
 export type VmPower = 'on' | 'off' | 'paused' | 'saved';
 
 /** Why something was decided: a stable code and a sentence for people. */

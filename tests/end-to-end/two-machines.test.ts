@@ -10,7 +10,9 @@ import { readSimulated } from '../../engines/hypervisors/simulated/model.ts';
 import { findFreePort } from '../../engines/stack/ports.ts';
 import { stackLayout } from '../../engines/stack/layout.ts';
 import { describeWorkflow } from '../../cli/temporal-access.ts';
+import { listResources } from '../../schema/catalog/resources.ts';
 import { listSessions } from '../../schema/catalog/sessions.ts';
+import { jobId, vmId } from '../../schema/domain/ids.ts';
 import { type TransferHeartbeat, vmBackupWorkflowId } from '../../schema/domain/sessions.ts';
 import { createPayloadCodec, parsePayloadKeys } from '../../workers/runtime/payload-codec.ts';
 import { locateTool, rootFolder } from '../../setup/locate.mjs';
@@ -24,6 +26,8 @@ let whole: WholeStack;
 let front: TlsFront;
 let machine: ChildProcess | null = null;
 let state: string;
+let siteFile: string;
+let text: string;
 
 /** With `folder` as its state folder. */
 async function tidemark(folder: string, args: string[], environment: Record<string, string> = {}) {
@@ -56,6 +60,13 @@ networks:
   throttle: [{ name: slow, from: 127.0.0.0/8, to: 127.0.0.0/8, rate: 64KiB/s }]
 `;
 
+/** A VM and a job of their own for the second test: they have nothing to build on. */
+const other = {
+  vmId: vmId('0b0b0b0b-0000-4000-8000-000000000001'),
+  jobId: jobId('other'),
+  disk: { ...simulatedDisk, seed: 11 },
+};
+
 const siteText = (repositoryPort: number): string => `
 site: lab
 machine: m1
@@ -63,13 +74,16 @@ temporal: { address: "localhost:${front.port}", tls: { authority: ${front.author
 hosts:
   - name: ${simulatedHost}
     provider: simulated
-    vms: [{ name: web, disks: [{ name: d0, size: ${simulatedDisk.sizeBytes}, seed: ${simulatedDisk.seed} }] }]
+    vms:
+      - { name: web, disks: [{ name: d0, size: ${simulatedDisk.sizeBytes}, seed: ${simulatedDisk.seed} }] }
+      - { name: db, uuid: ${other.vmId}, disks: [{ name: d0, size: ${other.disk.sizeBytes}, seed: ${other.disk.seed} }] }
 proxies:
   - { name: far, machine: m2, restoreFolders: [${whole.machine.folders.restores}] }
 repositories:
   - { name: main, folder: ${whole.machine.folders.repository}, listen: "127.0.0.1:${repositoryPort}", maintenance: false }
 jobs:
   - { name: ${simulatedJob.jobId}, vms: [web], repository: main, consistency: none }
+  - { name: ${other.jobId}, vms: [db], repository: main, consistency: none }
 `;
 
 beforeAll(async () => {
@@ -94,11 +108,11 @@ afterAll(async () => {
   await whole?.close();
 });
 
-async function untilHeldBackBy(what: string): Promise<void> {
+async function untilHeldBackBy(what: string, vm = simulatedVm.vmId): Promise<void> {
   await whole.until(`a transfer is held back by ${what}`, async () => {
     const [session] = await listSessions(whole.db, { open: true, limit: 1 });
     if (!session) return false;
-    const picture = await describeWorkflow(whole.client, vmBackupWorkflowId(session.workflowId, simulatedVm.vmId, 1));
+    const picture = await describeWorkflow(whole.client, vmBackupWorkflowId(session.workflowId, vm, 1));
     return (picture?.pending ?? []).some(({ heartbeat }) => (heartbeat as TransferHeartbeat)?.waitsFor === what);
   });
 }
@@ -120,14 +134,16 @@ async function expectReadByTemporalsTools(workflowId: string): Promise<void> {
   expect(settings.Codec.Endpoint).toBe(codecUrl);
 }
 
+const { backUp, restore } = sessionsOf(() => whole);
+const own = (args: string[]) => tidemark(whole.machine.layout.folder, args);
+
 test('a machine joins with a token, reads and restores a disk over TLS, and reaches Temporal through a front with its certificate', async () => {
-  const { folder, enrolmentFile } = whole.machine.layout;
-  const own = (args: string[]) => tidemark(folder, args);
+  const { enrolmentFile } = whole.machine.layout;
   const { fingerprint } = await own(['site', 'init', '--site', 'lab', '--machine', 'm1']);
-  const authority = path.join(folder, 'config/security/authority.pem');
+  const authority = path.join(whole.machine.layout.folder, 'config/security/authority.pem');
   front = await startTlsFront(whole.machine.root, authority, whole.stack.connections.temporal.address);
-  const siteFile = path.join(whole.machine.root, 'site.yaml');
-  const text = siteText((await findFreePort())!);
+  siteFile = path.join(whole.machine.root, 'site.yaml');
+  text = siteText((await findFreePort())!);
   await writeFile(siteFile, text + slowRule);
   expect(await own(['apply', '-f', siteFile])).toMatchObject({ applied: true });
   await whole.until('machines may enrol', () =>
@@ -158,7 +174,6 @@ test('a machine joins with a token, reads and restores a disk over TLS, and reac
       throw new Error(`its log: ${(await proxyLog()).slice(-3000)}`, { cause: error });
     });
 
-  const { backUp, restore } = sessionsOf(() => whole);
   const running = backUp(simulatedJob);
   await untilHeldBackBy('throttling (rule slow)');
   // It ends because the rule is gone, and only so.
@@ -182,4 +197,34 @@ test('a machine joins with a token, reads and restores a disk over TLS, and reac
   expect(front.count.passed).toBeGreaterThan(0);
   const { certificates } = (await own(['machine', 'list'])) as { certificates: { machineId: string }[] };
   expect(certificates.map(({ machineId }) => machineId)).toEqual(['m1', 'm2']);
+});
+
+/** All its processes at once, as when its power goes. */
+async function killMachine({ pid }: ChildProcess): Promise<void> {
+  const children = (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).trim().split(' ').map(Number);
+  for (const each of [pid!, ...children]) process.kill(each, 'SIGKILL');
+}
+
+test('a disk whose proxy dies with its machine goes on with the proxy of another', async () => {
+  const near = text.replace(
+    'proxies:\n',
+    `proxies:\n  - { name: near, machine: m1, restoreFolders: [${whole.machine.folders.restores}] }\n`,
+  );
+  await writeFile(siteFile, text + slowRule);
+  await own(['apply', '-f', siteFile]);
+  const running = backUp({ ...simulatedJob, jobId: other.jobId });
+  await untilHeldBackBy('throttling (rule slow)', other.vmId);
+  await writeFile(siteFile, near + slowRule);
+  await own(['apply', '-f', siteFile]);
+  await whole.until('the other proxy answers', async () =>
+    (await listResources(whole.db, 'proxy')).some(({ id, reachable }) => id === 'near' && reachable),
+  );
+  await killMachine(machine!);
+  machine = null;
+  await writeFile(siteFile, near);
+  await own(['apply', '-f', siteFile]);
+  const session = await running;
+  expect(session).toMatchObject({ result: 'Success', vms: [{ disks: [{ proxyId: 'near', mode: 'full' }] }] });
+  const bytes = await readSimulated(whole.machine.layout.hostFolder(simulatedHost), other.disk, other.vmId);
+  expect((await restore(session.vms[0]!.restorePointId!, 'other', 'raw')).equals(bytes)).toBe(true);
 });

@@ -6,12 +6,15 @@ import type { ImageVmConfig } from '../../../schema/domain/configuration.ts';
 import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import { fileIdentity } from '../file-identity.ts';
 import { imageLockedIn, stderrOf } from '../storage-daemon.ts';
+import { formatFoundIn, wayOutOf } from './known-formats.ts';
 
 const run = promisify(execFile);
 const INFO_TIMEOUT_MS = 30_000;
 const INFO_BYTES = 4 * 1024 * 1024;
 
 export type ImageDisk = ImageVmConfig['disks'][number];
+/** `vmName`: whose it is, for messages; absent where that is not known. */
+type NamedDisk = ImageDisk & { vmName?: string };
 
 export type ImageFacts = {
   /** True length: for a raw file not rounded to sectors. */
@@ -37,18 +40,19 @@ type QemuImgInfo = {
 };
 
 /**
- * BAD_DISK: there is no such file, or it is not of the format named. BACKING_FILE: it stands on another image and this
- * was not allowed.
+ * BAD_DISK: there is no such file, it is not of the format named, or it is called raw and begins like an image of another
+ * format. BACKING_FILE: it stands on another image and this was not allowed.
  */
-export async function inspectImage(disk: ImageDisk): Promise<ImageFacts> {
+export async function inspectImage(disk: NamedDisk): Promise<ImageFacts> {
   const file = await stat(disk.file, { bigint: true }).catch((error: unknown) => {
     throw badDisk(disk, `cannot be opened: ${messageOf(error)}`, error);
   });
   if (!file.isFile() && !file.isBlockDevice()) throw badDisk(disk, 'is neither a file nor a block device');
+  if (disk.format === 'raw') await refuseContainer(disk);
   const { info, inUse } = await qemuImgInfo(disk, file.isBlockDevice() ? 'host_device' : 'file');
   const backing = info['backing-filename'];
   if (backing !== undefined && !disk.allowBacking)
-    throw new TidemarkError('BACKING_FILE', `image ${disk.file} of disk ${disk.diskKey} stands on ${backing}`, {
+    throw new TidemarkError('BACKING_FILE', `${nameOf(disk)} stands on ${backing}`, {
       diskKey: disk.diskKey,
       file: disk.file,
       backing,
@@ -65,12 +69,24 @@ export async function inspectImage(disk: ImageDisk): Promise<ImageFacts> {
   };
 }
 
+/**
+ * As raw it would be backed up as its container: without its backing file, and to be restored to no disk that a VM could
+ * start from. If a guest wrote these bytes into a disk that is raw, it did so to have a file of the host read.
+ */
+async function refuseContainer(disk: NamedDisk): Promise<void> {
+  const found = await formatFoundIn(disk.file).catch((error: unknown) => {
+    throw badDisk(disk, `cannot be opened: ${messageOf(error)}`, error);
+  });
+  if (found === null) return;
+  throw badDisk(disk, `is called raw and begins like a ${found} image; ${wayOutOf(found)}`);
+}
+
 /** Only the third version of qcow2 (compat 1.1) does. */
 export const keepsBitmaps = (format: string, compat: string | undefined): boolean =>
   format === 'qcow2' && compat !== '0.10';
 
 async function qemuImgInfo(
-  disk: ImageDisk,
+  disk: NamedDisk,
   driver: 'file' | 'host_device',
 ): Promise<{ info: QemuImgInfo; inUse: boolean }> {
   try {
@@ -99,7 +115,10 @@ async function askQemuImg(disk: ImageDisk, exclusive: 'file' | 'host_device' | n
 /** A raw image is opened beside a running writer without a word; the filter below refuses that, as qcow2 does by itself. */
 export const noOtherWriter = { driver: 'blkdebug', 'unshare-child-perms': ['write', 'resize'] };
 
-function badDisk(disk: ImageDisk, what: string, cause?: unknown): TidemarkError {
+function badDisk(disk: NamedDisk, what: string, cause?: unknown): TidemarkError {
   const details = { diskKey: disk.diskKey, file: disk.file };
-  return new TidemarkError('BAD_DISK', `image ${disk.file} of disk ${disk.diskKey} ${what}`, details, cause);
+  return new TidemarkError('BAD_DISK', `${nameOf(disk)} ${what}`, details, cause);
 }
+
+const nameOf = ({ file, diskKey, vmName }: NamedDisk): string =>
+  `image ${file} of disk ${diskKey}${vmName === undefined ? '' : ` of VM ${vmName}`}`;

@@ -144,10 +144,14 @@ describe('image provider', () => {
     await expect(create()).rejects.toMatchObject({ code: 'BAD_DISK' });
   });
 
-  it('takes a raw image for raw, whatever header the guest wrote into it', async () => {
-    qemuImg('create', '-q', '-f', 'qcow2', one().file, '64M');
-    const facts = await provider.inspectVm(spec().vm);
-    expect(facts.disks[0]!.sizeBytes).toBeLessThan(MIB);
+  it('refuses a qcow2 that is called raw, before anything is done, and says the way out', async () => {
+    await writeFile(join(platform.folder, 'base.raw'), Buffer.alloc(MIB, 'b'));
+    qemuImg('create', '-q', '-f', 'qcow2', '-b', join(platform.folder, 'base.raw'), '-F', 'raw', one().file);
+    const refusal = { code: 'BAD_DISK', message: expect.stringContaining('say `format: qcow2` for it') };
+    await expect(provider.inspectVm(spec().vm)).rejects.toMatchObject(refusal);
+    await expect(create()).rejects.toMatchObject(refusal);
+    await expect(create()).rejects.toThrow(`image ${one().file} of disk raw of VM vm1 is called raw`);
+    for await (const artifact of provider.listArtifacts()) expect.unreachable(artifact.what);
   });
 
   it('refuses a backing file unless it is allowed, then reads through it', async () => {

@@ -93,7 +93,7 @@ class ImageProvider implements HypervisorProvider {
       const disks: VmSummary['disks'] = [];
       let inUse = false;
       for (const disk of config.disks) {
-        const facts = await inspectImage(disk).catch((error: unknown) => {
+        const facts = await inspectImage({ ...disk, vmName: config.name }).catch((error: unknown) => {
           this.#seams.log.warn('an image cannot be inspected', { vm: config.name, cause: messageOf(error) });
           return null;
         });
@@ -111,7 +111,7 @@ class ImageProvider implements HypervisorProvider {
     let userCheckpoints = 0;
     let inUse = false;
     for (const disk of config.disks) {
-      const facts = await inspectImage(disk);
+      const facts = await inspectImage({ ...disk, vmName: config.name });
       disks.push(diskFacts(disk, facts));
       userCheckpoints = Math.max(userCheckpoints, facts.internalSnapshots);
       inUse ||= facts.inUse;
@@ -333,7 +333,7 @@ async function chooseDisks(
   const leftOut: Checkpoint['leftOut'] = [];
   for (const diskKey of spec.disks) {
     const disk = config.disks.find((one) => one.diskKey === diskKey);
-    const facts = disk ? await inspectImage(disk) : null;
+    const facts = disk ? await inspectImage({ ...disk, vmName: config.name }) : null;
     if (!disk || !facts)
       leftOut.push({ diskKey, why: { code: 'NOT_FOUND', message: `VM ${config.name} has no disk ${diskKey}` } });
     else if (facts.inUse)

@@ -7,10 +7,13 @@ import type { Artifact, VmRef } from '../../../schema/domain/hypervisor.ts';
 import { parseArtifactName } from '../../../schema/domain/ids.ts';
 import { type Context, refOf } from './context.ts';
 import { queryExports } from './exports.ts';
+import { lookAtVms } from './look-at-vms.ts';
 import { type QmpJob, queryNodes } from './qmp-shapes.ts';
 import { discardRun, findBitmaps, forget } from './reference-points.ts';
 import { scratchUse } from './scratch.ts';
 import { endTemporaries } from './temporaries.ts';
+
+type Found = { config: QemuVmConfig; names: string[] };
 
 export async function* listOurs(context: Context): AsyncGenerator<Artifact> {
   const seen = new Set<string>();
@@ -18,8 +21,9 @@ export async function* listOurs(context: Context): AsyncGenerator<Artifact> {
     seen.add(artifact.platformName);
     yield artifact;
   }
-  for (const config of context.host.vms)
-    for (const name of await namesOn(context, config)) {
+  const look = async (config: QemuVmConfig): Promise<Found> => ({ config, names: await namesOn(context, config) });
+  for (const { config, names } of await lookAtVms(context, look, (config, error) => unseen(context, config, error)))
+    for (const name of names) {
       const artifact = seen.has(name) ? null : named(context, name, refOf(context, config));
       seen.add(name);
       if (artifact) yield artifact;
@@ -41,14 +45,14 @@ function named({ site }: Context, name: string, vm: VmRef): Artifact | null {
 }
 
 /** A VM that cannot be asked has nothing to show now; it will be asked again. */
+function unseen({ seams }: Context, config: QemuVmConfig, error: unknown): Found {
+  seams.log.warn('a VM cannot be searched for what is ours', { vm: config.vmId, cause: messageOf(error) });
+  return { config, names: [] };
+}
+
 async function namesOn(context: Context, config: QemuVmConfig): Promise<string[]> {
-  try {
-    const { bitmaps } = await findBitmaps(context, config.vmId, []);
-    return [...bitmaps.map(({ name }) => name), ...(await namesInVm(context, config))];
-  } catch (error) {
-    context.seams.log.warn('a VM cannot be searched for what is ours', { vm: config.vmId, cause: messageOf(error) });
-    return [];
-  }
+  const { bitmaps } = await findBitmaps(context, config.vmId, []);
+  return [...bitmaps.map(({ name }) => name), ...(await namesInVm(context, config))];
 }
 
 async function namesInVm(context: Context, { vmId }: QemuVmConfig): Promise<string[]> {
@@ -86,7 +90,7 @@ export async function removeOurs(context: Context, artifact: Artifact): Promise<
     const lost = { code: 'STOPPED', message: 'it was removed as a leftover' };
     await context.states.save({ ...state, phase: 'lost', lost });
   }
-  await endTemporaries(context, run, state?.vm ?? vm, state?.heldBy ?? null);
+  await endTemporaries(context, state ?? { run, vm, heldBy: null });
   if (state?.disks.every(({ bitmap }) => bitmap === null)) await forget(context, state);
 }
 

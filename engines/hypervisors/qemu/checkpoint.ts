@@ -3,9 +3,10 @@ import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { Checkpoint, CheckpointSpec, ReferencePoint } from '../../../schema/domain/hypervisor.ts';
 import type { Freezer } from '../provider.ts';
 import { artifactsOf, type Context, holderNode, nameOf, refOf, serverSocketOf, configOf } from './context.ts';
-import { assertSocketPathFits, CONNECTIONS_PER_DISK, startServer } from './exports.ts';
+import { assertSocketPathFits } from './exports.ts';
 import { serve, withHolder } from './holder.ts';
 import { judgeDisk } from './judge.ts';
+import { startServer } from './nbd-server.ts';
 import { type Commands, type QmpAction, queryNodes } from './qmp-shapes.ts';
 import { quiesced } from './quiesce.ts';
 import { bitmapsOf, isMigrating, viewRunning } from './running-view.ts';
@@ -62,6 +63,7 @@ export async function planRun(
     lineage: spec.lineage,
     sequence: await context.states.nextSequence(),
     heldBy,
+    ...(heldBy === 'vm' ? { monitorSocket: config.qmp } : {}),
     phase: 'creating',
     startedAt: new Date(context.seams.clock.now()).toISOString(),
     consistency: spec.consistency,
@@ -99,7 +101,6 @@ export async function begin(context: Context, state: RunState): Promise<void> {
 /** All that can be done before the guest is frozen. */
 async function prepare(context: Context, state: RunState, monitor: Commands): Promise<void> {
   const { run, disks } = state;
-  await startServer(monitor, serverSocketOf(context, run), CONNECTIONS_PER_DISK * disks.length);
   for (const { index, facts, node } of disks) {
     const name = nameOf(context, run, 'flc', index);
     const filename = scratchFile(context.host.scratch, name);
@@ -107,6 +108,7 @@ async function prepare(context: Context, state: RunState, monitor: Commands): Pr
     const file = { driver: 'file', filename };
     await monitor.execute('blockdev-add', { driver: 'qcow2', 'node-name': name, file, backing: node });
   }
+  await startServer(context, state, monitor);
 }
 
 /** Per disk: a new bitmap begins to record, the base's stops, and from now on what is overwritten is kept. */

@@ -5,12 +5,13 @@ import type { Checkpoint, CheckpointSpec, DiskAccess, Released } from '../../../
 import type { DiskKey, RunKey } from '../../../schema/domain/ids.ts';
 import type { Freezer } from '../provider.ts';
 import { settle, show, takeOfRunning } from './checkpoint.ts';
-import { configOf, type Context, holderNode } from './context.ts';
+import { configOf, type Context, holderNode, isOfRun } from './context.ts';
 import { CONNECTIONS_PER_DISK, removeExports } from './exports.ts';
-import { endpointOf, isOfRun, serve, whyNotHeld, withHolder } from './holder.ts';
+import { endpointOf, serve, whyNotHeld, withHolder } from './holder.ts';
 import { queryNodes } from './qmp-shapes.ts';
 import { discardDeadRuns, discardRun } from './reference-points.ts';
 import { bitmapsOf } from './running-view.ts';
+import { hasNoMonitor } from './run-monitor.ts';
 import type { Outcome, RunState } from './run-states.ts';
 import { stoppedOutcome, takeOfStopped } from './stopped-checkpoint.ts';
 import { endTemporaries } from './temporaries.ts';
@@ -120,7 +121,8 @@ export async function closeDisks(context: Context, run: RunKey): Promise<void> {
     removeExports(monitor, isOfRun(context, run, ['exp']), context.seams.clock),
   );
   await remove.catch((error: unknown) => {
-    if (errorCodeOf(error) !== 'VM_OFF') throw error;
+    // Of a VM that is not in the configuration any more they end with the checkpoint.
+    if (!hasNoMonitor(error)) throw error;
   });
 }
 
@@ -138,7 +140,7 @@ export async function release(context: Context, run: RunKey): Promise<Released> 
     // Durable before the jobs end: a second try must be able to tell their end from their loss.
     await context.states.save(state);
   }
-  if (state.phase !== 'released') await endTemporaries(context, run, state.vm, state.heldBy);
+  if (state.phase !== 'released') await endTemporaries(context, state);
   if (state.phase === 'lost')
     throw lostError(run, state.lost?.message ?? 'it was not held to its end', state.lost?.code);
   if (state.phase === 'creating') return { referencePoint: null, merge: 'done' };

@@ -3,7 +3,14 @@ import { join } from 'node:path';
 import type { HostConfig, QemuVmConfig } from '../../../schema/domain/configuration.ts';
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { Artifact, VmRef } from '../../../schema/domain/hypervisor.ts';
-import { artifactName, type ArtifactKind, type RunKey, type SiteId, type VmId } from '../../../schema/domain/ids.ts';
+import {
+  artifactName,
+  type ArtifactKind,
+  parseArtifactName,
+  type RunKey,
+  type SiteId,
+  type VmId,
+} from '../../../schema/domain/ids.ts';
 import type { Monitor, Seams } from '../../../schema/domain/seams.ts';
 import type { ArtifactLedger } from '../ledger.ts';
 import type { QmpAction } from './qmp-shapes.ts';
@@ -32,6 +39,14 @@ export const serverSocketOf = (context: Context, run: RunKey): string =>
 
 export const daemonFolderOf = (context: Context, run: RunKey): string =>
   join(context.stateFolder, 'runs', nameOf(context, run, 'qsd'));
+
+/** For names on the platform. */
+export const isOfRun =
+  ({ site }: Context, run: RunKey, kinds: readonly string[]) =>
+  (name: string): boolean => {
+    const parsed = parseArtifactName(name);
+    return parsed?.site === site && parsed.run === run && kinds.includes(parsed.kind);
+  };
 
 export const refOf = ({ host }: Context, config: QemuVmConfig): VmRef => ({
   vmId: config.vmId,

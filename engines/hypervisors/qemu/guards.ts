@@ -7,8 +7,8 @@ import { messageOf } from '../../../schema/domain/errors.ts';
 import type { GuestEvent, Reason } from '../../../schema/domain/hypervisor.ts';
 import type { RunKey } from '../../../schema/domain/ids.ts';
 import type { MonitorEvent } from '../../../schema/domain/seams.ts';
-import type { Context } from './context.ts';
-import { isOfRun, whyNotHeld } from './holder.ts';
+import { type Context, isOfRun } from './context.ts';
+import { whyNotHeld } from './holder.ts';
 import type { RunState } from './run-states.ts';
 import { scratchUse } from './scratch.ts';
 
@@ -20,6 +20,8 @@ export type Guards = {
 };
 
 const POLL_MS = 1000;
+/** A VM that cannot be asked may be so for days. */
+const MAX_WAIT_MS = 30_000;
 const SCRATCH_FULL: Reason = { code: 'SCRATCH_FULL', message: 'the scratch space is full; the guest was let go on' };
 
 /** `lose` ends the checkpoint; it is told again until it could. */
@@ -49,13 +51,13 @@ export function createGuards(context: Context, lose: (run: RunKey, why: Reason) 
 }
 
 async function giveUp({ seams }: Context, stop: AbortController, lose: () => Promise<void>): Promise<void> {
-  while (!stop.signal.aborted) {
+  for (let waitMs = POLL_MS; !stop.signal.aborted; waitMs = Math.min(2 * waitMs, MAX_WAIT_MS)) {
     try {
       await lose();
       stop.abort();
     } catch (error) {
       seams.log.warn('a lost checkpoint could not be ended yet', { cause: messageOf(error) });
-      await seams.clock.sleep(POLL_MS, stop.signal).catch(() => undefined);
+      await seams.clock.sleep(waitMs, stop.signal).catch(() => undefined);
     }
   }
 }

@@ -1,11 +1,11 @@
 /** The process that holds a checkpoint: the VM's own QEMU, or a storage daemon when the VM is off. */
 import { errorCodeOf, TidemarkError } from '../../../schema/domain/errors.ts';
 import type { Endpoint } from '../../../schema/domain/hypervisor.ts';
-import { parseArtifactName } from '../../../schema/domain/ids.ts';
 import { connectQmp } from '../../qmp/client.ts';
 import { findStorageDaemon } from '../storage-daemon.ts';
 import { type Context, daemonFolderOf, holderNode, nameOf, serverSocketOf } from './context.ts';
-import { CONNECTIONS_PER_DISK, ensureExports, type ExportSpec, startServer } from './exports.ts';
+import { ensureExports, type ExportSpec } from './exports.ts';
+import { startServer } from './nbd-server.ts';
 import { type Commands, type QmpJob } from './qmp-shapes.ts';
 import type { RunState } from './run-states.ts';
 
@@ -70,9 +70,7 @@ export function exportsOf(context: Context, state: RunState): ExportSpec[] {
 /** Serves all disks of the checkpoint; what is served already stays. */
 export async function serve(context: Context, state: RunState): Promise<void> {
   await withHolder(context, state, async (monitor) => {
-    const { heldBy, run, disks } = state;
-    const socket = serverSocketOf(context, run);
-    if (heldBy === 'vm') await startServer(monitor, socket, CONNECTIONS_PER_DISK * disks.length);
+    if (state.heldBy === 'vm') await startServer(context, state, monitor);
     await ensureExports(monitor, exportsOf(context, state));
   });
 }
@@ -83,10 +81,3 @@ export async function endpointOf(context: Context, state: RunState): Promise<End
   const daemon = await findStorageDaemon(daemonFolderOf(context, state.run));
   return daemon ? { unix: daemon.nbdSocket } : null;
 }
-
-export const isOfRun =
-  ({ site }: Context, run: RunState['run'], kinds: readonly string[]) =>
-  (name: string): boolean => {
-    const parsed = parseArtifactName(name);
-    return parsed?.site === site && parsed.run === run && kinds.includes(parsed.kind);
-  };

@@ -32,6 +32,7 @@ import { closeDisks, createOrAdopt, findHeld, openDisk, release } from './checkp
 import { configOf, type Context, type QemuHost, refOf } from './context.ts';
 import { createGuards, guestEvents, type Guards } from './guards.ts';
 import { judgeDisk } from './judge.ts';
+import { lookAtVms } from './look-at-vms.ts';
 import type { QmpAction } from './qmp-shapes.ts';
 import { commitRun, discardRun, mendableBitmaps } from './reference-points.ts';
 import { createRunStates, knownKeys, type RunState } from './run-states.ts';
@@ -96,13 +97,13 @@ class QemuProvider implements HypervisorProvider {
 
   async *listVms(): AsyncGenerator<VmSummary> {
     const states = await this.#context.states.all();
-    for (const config of this.#context.host.vms) {
-      const vm = refOf(this.#context, config);
+    const look = async (config: QemuVmConfig): Promise<VmSummary> => {
       const ofVm = states.filter((state) => state.vm.vmId === config.vmId);
-      const view = await this.#view(config, ofVm).catch((error: unknown) => this.#unseen(config, error));
-      const disks = view.disks.map(({ facts: { diskKey, sizeBytes } }) => ({ diskKey, sizeBytes }));
-      yield { vm, name: config.name, power: view.power, disks };
-    }
+      const { power, disks } = await this.#view(config, ofVm);
+      const seen = disks.map(({ facts: { diskKey, sizeBytes } }) => ({ diskKey, sizeBytes }));
+      return { vm: refOf(this.#context, config), name: config.name, power, disks: seen };
+    };
+    yield* await lookAtVms(this.#context, look, (config, error) => this.#unseen(config, error));
   }
 
   async inspectVm(vm: VmRef): Promise<VmFacts> {
@@ -229,7 +230,7 @@ class QemuProvider implements HypervisorProvider {
         this.#context.seams.log.error('a checkpoint was lost', { run, vm: state.vm.vmId, ...lost });
         await this.#context.states.save({ ...state, phase: 'lost', lost });
       } else if (state?.phase !== 'lost') return;
-      await endTemporaries(this.#context, run, state.vm, state.heldBy);
+      await endTemporaries(this.#context, state);
     });
   }
 
@@ -244,10 +245,10 @@ class QemuProvider implements HypervisorProvider {
   }
 
   /** For the list: one VM that cannot be looked at must not hide the others. */
-  #unseen(config: QemuVmConfig, error: unknown): Pick<VmView, 'power' | 'disks'> {
+  #unseen(config: QemuVmConfig, error: unknown): VmSummary {
     const isOff = errorCodeOf(error) === 'VM_OFF';
     if (!isOff) this.#context.seams.log.warn('a VM cannot be inspected', { vm: config.name, cause: messageOf(error) });
-    return { power: isOff ? 'off' : 'on', disks: [] };
+    return { vm: refOf(this.#context, config), name: config.name, power: isOff ? 'off' : 'on', disks: null };
   }
 
   #ledger(): Promise<ArtifactLedger> {

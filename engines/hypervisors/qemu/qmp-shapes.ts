@@ -31,7 +31,7 @@ export type QmpNode = {
 };
 export type QmpDevice = { device: string; qdev?: string; removable: boolean; inserted?: QmpNode };
 export type QmpJob = { id: string; type: string; status: string };
-export type QmpExport = { id: string; 'node-name': string };
+export type QmpExport = { id: string; type: string; 'node-name': string };
 export type QmpAction = { type: string; data: unknown };
 
 /** `flat`: each image for itself, without the images below it. */

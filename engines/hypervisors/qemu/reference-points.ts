@@ -5,6 +5,7 @@ import type { LineageId, VmId } from '../../../schema/domain/ids.ts';
 import { type BitmapChange, changeInFiles, changeInVm } from './bitmap-changes.ts';
 import type { Context } from './context.ts';
 import { queryNodes } from './qmp-shapes.ts';
+import { monitorOfRun } from './run-monitor.ts';
 import { bitmapsOf } from './running-view.ts';
 import type { RunState } from './run-states.ts';
 import { bitmapsInFiles } from './stopped-view.ts';
@@ -15,15 +16,15 @@ type Kept = { bitmaps: Bitmap[]; change: (changes: readonly BitmapChange[]) => P
 
 /** The bitmaps of a VM, wherever they are now. VM_OFF: it is off, and it is not known where its images are. */
 export async function findBitmaps(context: Context, vm: VmId, states: readonly RunState[]): Promise<Kept> {
-  const monitor = context.monitorOf(vm);
   const config = context.host.vms.find((one) => one.vmId === vm);
+  const lastAsked = config ? undefined : states.find(({ monitorSocket }) => monitorSocket !== undefined);
+  const monitor = lastAsked ? monitorOfRun(context, lastAsked) : context.monitorOf(vm);
   try {
-    if (config) {
-      const bitmaps = bitmapsOf(await queryNodes(monitor));
-      return { bitmaps, change: (changes) => changeInVm(monitor, changes) };
-    }
+    const bitmaps = bitmapsOf(await queryNodes(monitor));
+    return { bitmaps, change: (changes) => changeInVm(monitor, changes) };
   } catch (error) {
-    if (errorCodeOf(error) !== 'VM_OFF') throw error;
+    const code = errorCodeOf(error);
+    if (code !== 'VM_OFF' && (code !== 'VM_NOT_FOUND' || config)) throw error;
   }
   const tracked = states.flatMap(({ disks }) => disks.filter(({ bitmap }) => bitmap !== null));
   const configured = (config?.disks ?? []).filter(({ format }) => format === 'qcow2').map(({ file }) => file);
@@ -44,11 +45,11 @@ export async function findBitmaps(context: Context, vm: VmId, states: readonly R
  * and is judged so. A run whose images take no changes now is kept for the next opportunity.
  */
 export async function discardRun(context: Context, state: RunState): Promise<void> {
-  const { run, vm, heldBy, phase } = state;
+  const { vm, phase } = state;
   // From now on it is not told of any more, whatever happens on the way. What was never told may be tried again.
   if (phase === 'taken' || phase === 'releasing')
     await context.states.save({ ...state, phase: 'lost', lost: { code: 'STOPPED', message: 'it was discarded' } });
-  if (phase !== 'released') await endTemporaries(context, run, vm, heldBy);
+  if (phase !== 'released') await endTemporaries(context, state);
   const { bitmaps, change } = await findBitmaps(context, vm.vmId, [state]);
   const owned = state.disks.flatMap(({ bitmap, base }) => {
     const found = bitmaps.find(({ name }) => name === bitmap);
@@ -73,8 +74,7 @@ export async function commitRun(context: Context, lineage: LineageId, keep: Refe
   const older = (await context.states.all()).filter(
     (state) => state.lineage === lineage && state.run !== keep.run && kept !== null && state.sequence < kept.sequence,
   );
-  for (const state of older.filter(({ phase }) => phase !== 'released'))
-    await endTemporaries(context, state.run, state.vm, state.heldBy);
+  for (const state of older.filter(({ phase }) => phase !== 'released')) await endTemporaries(context, state);
   // The base is named even where its own file was lost with the state folder.
   const ofBase = kept?.base?.disks.map(({ trackingId }) => trackingId) ?? [];
   const names = new Set([...older.flatMap(({ disks }) => disks.map(({ bitmap }) => bitmap)), ...ofBase]);

@@ -52,6 +52,11 @@ export type RunState = {
   sequence: number;
   /** Whether the checkpoint is held by the VM's own QEMU, or by a storage daemon since the VM is off. */
   heldBy: 'vm' | 'daemon';
+  /**
+   * Of the VM that holds it, so that it can be ended when the VM is not in the configuration any more. Absent where a
+   * daemon holds it, and in files of earlier builds.
+   */
+  monitorSocket?: string;
   phase: Phase;
   /** ISO 8601, just before the instant. */
   startedAt: string;

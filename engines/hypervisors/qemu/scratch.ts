@@ -6,8 +6,9 @@ import { execFile } from 'node:child_process';
 import { mkdir, readdir, rm, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
-import { parseArtifactName, type RunKey, type SiteId } from '../../../schema/domain/ids.ts';
+import { errorCodeOf, messageOf, TidemarkError } from '../../../schema/domain/errors.ts';
+import { diskKey, parseArtifactName, type RunKey, type SiteId } from '../../../schema/domain/ids.ts';
+import { inspectImage } from '../image/facts.ts';
 import { stderrOf } from '../storage-daemon.ts';
 
 const run = promisify(execFile);
@@ -66,6 +67,15 @@ export async function scratchUse({ folder }: ScratchFolder, site: SiteId): Promi
   return uses;
 }
 
-export async function removeScratch(scratch: ScratchFolder, site: SiteId, of: RunKey): Promise<void> {
-  for (const use of await scratchUse(scratch, site)) if (use.run === of) await rm(use.file, { force: true });
+export const scratchOf = async (scratch: ScratchFolder, site: SiteId, of: RunKey): Promise<ScratchUse[]> =>
+  (await scratchUse(scratch, site)).filter(({ run }) => run === of);
+
+/** Whether a process, as a rule a VM, writes to this scratch file now. One that is damaged or gone is written by none. */
+export async function isOpenElsewhere(file: string): Promise<boolean> {
+  try {
+    return (await inspectImage({ diskKey: diskKey('scratch'), file, format: 'qcow2', allowBacking: true })).inUse;
+  } catch (error) {
+    if (errorCodeOf(error) !== 'BAD_DISK') throw error;
+    return false;
+  }
 }

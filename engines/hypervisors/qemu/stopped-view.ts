@@ -26,7 +26,7 @@ export async function viewStopped(config: QemuVmConfig): Promise<StoppedView> {
     inUse: [],
   };
   for (const { diskKey, file, format } of config.disks) {
-    const facts = await inspectImage({ diskKey, file, format, allowBacking: true });
+    const facts = await inspectImage({ diskKey, file, format, allowBacking: true, vmName: config.name });
     view.disks.push(diskOf(diskKey, file, format, facts));
     view.bitmaps.push(...bitmapsIn(file, facts));
     view.userCheckpoints = Math.max(view.userCheckpoints, facts.internalSnapshots);

@@ -191,7 +191,7 @@ describe('while others are at work', () => {
       await expect(refused).rejects.toMatchObject({ code: 'VM_OFF' });
     const summaries = [];
     for await (const summary of world.provider.listVms()) summaries.push(summary);
-    expect(summaries).toMatchObject([{ power: 'off', disks: [] }]);
+    expect(summaries).toMatchObject([{ power: 'off', disks: null }]);
   });
 
   it('the daemon that holds the images of a VM that is off is killed: lost, and compared next time', async () => {

@@ -1,52 +1,74 @@
 /** Ends what was made for one checkpoint: exports, server, jobs, nodes, scratch files. Already gone is success. */
 import { rm } from 'node:fs/promises';
-import { errorCodeOf } from '../../../schema/domain/errors.ts';
-import type { VmRef } from '../../../schema/domain/hypervisor.ts';
+import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RunKey } from '../../../schema/domain/ids.ts';
 import { endStorageDaemon } from '../storage-daemon.ts';
-import { type Context, daemonFolderOf, serverSocketOf } from './context.ts';
-import { removeExports, stopServer } from './exports.ts';
-import { isOfRun } from './holder.ts';
+import { type Context, daemonFolderOf, isOfRun, serverSocketOf } from './context.ts';
+import { removeExports } from './exports.ts';
+import { stopServer } from './nbd-server.ts';
 import { type Commands, executeUnlessGone, type QmpJob, queryNodes, refusedWith, untilTrue } from './qmp-shapes.ts';
-import { removeScratch } from './scratch.ts';
+import { hasNoMonitor, monitorOfRun } from './run-monitor.ts';
+import type { RunState } from './run-states.ts';
+import { isOpenElsewhere, scratchOf } from './scratch.ts';
 
-/** `heldBy` null: not known, both are looked at. UNREACHABLE: the VM's monitor cannot be asked; nothing is forgotten then. */
-export async function endTemporaries(
-  context: Context,
-  run: RunKey,
-  vm: VmRef,
-  heldBy: 'vm' | 'daemon' | null,
-): Promise<void> {
+/** `heldBy` null: not known, both are looked at. */
+export type Held = Pick<RunState, 'run' | 'vm' | 'monitorSocket'> & { heldBy: RunState['heldBy'] | null };
+
+/**
+ * UNREACHABLE: the VM's monitor cannot be asked. PLATFORM_BUSY: nor is there one, and the VM holds it all the same.
+ * Nothing is forgotten then.
+ */
+export async function endTemporaries(context: Context, held: Held): Promise<void> {
+  const { run, heldBy } = held;
   if (heldBy !== 'vm') {
     const folder = daemonFolderOf(context, run);
     await endStorageDaemon(folder, context.seams.clock);
     await rm(folder, { recursive: true, force: true });
   }
-  if (heldBy !== 'daemon') await endOnVm(context, run, vm);
+  if (heldBy !== 'daemon') await endOnVm(context, held);
   const ledger = await context.ledger();
   const entries = ledger.list().filter(({ artifact }) => artifact.run === run && artifact.kind === 'temporary');
   await ledger.remove(entries.map(({ artifact }) => artifact));
 }
 
-async function endOnVm(context: Context, run: RunKey, vm: VmRef): Promise<void> {
-  // A VM that is off, or not of this host any more, holds nothing.
-  const isHere = context.host.vms.some(({ vmId }) => vmId === vm.vmId);
-  if (isHere)
-    await endInVm(context, run, context.monitorOf(vm.vmId)).catch((error: unknown) => {
-      if (errorCodeOf(error) !== 'VM_OFF') throw error;
-    });
+async function endOnVm(context: Context, held: Held): Promise<void> {
+  const { run } = held;
+  const { host, site } = context;
+  const ended = await endInVm(context, run, monitorOfRun(context, held)).catch((error: unknown): string[] => {
+    if (!hasNoMonitor(error)) throw error;
+    return [];
+  });
+  for (const { name, file } of await scratchOf(host.scratch, site, run))
+    // That nobody listens, or that another VM does, does not say that this one is off.
+    if (!ended.includes(name) && (await isOpenElsewhere(file))) throw stillHeld(context, held, file);
   await rm(serverSocketOf(context, run), { force: true });
-  await removeScratch(context.host.scratch, context.site, run);
+  for (const { file } of await scratchOf(host.scratch, site, run)) await rm(file, { force: true });
 }
 
-async function endInVm(context: Context, run: RunKey, monitor: Commands): Promise<void> {
+function stillHeld({ host }: Context, { run, vm: { vmId }, monitorSocket }: Held, file: string): TidemarkError {
+  const config = host.vms.find((one) => one.vmId === vmId);
+  const socket = monitorSocket ?? config?.qmp ?? null;
+  const at = socket === null ? '' : ` (monitor ${socket})`;
+  const mend = config ? 'correct its monitor in the configuration' : 'put the VM back into the configuration';
+  return new TidemarkError(
+    'PLATFORM_BUSY',
+    `vm ${config?.name ?? vmId}${at} cannot be asked to end the checkpoint of run ${run}, ` +
+      `and a process still holds its scratch file ${file}: ${mend}, or shut it down`,
+    { run, vmId, file, socket },
+  );
+}
+
+/** Names of the scratch nodes that it closed. */
+async function endInVm(context: Context, run: RunKey, monitor: Commands): Promise<string[]> {
   const { clock } = context.seams;
   await removeExports(monitor, isOfRun(context, run, ['exp']), clock);
-  await stopServer(monitor, serverSocketOf(context, run));
+  // The guest first: what others do to the server keeps no job at work.
   await endJobs(context, run, monitor);
+  await stopServer(context, run, monitor);
   const isNode = isOfRun(context, run, ['flc']);
-  for (const { 'node-name': node } of (await queryNodes(monitor)).filter((one) => isNode(one['node-name'])))
-    await untilTrue(clock, `removing node ${node}`, () => removeNode(monitor, node));
+  const nodes = (await queryNodes(monitor)).map((node) => node['node-name']).filter(isNode);
+  for (const node of nodes) await untilTrue(clock, `removing node ${node}`, () => removeNode(monitor, node));
+  return nodes;
 }
 
 /** The normal end of a job that only keeps what is overwritten. */

@@ -14,6 +14,7 @@ import {
   newAccount,
   resender,
   sendAgain,
+  waitsForOf,
   type WindowWork,
 } from './send-window.ts';
 import { blockExtent, planWindow } from './window-plan.ts';
@@ -29,7 +30,8 @@ export async function compareWindow(work: WindowWork): Promise<number> {
   await forEachSegment(work, plans, async (segment, buffer) => {
     const hashed = await hashSegment(work, extent, segment, buffer, account);
     for (const [at, kind] of hashed.classes.entries()) classes[segment.firstBlock + at] = kind;
-    work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: hashed.lengthBytes, waitsFor: 'source' });
+    // Nothing of it is done yet: whether it is to be sent is known when all of it is read.
+    work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes: 0, waitsFor: 'source' });
   });
   const entries = Buffer.alloc(classes.length * DIGEST_BYTES);
   for (const [block, digest] of account.digests) entries.set(digest, block * DIGEST_BYTES);
@@ -47,7 +49,15 @@ export async function compareWindow(work: WindowWork): Promise<number> {
   const offer = { window, firstBlock: 0, classes, digests };
   const answers = await work.clock.spend('away', () => connection.offer(offer));
   const wanted = [...answers.keys()].filter((block) => answers[block] === 'want');
-  await runSideBySide(wanted, work.width, (block) => sendAgain(work, extent, account.digests, block));
+  const lengthOf = (block: number): number => blockExtent(extent, block, assignment).length;
+  const wantedBytes = wanted.reduce((sum, block) => sum + lengthOf(block), 0);
+  const tellDone = (doneBytes: number): void =>
+    work.onProgress({ readBytes: 0, sentBytes: 0, doneBytes, waitsFor: waitsForOf(connection) });
+  tellDone(extent.length - wantedBytes);
+  await runSideBySide(wanted, work.width, async (block) => {
+    await sendAgain(work, extent, account.digests, block);
+    tellDone(lengthOf(block));
+  });
   await endWindow(work, account, resending);
-  return wanted.reduce((sum, block) => sum + blockExtent(extent, block, assignment).length, 0);
+  return wantedBytes;
 }

@@ -69,7 +69,7 @@ export type WindowWork = {
   signal: AbortSignal;
   clock: LaneClock;
   encode: typeof encodeBlock;
-  /** Bytes since the last call. */
+  /** Bytes since the last call. `doneBytes`: of the disk, of which nothing is left to send. */
   onProgress(p: { readBytes: number; sentBytes: number; doneBytes: number; waitsFor: WaitsFor }): void;
 };
 
@@ -218,7 +218,8 @@ async function readSegment(
   return blocks;
 }
 
-const waitsForOf = ({ limit }: SourceConnection): WaitsFor => (limit === null ? 'target' : `throttling (${limit})`);
+export const waitsForOf = ({ limit }: SourceConnection): WaitsFor =>
+  limit === null ? 'target' : `throttling (${limit})`;
 
 /** Before anything that may wait for it, and whenever it changes: a rate may be low. */
 function tellLimit(work: WindowWork): void {

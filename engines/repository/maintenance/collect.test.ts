@@ -363,7 +363,7 @@ test('it ends between two packs when it is told to, and a second one waits for t
   ended.abort(new Error('enough'));
   await expect(world.collect({ signal: ended.signal })).rejects.toThrow('enough');
   const [first, second] = await Promise.all([world.collect(), world.collect()]);
-  expect([first.epoch, second.epoch]).toEqual([2, 3]);
+  expect(new Set([first.epoch, second.epoch])).toEqual(new Set([2, 3]));
   const running = expect(world.collect()).rejects.toMatchObject({ code: 'HOST_DRAINING' });
   await world.repository.close();
   await running;

@@ -9,7 +9,7 @@ import { layout } from '../storage/layout.ts';
 import { findDecision, settle, whileClosing, writeTombstone, type Decision } from './decision.ts';
 import type { OpenPoint } from './open-point.ts';
 import type { Parts } from './parts.ts';
-import { stateOfRun } from './points.ts';
+import { newestSealed, stateOfRun } from './points.ts';
 
 /** `restorePointId` null: it never became known. */
 export type AbortRequest = { restorePointId: RestorePointId | null; run: RunKey };
@@ -50,16 +50,32 @@ async function decide(parts: Parts, known: NonNullable<ReturnType<typeof stateOf
   return decision;
 }
 
+/**
+ * What tracking says of a disk that was smaller meanwhile is not enough: what was cut off and grown again reads as zeros,
+ * and no hypervisor calls that a change. Of a disk that is smaller still the next restore point takes over less.
+ */
+async function distrustShrunken({ points, tracking }: Parts, { head }: OpenPoint): Promise<void> {
+  const base = newestSealed(points, ({ lineage }) => lineage === head.spec.lineage);
+  for (const { plan } of base ? head.disks : []) {
+    const before = base!.disks.find(({ diskKey }) => diskKey === plan.diskKey);
+    if (before && plan.sizeBytes < before.sizeBytes) await tracking.distrust(base!.restorePointId, plan.diskKey);
+  }
+}
+
 /** On a full disk reserve and ledger make room: they are worth nothing any more, whether or not the abort is complete. */
 async function bury(parts: Parts, point: OpenPoint, tombstone: Tombstone): Promise<Decision> {
+  const write = async (): Promise<Decision> => {
+    await distrustShrunken(parts, point);
+    return writeTombstone(parts, tombstone);
+  };
   try {
-    return await writeTombstone(parts, tombstone);
+    return await write();
   } catch (error) {
     if (errorCodeOf(error) !== 'REPOSITORY_FULL') throw error;
     for (const disk of point.disks.values()) disk.frames.fill(-1);
     await parts.storage.staging.remove(layout.reserve(tombstone.restorePointId));
     await point.ledger.empty();
-    return writeTombstone(parts, tombstone);
+    return write();
   }
 }
 

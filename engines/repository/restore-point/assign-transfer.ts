@@ -106,7 +106,10 @@ function baseMapFor({ points, tracking }: Parts, spec: Spec, plan: DiskPlan): Ba
     return refuse('TRACKING_LOST', `restore point ${id} is not the last of lineage ${spec.lineage}`);
   // The run that found it may not have been sealed, and then nothing newer is there to build on.
   if (mode === 'cbt' && tracking.isDistrusted(id, diskKey))
-    return refuse('TRACKING_LOST', `an audit found that tracking has lost changes since restore point ${id}`);
+    return refuse(
+      'TRACKING_LOST',
+      `since restore point ${id} tracking has lost changes: an audit found it, or the disk was smaller meanwhile`,
+    );
   if (manifest.vm.vmId !== spec.vm.vmId) return refuse('BAD_REQUEST', `restore point ${id} is of another VM`);
   return mapOfDisk(manifest, spec, plan) ?? refuse('TRACKING_LOST', `restore point ${id} has no such disk to build on`);
 }

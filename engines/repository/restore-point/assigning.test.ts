@@ -171,6 +171,28 @@ describe('assigning', () => {
   const cursor = (assignment: Awaited<ReturnType<typeof assign>>) =>
     world.repository.registrar.begin('cursor', { purpose: 'backup', ...assignment });
 
+  test('a disk that was smaller meanwhile, in a run that was aborted, is not read by CBT, also after a restart', async () => {
+    const disk = diskOf(3);
+    const full = await sealedFull(1, disk);
+    const shrunk = await openPoint(2);
+    await assign(shrunk, planOf(MIB));
+    await assign(shrunk, planOf(disk.length, { diskKey: diskKey('other') }));
+    await abort(shrunk);
+    await world.reopen();
+    const point = await openPoint(3);
+    const on = { baseRestorePointId: full.restorePointId };
+    await expect(assign(point, planOf(disk.length, { mode: 'cbt', ...on }))).rejects.toMatchObject(
+      codes('TRACKING_LOST', 'the disk was smaller meanwhile'),
+    );
+    // Grown by itself again, and all beyond zeros: what a comparison finds.
+    const now = Buffer.concat([disk.subarray(0, MIB), Buffer.alloc(2 * MIB)]);
+    await send({ assignment: await assign(point, planOf(now.length, { mode: 'comparison', ...on })), disk: now });
+    const next = await seal(point);
+    expect(await handRestore(world, next.restorePointId, DISK)).toEqual(now);
+    const more = { mode: 'cbt', baseRestorePointId: next.restorePointId } as const;
+    expect((await assign(await openPoint(4), planOf(now.length, more))).mode).toBe('cbt');
+  });
+
   test('a base is the last of the lineage for CBT, of the same VM and block size for any', async () => {
     const disk = diskOf(1);
     const [old, last] = [await sealedFull(1, disk), await sealedFull(2, disk)];

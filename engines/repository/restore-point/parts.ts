@@ -33,7 +33,7 @@ export type Parts = {
   tracking: TrackingTrust;
 };
 
-/** What audits found of change tracking, by the restore point since which it counts changes, and by disk. */
+/** Whether change tracking has lost something, by the restore point since which it counts changes, and by disk. */
 export type TrackingTrust = {
   /** Durable when it resolves. */
   distrust(since: RestorePointId, disk: DiskKey): Promise<void>;

@@ -49,6 +49,20 @@ export async function claimRepository(
   }
 }
 
+/**
+ * Before anything that writes what others rely on, or says what is there. REPOSITORY_NOT_ONE: another folder lies where the
+ * repository was opened: its disk is not mounted any more, or somebody moved it. A damaged file is no sign of that.
+ */
+export async function checkStillThere(staging: Staging, { uuid }: RepositoryFile): Promise<void> {
+  const found = await readRepositoryFile(staging).catch((error: unknown) => {
+    if (errorCodeOf(error) === 'REPOSITORY_CORRUPT') return undefined;
+    throw error;
+  });
+  if (found === undefined || found?.file.uuid === uuid) return;
+  const what = found ? `it is repository ${found.file.uuid} now` : 'it has no repository.json any more';
+  throw notOne(staging, `${what}, and repository ${uuid} was opened there: is its disk mounted, or was it moved?`);
+}
+
 function notOne(staging: Staging, why: string): TidemarkError {
   const folder = staging.locate('');
   return new TidemarkError('REPOSITORY_NOT_ONE', `${folder} is not the repository meant: ${why}`, { folder });
