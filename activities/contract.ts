@@ -52,6 +52,7 @@ import type {
 import type {
   ArtifactRuns,
   ChangedRestorePoint,
+  GoneRestorePoint,
   ImportCounts,
   LineagePolicy,
   LineageRetention,
@@ -164,11 +165,16 @@ export type ControlActivities = {
   recordFindings(of: { sessionId: SessionId; about: string; findings: Finding[] }): Promise<void>;
   /** The same of a retention that follows a session. */
   recordRetention(of: { sessionId: SessionId; lineages: LineageRetention[] }): Promise<void>;
-  /** Makes the rows of the page's span the page's; `missing` have to be imported. */
+  /**
+   * Makes the rows of the page's span the page's; `missing` have to be imported. `gone`: the first of those removed; absent: there
+   * is none, or a version answered that did not tell.
+   */
   reconcileRestorePoints(of: {
     repositoryId: RepositoryId;
     page: RestorePointPage;
-  }): Promise<{ missing: RestorePointId[] } & Pick<ImportCounts, 'trashed' | 'changed' | 'removed'>>;
+  }): Promise<
+    { missing: RestorePointId[]; gone?: GoneRestorePoint[] } & Pick<ImportCounts, 'trashed' | 'changed' | 'removed'>
+  >;
   importRestorePoints(of: PackedRestorePoints): Promise<Pick<ImportCounts, 'sessionsAdded'>>;
   recordRestorePointChange(changed: ChangedRestorePoint): Promise<void>;
   /** Marks and flags of restore points that the catalog has; others are passed over. */

@@ -32,6 +32,8 @@ const LOOK_AT_WORKERS_MS = 3000;
 const SWEEP_MS = 15_000;
 /** A new site is in force so soon. */
 const KEEP_SCHEDULES_MS = 5000;
+/** One question per repository. */
+const LOOK_AFTER_SCHEDULES_MS = 3 * 60_000;
 const KEEP_ENROLMENT_MS = 2000;
 
 /**
@@ -56,7 +58,7 @@ function createControl({ db, client, context }: Parts) {
     ...createMaintenanceActivities({ db, workflows, clock }),
     ...createJanitorActivities({ db, workflows, clock, log }),
   };
-  const schedules = new ScheduleKeeper(client);
+  const schedules = new ScheduleKeeper(client, log);
   const owners = new ClosedOwners({ db, workflows, clock, log, onFreed: kick });
   const lookAtWorkers = async (): Promise<void> => {
     try {
@@ -74,6 +76,7 @@ function createControl({ db, client, context }: Parts) {
     every('keeping the schedules', KEEP_SCHEDULES_MS, async () =>
       schedules.keep(await listResources(db, 'repository')),
     ),
+    every('looking after the schedules', LOOK_AFTER_SCHEDULES_MS, () => schedules.lookAfter()),
     every('the sweep of closed workflows', SWEEP_MS, () => owners.sweep()),
   ]);
   return { activities, background };

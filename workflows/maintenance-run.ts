@@ -1,5 +1,12 @@
 /** One `repositoryMaintenance` while it runs: where it is, what was found, and how it is shown. */
-import { continueAsNew, patched, setCurrentDetails, workflowInfo } from '@temporalio/workflow';
+import {
+  CancellationScope,
+  CancelledFailure,
+  continueAsNew,
+  patched,
+  setCurrentDetails,
+  workflowInfo,
+} from '@temporalio/workflow';
 import { runKeyOf, type SessionId, sessionId } from '../schema/domain/ids.ts';
 import type {
   MaintenanceCursor,
@@ -84,6 +91,8 @@ export class MaintenanceRun {
    * does not return.
    */
   async turnPage(cursor: MaintenanceCursor): Promise<void> {
+    // Asked of this run; the next one would not know.
+    if (CancellationScope.current().consideredCancelled) throw new CancelledFailure('the session was stopped');
     const { historySize, continueAsNewSuggested } = workflowInfo();
     const isLong = historySize > MOST_HISTORY_BYTES || continueAsNewSuggested;
     if (!isLong || !patched('bounded-history')) return;

@@ -3,6 +3,7 @@ import { formatBytes } from '../schema/domain/figures.ts';
 import type { RestorePointId } from '../schema/domain/ids.ts';
 import type { LineageId } from '../schema/domain/ids.ts';
 import type {
+  GoneRestorePoint,
   ImportCounts,
   LineagePolicy,
   LineageRetention,
@@ -11,6 +12,7 @@ import type {
 } from '../schema/domain/maintenance-sessions.ts';
 import type { CheckReport } from '../schema/domain/maintenance.ts';
 import { controlQueue } from '../schema/domain/queues.ts';
+import type { Finding } from '../schema/domain/states.ts';
 import { errorView } from './failures.ts';
 import type { MaintenanceRun } from './maintenance-run.ts';
 import { openPointsOf } from './open-points.ts';
@@ -43,17 +45,17 @@ async function importAll(run: MaintenanceRun): Promise<string> {
   const { repositoryId } = run.input;
   const begun = run.takeCursor('import');
   const counts: ImportCounts = begun?.counts ?? nothingImported();
+  const reconcile = say('reconcileRestorePoints', { queue: controlQueue });
   let after: RestorePointId | null = begun?.after ?? null;
   for (;;) {
     const page = await run.machines.on(run.repository, 'listRestorePoints')({ after });
-    const { missing, trashed, changed, removed } = await say('reconcileRestorePoints', { queue: controlQueue })({
-      repositoryId,
-      page,
-    });
+    const { missing, trashed, changed, removed, gone = [] } = await reconcile({ repositoryId, page });
     counts.restorePoints += page.signs.length;
     counts.trashed += trashed;
     counts.changed += changed;
     counts.removed += removed;
+    // At once: with the catalog's rows went all that was known of them.
+    if (gone.length > 0) run.note(lossOf(gone, removed));
     await importMissing(run, missing, counts);
     run.step('import', 'working', `${counts.restorePoints} restore points looked at, ${counts.added} added`);
     after = page.upTo;
@@ -64,6 +66,17 @@ async function importAll(run: MaintenanceRun): Promise<string> {
   const { restorePoints, trashed, added, changed, removed } = counts;
   const inTrash = trashed === 0 ? '' : ` and ${trashed} in the trash`;
   return `${restorePoints} restore points${inTrash}: ${added} added to the catalog, ${changed} changed, ${removed} no longer there`;
+}
+
+/** Whoever removes a restore point leaves it in the trash first, so nobody did. */
+function lossOf(gone: readonly GoneRestorePoint[], removed: number): Finding {
+  const names = gone.map(({ restorePointId, vmName }) => `${restorePointId} of VM ${vmName}`).join(', ');
+  const more = removed > gone.length ? ` and ${removed - gone.length} more` : '';
+  const message =
+    `gone from the repository, and not by way of its trash: ${removed === 1 ? '1 restore point' : `${removed} restore points`}, ` +
+    `${names}${more}. Keep its folder as it is, find out what happened to it, and look for damaged manifests: ` +
+    '`tidemark repository check`, then `tidemark repository repair`';
+  return { level: 'warning', code: 'RESTORE_POINT_NOT_FOUND', message };
 }
 
 const nothingImported = (): ImportCounts => ({

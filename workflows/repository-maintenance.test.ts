@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { WorkflowHandle } from '@temporalio/client';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { repositoryId, restorePointId, runKey, sessionId } from '../schema/domain/ids.ts';
 import {
   maintenanceWorkflowId,
@@ -9,6 +9,7 @@ import {
 } from '../schema/domain/maintenance-sessions.ts';
 import type { Damage } from '../schema/domain/maintenance.ts';
 import { searchAttributeNames } from '../schema/domain/sessions.ts';
+import type { Finding } from '../schema/domain/states.ts';
 import { lineage, pageOf, pointId } from '../tests/fixtures/workflows/fake-maintenance.ts';
 import type { RunState, Scene } from '../tests/fixtures/workflows/fake-world.ts';
 import { detailsOf, type Play } from '../tests/fixtures/workflows/play.ts';
@@ -204,6 +205,19 @@ describe('repositoryMaintenance', () => {
     ]);
   });
 
+  it('warns of restore points that have vanished from the repository', async () => {
+    const lost = [7, 8, 9].map((n) => ({ restorePointId: pointId(n), vmName: `vm-${n}` }));
+    const input = { steps: ['import' as const] };
+    const { status, state, handle } = await maintain({ input, scene: { pages: [pageOf(0, 1, true)], lost } });
+    expect(status).toBe('COMPLETED');
+    expect(rowsOf(handle)).toMatchObject({ result: 'Warning', error: null });
+    expect(state.findings).toHaveLength(1);
+    const [{ code, message }] = state.findings as [Finding];
+    expect(code).toBe('RESTORE_POINT_NOT_FOUND');
+    expect(message).toContain(`3 restore points, ${pointId(7)} of VM vm-7, ${pointId(8)} of VM vm-8 and 1 more. Keep`);
+    expect(state.outcomes).toMatchObject([{ counts: { removed: 3 } }]);
+  });
+
   it('of a dry run says what would go', async () => {
     const input = { steps: ['retention' as const], dryRun: true };
     const { state, handle } = await maintain({ input, scene: { plans: [[lineage(1)]] } });
@@ -252,6 +266,24 @@ describe('repositoryMaintenance', () => {
     expect(await detailsOf(handle)).toMatch(/\| check \| failed .*\n\| statistics \| left-out \|/);
   });
 
+  it('ends when it is stopped at the page after which it would go on in a new run', async () => {
+    const LONG = 12_000;
+    const pages = [pageOf(0, LONG, false), pageOf(LONG, 1, true)];
+    // It answers although it was stopped.
+    const faults = { reconcileRestorePoints: { at: 'late', times: 1 } } as const;
+    const steps = ['import' as const, 'statistics' as const];
+    const handle = await start({ input: { steps }, scene: { pages, allKnown: true, faults } });
+    await play.world.entered(handle.workflowId, 'reconcileRestorePoints');
+    await handle.cancel();
+    play.world.letGoOn(handle.workflowId);
+    const { status, state } = await play.ended(handle);
+    expect(status).toBe('CANCELLED');
+    expect(await historiesOf(handle)).toEqual([expect.toSatisfy((bytes: number) => bytes > 2 * 1024 * 1024)]);
+    expect(stepsOf(state)).toEqual(['listRestorePoints', 'reconcileRestorePoints']);
+    expect(state.leases).toEqual([]);
+    expect(rowsOf(handle)).toMatchObject({ result: 'Failed', error: { code: 'STOPPED' } });
+  });
+
   it('does not ask a repository that is away for the other steps, too', async () => {
     const quick = { activities: { listRestorePoints: { startMs: 300, attempts: 1 } } };
     const id = sessionId(randomUUID());
@@ -282,6 +314,40 @@ describe('repositoryMaintenance', () => {
     await handle.result();
     const [named] = /session (\d{8}-\d{6}-[a-z0-9]{4}):/.exec(await detailsOf(handle)) ?? [];
     expect(play.world.session(named!.slice('session '.length, -1)).result).toBe('Success');
+  });
+});
+
+describe('beside another maintenance of the repository', () => {
+  const input = { steps: ['statistics' as const] };
+  const other = (times: number) =>
+    ({ faults: { startMaintenance: { at: 'before', code: 'ALREADY_RUNNING', times } } }) as const;
+  const begun = ({ calls }: RunState) => calls.filter((name) => name === 'startMaintenance').length;
+
+  it('one of a Schedule waits for the other, and then does its work', async () => {
+    const scheduled = { ...input, startedBy: 'schedule' as const };
+    const { status, state, handle } = await maintain({
+      input: scheduled,
+      scene: other(4),
+      quick: { timersBy: 10_000 },
+    });
+    expect(status).toBe('COMPLETED');
+    expect(begun(state)).toBe(5);
+    expect(rowsOf(handle)).toMatchObject({ states: ['Starting', 'Working', 'Stopped'], result: 'Success' });
+    expect(await detailsOf(handle)).not.toContain('startMaintenance failed');
+  });
+
+  it('it says what it waits for, and is stopped there', async () => {
+    const handle = await start({ input: { ...input, startedBy: 'schedule' }, scene: other(99) });
+    await play.world.entered(handle.workflowId, 'startMaintenance');
+    await vi.waitFor(async () => expect(await detailsOf(handle)).toContain('startMaintenance failed as asked'), 30_000);
+    await handle.cancel();
+    expect(await play.ended(handle)).toMatchObject({ status: 'CANCELLED' });
+  });
+
+  it('one by hand is refused at once', async () => {
+    const { status, error, state } = await maintain({ input, scene: other(1) });
+    expect({ status, error }).toMatchObject({ status: 'FAILED', error: { type: 'ALREADY_RUNNING' } });
+    expect(begun(state)).toBe(1);
   });
 });
 

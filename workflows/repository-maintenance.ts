@@ -10,6 +10,7 @@ import {
   ContinueAsNew,
   isCancellation,
   setHandler,
+  sleep,
   upsertSearchAttributes,
 } from '@temporalio/workflow';
 import type {
@@ -18,13 +19,18 @@ import type {
   RepositoryMaintenanceInput,
 } from '../schema/domain/maintenance-sessions.ts';
 import { controlQueue } from '../schema/domain/queues.ts';
-import { asStartFailure, failureOf, viewOf, wasNotTakenUp } from './failures.ts';
+import type { SessionErrorView } from '../schema/domain/sessions.ts';
+import { failureOf, viewOf, wasNotTakenUp } from './failures.ts';
 import { MaintenanceRun } from './maintenance-run.ts';
 import { maintenanceStepWork } from './maintenance-steps.ts';
 import { maintenanceProgressQuery } from './messages.ts';
 import { RepositoryLease } from './repository-lease.ts';
 import { say } from './say.ts';
 import { maintenanceAttributes, resultAttributes, stateAttributes } from './search-attributes.ts';
+
+const FIRST_PAUSE_MS = 60_000;
+const LONGEST_PAUSE_MS = 10 * 60_000;
+const LONGEST_WAIT_MS = 12 * 3_600_000;
 
 export async function repositoryMaintenance(input: RepositoryMaintenanceInput): Promise<MaintenanceResult> {
   const run = new MaintenanceRun(input);
@@ -41,13 +47,33 @@ export async function repositoryMaintenance(input: RepositoryMaintenanceInput): 
   return CancellationScope.nonCancellable(() => conclude(run, lease));
 }
 
+/** Of a Schedule: behind another that somebody has started, or what it is there for would not be done before the next night. */
 async function begin(run: MaintenanceRun): Promise<void> {
+  const givesUpAt = Date.now() + LONGEST_WAIT_MS;
+  let pauseMs = FIRST_PAUSE_MS;
+  for (;;) {
+    const refusal = await tryToBegin(run);
+    if (refusal === null) break;
+    const isPatient = refusal.code === 'ALREADY_RUNNING' && run.input.startedBy === 'schedule';
+    // Before it succeeded there is no session: its failure is the workflow's.
+    if (!isPatient || Date.now() >= givesUpAt) throw failureOf(refusal);
+    run.waits.tell('the session', refusal.message);
+    await sleep(pauseMs);
+    pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS);
+  }
+  run.waits.tell('the session', null);
+}
+
+/** Why it was refused; null: it has begun. */
+async function tryToBegin(run: MaintenanceRun): Promise<SessionErrorView | null> {
   const { workflowId, startedAt } = run;
-  // Before it succeeded there is no session: its failure is the workflow's.
-  const begun = say('startMaintenance', { queue: controlQueue })({ input: run.input, workflowId, startedAt });
-  await begun.catch((error: unknown) => {
-    throw asStartFailure(error);
-  });
+  try {
+    await say('startMaintenance', { queue: controlQueue })({ input: run.input, workflowId, startedAt });
+    return null;
+  } catch (error) {
+    if (isCancellation(error)) throw error;
+    return viewOf(error);
+  }
 }
 
 async function work(run: MaintenanceRun, lease: RepositoryLease): Promise<void> {

@@ -122,9 +122,12 @@ export async function openPoints(name: string, options: OpenPointsOptions): Prom
 export const resetClock = (name: string, options: ResetClockOptions): Promise<number> =>
   maintain(name, options, { steps: ['reset-clock', 'statistics'], check: null, dryRun: false, today: options.today });
 
+/** Then the catalog: whoever lists the restore points is told what the repair has made of them. */
 export async function repair(name: string | undefined, options: DryRunOptions): Promise<number> {
   if (isOffline(name, options)) return await (await loadOffline()).repairOffline(options);
-  return await maintain(name, options, { steps: ['repair'], check: null, dryRun: options.dryRun === true });
+  const { dryRun = false } = options;
+  const steps: Asked['steps'] = dryRun ? ['repair'] : ['repair', 'import', 'statistics'];
+  return await maintain(name, options, { steps, check: null, dryRun });
 }
 
 async function checkRequest(db: CatalogDatabase, repository: string, options: CheckOptions): Promise<CheckRequest> {

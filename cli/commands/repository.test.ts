@@ -257,6 +257,16 @@ describe('repository check', () => {
     });
   });
 
+  test('a repair says in the catalog, too, which restore points are whole again; a dry one changes nothing', async () => {
+    expect(await listed()).toContainEqual(expect.objectContaining({ restorePointId: ids[5], damaged: true }));
+    const dry = await json<SessionReport>('repository', 'repair', 'main', '--dry-run');
+    expect(dry).toMatchObject({ result: 'Success', outcomes: [{ step: 'repair', dryRun: true }] });
+    expect((await listed()).some(({ damaged }) => damaged)).toBe(true);
+    const repaired = await json<SessionReport>('repository', 'repair', 'main');
+    expect(repaired).toMatchObject({ result: 'Success', outcomes: [{ step: 'repair', dryRun: false }, {}, {}] });
+    expect((await listed()).some(({ damaged }) => damaged)).toBe(false);
+  });
+
   test('is watched in a pipe and on a terminal; one maintenance of a repository at a time', async () => {
     let goOn: () => void = () => undefined;
     repository.played.check = async ({ depth }, { onProgress }) => {

@@ -165,9 +165,9 @@ describe('one mistake', () => {
     expect(refusal(text).message).toBe(`site.yaml:${said}`);
   });
 
-  it('a time zone', () => {
-    expect(refusal(edited('site: lab', 'site: lab\ntimeZone: Europe/Berlim')).message).toBe(
-      'site.yaml:2:11: timeZone: expected the name of a time zone, like UTC or Europe/Berlin, found "Europe/Berlim"',
+  it.each(['Europe/Berlim', '+02:00', '-05', 'Z'])('a time zone: %s', (zone) => {
+    expect(refusal(edited('site: lab', `site: lab\ntimeZone: ${JSON.stringify(zone)}`)).message).toBe(
+      `site.yaml:2:11: timeZone: expected the name of a time zone, like UTC or Europe/Berlin (no offset), found "${zone}"`,
     );
   });
 

@@ -111,6 +111,17 @@ test('maintenance may be left out, and be asked for at intervals', () => {
   });
 });
 
+test.each([
+  ['europe/berlin', 'Europe/Berlin'],
+  ['utc', 'UTC'],
+  ['Etc/UTC', 'UTC'],
+])('the time zone %s is %s, as Temporal spells it, wherever one is used', (written, zone) => {
+  const text = `${small}    retention: { count: 5 }\n`.replace('site: lab', `$&\ntimeZone: ${written}`);
+  const { machines, jobs } = parseSite(text, 'site.yaml');
+  expect(machines[0]!.repositories[0]!.maintenance!.when).toEqual({ at: '03:30', timeZone: zone });
+  expect(jobs[0]!.retention!.timeZone).toBe(zone);
+});
+
 test('names what the machine is called, and gives VMs ids that stay', () => {
   const site = parseSite(small, 'site.yaml', 'box');
   expect(site.machines[0]!.machineId).toBe('box');

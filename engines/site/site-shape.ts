@@ -38,13 +38,20 @@ const socketPath = pathUpTo(
   MAX_SOCKET_PATH_BYTES,
 );
 
-function isTimeZone(text: string): boolean {
+/**
+ * As the rest of the product and Temporal take it: Temporal knows names in one spelling only, and no offsets, which would be
+ * wrong for half of the year anyhow. Null: it is none.
+ */
+function timeZoneName(value: unknown): string | null {
+  if (typeof value !== 'string') return null;
   try {
-    return new Intl.DateTimeFormat('en-US', { timeZone: text }).format(0) !== '';
+    const { timeZone } = new Intl.DateTimeFormat('en', { timeZone: value }).resolvedOptions();
+    return /^[+-]/.test(timeZone) ? null : timeZone;
   } catch {
-    return false;
+    return null;
   }
 }
+const timeZone = leaf('the name of a time zone, like UTC or Europe/Berlin (no offset)', timeZoneName);
 
 /** Part of the names of restored files. */
 // oxlint-disable-next-line no-control-regex
@@ -195,7 +202,7 @@ export const siteShape = strict('a mapping: site, hosts, proxies, repositories, 
   site: textWhere('1 to 6 of a-z and 0-9, the name of this installation', isSiteId),
   machine: shortName.optional(),
   ...securityShapes(absolutePath),
-  timeZone: textWhere('the name of a time zone, like UTC or Europe/Berlin', isTimeZone).prefault('UTC'),
+  timeZone: timeZone.prefault('UTC'),
   networks: networks.optional(),
   workers: workers.optional(),
   hosts: listOf('hosts', host, MAX_THINGS).prefault([]),

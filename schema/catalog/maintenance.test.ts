@@ -130,7 +130,8 @@ describe('restore points as their repository has them', () => {
     const other = { ...point(7), manifest: point(7, { repository: repositoryId('other') }).manifest };
     await storeSealed([other]);
     const span = page([sign(3)], { after: id(1), upTo: id(5) });
-    expect(await storePage(db, main, span)).toMatchObject({ missing: [id(3)], changed: 0, removed: 2 });
+    const gone = [2, 5].map((number) => ({ restorePointId: id(number), vmName: 'web' }));
+    expect(await storePage(db, main, span)).toMatchObject({ missing: [id(3)], changed: 0, removed: 2, gone });
     expect(await idsOf()).toEqual([id(1), id(6), id(7), id(21)]);
     // The last page has no end; what was sealed after it was made stays.
     expect(await storePage(db, main, page([], { after: id(5) }))).toMatchObject({ removed: 1 });
@@ -169,7 +170,7 @@ describe('restore points as their repository has them', () => {
     const both = { trashed: [inTrash(1, 21), inTrash(2, 22)] };
     expect(await storePage(db, main, page([sign(3)], both))).toMatchObject({ missing: [], trashed: 2, changed: 0 });
     expect(await idsOf({ removed: true })).toEqual([id(1), id(2)]);
-    expect(await storePage(db, main, page([sign(3)], { trashed: [inTrash(2, 22)] }))).toMatchObject({ removed: 0 });
+    expect(await storePage(db, main, page([sign(3)], { trashed: [inTrash(2, 22)] }))).not.toHaveProperty('gone');
     expect(await idsOf({ removed: true })).toEqual([id(2)]);
     // Brought back: the repository has it again.
     expect(await storePage(db, main, page([sign(2), sign(3)]))).toMatchObject({ missing: [id(2)] });

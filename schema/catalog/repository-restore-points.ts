@@ -1,8 +1,9 @@
 /** What a repository says of its restore points, in the catalog's rows: the repository is the truth (invariant 9). */
 import { sql } from 'kysely';
-import type { RepositoryId, RestorePointId } from '../domain/ids.ts';
+import { type RepositoryId, type RestorePointId, restorePointId } from '../domain/ids.ts';
 import type { RestorePointFlags } from '../domain/maintenance.ts';
 import {
+  type GoneRestorePoint,
   noFlags,
   type RemovedSign,
   type RestorePointPage,
@@ -44,7 +45,10 @@ export type PageStored = {
   trashed: number;
   changed: number;
   removed: number;
+  /** The first of those that are counted as removed; absent: there is none. */
+  gone?: GoneRestorePoint[];
 };
+const MOST_NAMED = 5;
 
 type Row = Awaited<ReturnType<typeof rowsIn>>[number];
 
@@ -85,8 +89,9 @@ export async function storePage(
     asOf,
   );
   for (const id of told) known.delete(id);
-  stored.removed = await dropGone(db, [...known.values()], asOf);
-  return stored;
+  const gone = await dropGone(db, [...known.values()], asOf);
+  stored.removed = gone.length;
+  return gone.length === 0 ? stored : { ...stored, gone: gone.slice(0, MOST_NAMED).map(named) };
 }
 
 /** They are as their rows are: what was said before that comes too late. */
@@ -100,20 +105,32 @@ async function noteSaid(db: CatalogDatabase, ids: readonly RestorePointId[], asO
     .execute();
 }
 
-/** How many of them were in no trash. */
-async function dropGone(db: CatalogDatabase, rows: readonly Row[], asOf: Date): Promise<number> {
+const named = ({ restore_point_id, vm_name }: Row): GoneRestorePoint => ({
+  restorePointId: restorePointId(restore_point_id),
+  vmName: vm_name,
+});
+
+/** Those of them that were in no trash, and are in the catalog no longer. */
+async function dropGone(db: CatalogDatabase, rows: readonly Row[], asOf: Date): Promise<Row[]> {
   // What was told of was sealed by then, whatever date a clock set wrong has given its seal.
   const isKnown = ({ said_at, sealed_at }: Row): boolean => said_at !== null || sealed_at <= asOf;
   const gone = rows.filter((row) => isKnown(row) && !isLate(row.said_at, asOf));
-  for (const { restore_point_id: id } of gone)
-    await db.deleteFrom('restore_points').where('restore_point_id', '=', id).where(notLate('said_at', asOf)).execute();
-  return gone.filter(({ removed_at }) => removed_at === null).length;
+  const dropped: Row[] = [];
+  for (const row of gone) {
+    const { numDeletedRows } = await db
+      .deleteFrom('restore_points')
+      .where('restore_point_id', '=', row.restore_point_id)
+      .where(notLate('said_at', asOf))
+      .executeTakeFirst();
+    if (numDeletedRows > 0n && row.removed_at === null) dropped.push(row);
+  }
+  return dropped;
 }
 
 async function rowsIn(db: CatalogDatabase, repository: RepositoryId, { after, upTo }: RestorePointPage) {
   let query = db
     .selectFrom('restore_points')
-    .select(['restore_point_id', 'manifest_digest', 'sealed_at', 'removed_at', 'trashed_until', 'said_at'])
+    .select(['restore_point_id', 'manifest_digest', 'sealed_at', 'removed_at', 'trashed_until', 'said_at', 'vm_name'])
     .select(['suspect', 'damaged', 'mark_reason', 'keep_always', 'hold_reason', 'locked_until'])
     .where('repository_id', '=', repository);
   if (after !== null) query = query.where('restore_point_id', '>', after);

@@ -164,6 +164,9 @@ export type RestorePointPage = {
 /** `SealedRestorePoint`s and `TrashedRestorePoint`s, as many as fit, as gzipped JSON in base64: a history holds each page twice. */
 export type PackedRestorePoints = { packed: string; count: number; asOf: string };
 
+/** It was in the catalog, and is neither in the repository nor in its trash. */
+export type GoneRestorePoint = { restorePointId: RestorePointId; vmName: string };
+
 export type ImportCounts = {
   restorePoints: number;
   /** In the trash of the repository, beside those. */

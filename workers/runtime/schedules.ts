@@ -13,6 +13,7 @@ import { defineSearchAttributeKey, TypedSearchAttributes } from '@temporalio/com
 import type { Workflow } from '@temporalio/workflow';
 import type { ResourceRow } from '../../schema/catalog/resources.ts';
 import type { MaintenanceConfig, RepositoryConfig } from '../../schema/domain/configuration.ts';
+import { messageOf } from '../../schema/domain/errors.ts';
 import { repositoryId, type RepositoryId } from '../../schema/domain/ids.ts';
 import {
   JANITOR_ID,
@@ -22,9 +23,12 @@ import {
   type RepositoryMaintenanceInput,
 } from '../../schema/domain/maintenance-sessions.ts';
 import { controlQueue } from '../../schema/domain/queues.ts';
+import type { Log } from '../../schema/domain/seams.ts';
 import { searchAttributeNames, workflowTypes } from '../../schema/domain/sessions.ts';
 
 const JANITOR_INTERVAL = '5 min';
+/** Text of what is not to be there. */
+const NONE = JSON.stringify(null);
 /** A server that was away for less makes up for what it missed, once. */
 const CATCH_UP = '1 h';
 
@@ -97,23 +101,70 @@ export function wantedSchedules(rows: readonly ResourceRow[]): Map<string, Wante
   return wanted;
 }
 
+/** Of what the client throws, which says no more itself than that it failed. */
+const reasonOf = (error: unknown): string => {
+  const { cause } = error as { cause?: unknown };
+  return messageOf(cause ?? error);
+};
+
 export class ScheduleKeeper {
   readonly #client: Client;
+  readonly #log: Log;
   /** What was stored last, as text. */
   readonly #kept = new Map<string, string>();
+  /** Why the last try failed, by id. */
+  readonly #failing = new Map<string, string>();
 
-  constructor(client: Client) {
+  constructor(client: Client, log: Log) {
     this.#client = client;
+    this.#log = log;
   }
 
-  /** Makes, changes and removes what differs from the last time; all, the first time. */
+  /**
+   * Makes, changes and removes what differs from the last time; all, the first time. One that fails keeps none of the others: it
+   * is logged by its name, and tried again the next time.
+   */
   async keep(rows: readonly ResourceRow[]): Promise<void> {
     for (const [id, wanted] of wantedSchedules(rows)) {
       const text = JSON.stringify(wanted);
       if (this.#kept.get(id) === text) continue;
-      await (wanted === null ? this.#remove(id) : this.#store(wanted));
-      this.#kept.set(id, text);
+      try {
+        await (wanted === null ? this.#remove(id) : this.#store(wanted));
+        this.#kept.set(id, text);
+        this.#failing.delete(id);
+      } catch (error) {
+        this.#tell(id, reasonOf(error));
+      }
     }
+  }
+
+  /** Those that are gone from Temporal, deleted there or lost with its memory, are made again the next time. */
+  async lookAfter(): Promise<void> {
+    for (const [id, text] of this.#kept) {
+      if (text === NONE) continue;
+      const isThere = await this.#isThere(id);
+      // What was stored meanwhile is newer than the answer.
+      if (isThere || this.#kept.get(id) !== text) continue;
+      this.#kept.delete(id);
+      this.#log.warn('a schedule is gone from Temporal and is made again', { schedule: id });
+    }
+  }
+
+  async #isThere(id: string): Promise<boolean> {
+    try {
+      await this.#client.schedule.getHandle(id).describe();
+      return true;
+    } catch (error) {
+      if (error instanceof ScheduleNotFoundError) return false;
+      throw error;
+    }
+  }
+
+  /** Loudly once, as long as it is the same. */
+  #tell(schedule: string, error: string): void {
+    const isKnown = this.#failing.get(schedule) === error;
+    this.#failing.set(schedule, error);
+    this.#log[isKnown ? 'debug' : 'warn']('keeping a schedule failed and is tried again', { schedule, error });
   }
 
   async #remove(id: string): Promise<void> {
