@@ -77,8 +77,8 @@ import type {
 } from '../schema/domain/maintenance.ts';
 import type { ConsistencyPolicy, Finding, SessionResult, SessionState, VmStep } from '../schema/domain/states.ts';
 
-/** With how full the repository was just after the seal; null or absent: nobody could say. */
-export type SealAnswer = SealOutcome & { space?: RepositorySpace | null };
+/** With how full the repository was just after the seal (null or absent: nobody could say), and until when its lock holds, ISO 8601. */
+export type SealAnswer = SealOutcome & { space?: RepositorySpace | null; lockedUntil?: string | null };
 
 /** Queue `control.wait`. */
 export type WaitActivities = {

@@ -3,8 +3,9 @@ import { Context } from '@temporalio/activity';
 import { type Grant, restoreGrantEnd } from '../../engines/security/grants.ts';
 import { applyRetention } from '../../engines/repository/maintenance/apply-retention.ts';
 import type { Repository } from '../../engines/repository/repository.ts';
+import { errorCodeOf } from '../../schema/domain/errors.ts';
 import type { TargetEndpoint } from '../../schema/domain/hypervisor.ts';
-import { diskKey } from '../../schema/domain/ids.ts';
+import { diskKey, type RestorePointId } from '../../schema/domain/ids.ts';
 import type { Clock } from '../../schema/domain/seams.ts';
 import { beating } from '../beating.ts';
 import type { RepositorySpace } from '../../schema/domain/maintenance-sessions.ts';
@@ -41,7 +42,10 @@ export function createRepositoryActivities({ open, clock, serverClock }: Reposit
         return { ...assigned, endpoint, grant: signGrant({ purpose: 'backup', machineId, ...assigned }) };
       }),
     sealRestorePoint: (request) =>
-      verb(async ({ repository, space }) => ({ ...(await repository.seal(request)), space: await space() })),
+      verb(async ({ repository, space }) => {
+        const sealed = await repository.seal(request);
+        return { ...sealed, space: await space(), lockedUntil: lockedUntilOf(repository, sealed.restorePointId) };
+      }),
     abortRestorePoint: (of) => verb(({ repository }) => repository.abort(of)),
     openRestore: ({ restorePointId, run, machineId }) =>
       verb(async ({ repository, endpoint, signGrant }) => {
@@ -73,4 +77,14 @@ export function createRepositoryActivities({ open, clock, serverClock }: Reposit
       verb(async ({ repository }) => repository.listOpen().map(({ disks: _disks, ...point }) => point)),
     namedRuns: ({ runs }) => verb(async ({ repository }) => namedRuns(repository, runs)),
   } satisfies RepositoryActivities);
+}
+
+/** Null also for one that is in the trash by now: the seal was asked for again. */
+function lockedUntilOf(repository: Repository, id: RestorePointId): string | null {
+  try {
+    return repository.flagsOf(id).lockedUntil;
+  } catch (error) {
+    if (errorCodeOf(error) === 'RESTORE_POINT_NOT_FOUND') return null;
+    throw error;
+  }
 }

@@ -202,6 +202,29 @@ it('lets a machine read a restore point for one try of a restore, and not for ev
   expect(grantEnd! - before).toBeLessThan(7 * 24 * 3600);
 });
 
+it('a seal tells until when its lock holds; said again of one that is in the trash by now, nothing', async () => {
+  const { clock: now } = testSeams();
+  let flagsOf: Repository['flagsOf'] = () => ({ ...noFlags, lockedUntil: asOf });
+  const sealed = { restorePointId: id(1), manifestDigest: 'd', manifest: {} };
+  const repository = {
+    seal: async () => sealed,
+    flagsOf: (of: RestorePointId) => flagsOf(of),
+  } as unknown as Repository;
+  const opened = { repository, endpoint: { unix: '/t' }, signGrant: () => '', space: () => Promise.resolve(null) };
+  const activities = createRepositoryActivities({
+    open: () => Promise.resolve(opened),
+    clock: now,
+    serverClock: new ServerClock(now),
+  });
+  const request = { restorePointId: id(1) } as Parameters<typeof activities.sealRestorePoint>[0];
+  const seal = () => runActivity((asked: typeof request) => activities.sealRestorePoint(asked), request).result;
+  expect(await seal()).toEqual({ ...sealed, space: null, lockedUntil: asOf });
+  flagsOf = () => {
+    throw new TidemarkError('RESTORE_POINT_NOT_FOUND', 'gone');
+  };
+  expect(await seal()).toEqual({ ...sealed, space: null, lockedUntil: null });
+});
+
 describe('long work', () => {
   const endpoint = { unix: '/t' };
   const space = () => Promise.resolve({ freeBytes: 1, totalBytes: 2, at: 't' });

@@ -291,6 +291,12 @@ describe('restore points', () => {
       await recordRestorePoint(db, sealed);
       expect(await loadRestorePoint(db, 'f'.repeat(32))).toEqual(sealed);
       expect(await listRestorePoints(db, { vmName: 'web' })).toMatchObject([{ sizeBytes: 100, storedBytes: 25 }]);
+      // Said of it since, it stays as it is.
+      await recordRestorePoint(db, { ...sealed, lockedUntil: startedAt });
+      expect(await listRestorePoints(db, { vmName: 'web' })).toMatchObject([{ lockedUntil: null }]);
+      await db.deleteFrom('restore_points').execute();
+      await recordRestorePoint(db, { ...sealed, lockedUntil: startedAt });
+      expect(await listRestorePoints(db, { vmName: 'web' })).toMatchObject([{ lockedUntil: startedAt }]);
       expect(await listRestorePoints(db, { jobId: 'other' })).toEqual([]);
       expect(await listRestorePoints(db, { idPrefix: 'ffff' })).toHaveLength(1);
       expect(await listRestorePoints(db, { idPrefix: 'f_%' })).toEqual([]);

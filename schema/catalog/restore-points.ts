@@ -3,8 +3,11 @@ import type { Manifest, SealOutcome } from '../domain/restore-point.ts';
 import type { CatalogDatabase } from './connection.ts';
 import { fromJson, isoOrNull, prefixPattern, toJson } from './json.ts';
 
+/** `lockedUntil`: as it was sealed, ISO 8601. */
+type Recorded = SealOutcome & { lockedUntil?: string | null };
+
 /** The same restore point again replaces its row, but not what a person or a check said of it since. */
-export async function recordRestorePoint(db: CatalogDatabase, sealed: SealOutcome): Promise<void> {
+export async function recordRestorePoint(db: CatalogDatabase, sealed: Recorded): Promise<void> {
   const { manifest } = sealed;
   const sum = (pick: (disk: Manifest['disks'][number]) => number): number =>
     manifest.disks.reduce((total, disk) => total + pick(disk), 0);
@@ -31,7 +34,12 @@ export async function recordRestorePoint(db: CatalogDatabase, sealed: SealOutcom
   };
   await db
     .insertInto('restore_points')
-    .values({ restore_point_id: sealed.restorePointId, suspect: manifest.suspect ? 1 : 0, ...row })
+    .values({
+      restore_point_id: sealed.restorePointId,
+      suspect: manifest.suspect ? 1 : 0,
+      locked_until: sealed.lockedUntil ? new Date(sealed.lockedUntil) : null,
+      ...row,
+    })
     .onDuplicateKeyUpdate(row)
     .execute();
 }
