@@ -109,10 +109,11 @@ export const activityBounds = {
   listRestorePoints: onMachine,
   listSuspects: onMachine,
   describeRestorePoints: onMachine,
-  /** A person waits for it. */
+  /** A person waits for it. What is brought back from a large trash takes minutes. */
   changeRestorePoint: {
     toStart: '30 s',
-    attempt: '60 s',
+    attempt: '10 min',
+    heartbeat: '30 s',
     attempts: 3,
     never: ['RESTORE_POINT_NOT_FOUND', 'RESTORE_POINT_HELD', 'LAST_RESTORE_POINT', 'ALREADY_RUNNING'],
   },

@@ -433,6 +433,17 @@ describe('the trash', () => {
     }
   });
 
+  test('asked for again while it is on its way back, both hear of the same end', async () => {
+    await instead(() => createMaintained({ undeleteWaitMs: 0 }));
+    const old = await sealedFull(1, diskOf(20));
+    await sealedFull(2, diskOf(2, 'b'));
+    await remove(old.restorePointId);
+    const { repository } = world;
+    const asked = Array.from({ length: 3 }, () => repository.restoreFromTrash(old.restorePointId));
+    for (const answer of await Promise.all(asked)) expect(answer).toMatchObject({ restorePointId: old.restorePointId });
+    expect((await world.restore(old)).equals(diskOf(20))).toBe(true);
+  });
+
   test('beside a collection nothing is brought back: whoever asks hears of it soon, and later it is', async () => {
     await instead(() => createMaintained({ undeleteWaitMs: 50 }));
     const [old] = [await sealedFull(1, diskOf(2)), await sealedFull(2, diskOf(2, 'b'))];

@@ -1,6 +1,7 @@
 /** The verbs of maintenance, and what sessions need of it. */
 import { TidemarkError } from '../../../schema/domain/errors.ts';
 import type { RestorePointId } from '../../../schema/domain/ids.ts';
+import type { SealOutcome } from '../../../schema/domain/restore-point.ts';
 import { digestOfMissing } from '../restore-point/damages.ts';
 import { requireSealed } from '../restore-point/points.ts';
 import type { Repository } from '../repository.ts';
@@ -22,13 +23,22 @@ export function createMaintenance(parts: MaintenanceParts): Verbs {
   const protect = createProtection(parts);
   const describe = (id: RestorePointId, of: Flags | 'unreadable') =>
     describeFlags(of, time.lastMs(), requireSealed(points, id).manifest.sealedAt);
+  /** Asked for again while it is under way: the first one's answer was lost, and the second would wait for itself. */
+  const undeletes = new Map<RestorePointId, Promise<SealOutcome>>();
+  const undelete = async (id: RestorePointId): Promise<SealOutcome> => {
+    await untilNotCollected(parts, id);
+    return turns.take('collection', () => restoreFromTrash(parts, id));
+  };
   return {
     collect: (options) => turns.take('collection', () => collect(parts, options, protect)),
     removeRestorePoint: (id, options = {}) =>
       turns.take('trash', () => removeRestorePoint(parts, id, options, protect)),
-    restoreFromTrash: async (id) => {
-      await untilNotCollected(parts, id);
-      return turns.take('collection', () => restoreFromTrash(parts, id));
+    restoreFromTrash: (id) => {
+      const running = undeletes.get(id);
+      if (running) return running;
+      const fresh = undelete(id).finally(() => undeletes.delete(id));
+      undeletes.set(id, fresh);
+      return fresh;
     },
     setFlags: async (id, { keep, hold }) => {
       requireSealed(points, id);
