@@ -1,5 +1,5 @@
 /** `tidemark host|proxy|repository list`: what the site has, and how much of it is taken. */
-import { listRestorePoints } from '../../schema/catalog/restore-points.ts';
+import { countRestorePoints } from '../../schema/catalog/restore-points.ts';
 import { listResources, loadInventory, loadResourceStates, type ResourceRow } from '../../schema/catalog/resources.ts';
 import type { CatalogDatabase } from '../../schema/catalog/connection.ts';
 import type { HostConfig, ProxyConfig, RepositoryConfig } from '../../schema/domain/configuration.ts';
@@ -79,9 +79,6 @@ export function listProxies(options: ResourceOptions): Promise<number> {
   });
 }
 
-/** More are not counted. */
-const MAX_COUNTED = 100_000;
-
 /** `storedBytes`: by the last statistics, of `statisticsAt`; null when there were none yet. */
 type ListedRepository = Resource<RepositoryConfig> & { restorePoints: number; storedBytes: number | null } & Pick<
     Awaited<ReturnType<typeof figuresOf>>,
@@ -89,10 +86,11 @@ type ListedRepository = Resource<RepositoryConfig> & { restorePoints: number; st
   >;
 
 async function loadRepositories(db: CatalogDatabase, all: boolean): Promise<ListedRepository[]> {
-  const points = await listRestorePoints(db, { limit: MAX_COUNTED });
+  const counts = await countRestorePoints(db);
   const repositories: ListedRepository[] = [];
   for (const row of await load<RepositoryConfig>(db, 'repository', all)) {
-    const restorePoints = points.filter((point) => point.repositoryId === row.id).length;
+    const own = counts.filter(({ repositoryId }) => repositoryId === row.id);
+    const restorePoints = own.reduce((sum, { count }) => sum + count, 0);
     const { statistics, statisticsAt, space, daysUntilFull, alarms } = await figuresOf(db, row);
     const storedBytes = statistics?.storedBytes ?? null;
     repositories.push({ ...row, restorePoints, storedBytes, statisticsAt, space, daysUntilFull, alarms });

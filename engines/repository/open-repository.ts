@@ -41,13 +41,13 @@ import { openMemory } from './index/remembered-repository.ts';
 import { checkStillThere, claimRepository, type ClaimedRepository } from './storage/claim-repository.ts';
 import { createTurns } from './storage/turns.ts';
 
+/** A person waits. */
+const UNDELETE_WAIT_MS = 20_000;
+
 /**
  * REPOSITORY_NOT_ONE, REPOSITORY_IN_USE, REPOSITORY_NEWER, REPOSITORY_CORRUPT (repository.json); KEY_MISSING, WRONG_KEY,
  * NOT_ENCRYPTED, TAMPERED; STORAGE_ERROR. What a process before this one was killed over is taken up: packs, index, open restore points with their windows and fences.
  */
-/** A person waits. */
-const UNDELETE_WAIT_MS = 20_000;
-
 export async function openRepository(options: RepositoryOptions): Promise<Repository> {
   const memory = openMemory(options.indexFolder);
   const claimed = await claimRepository(options.storage.staging, options, await memory.recall());

@@ -51,9 +51,9 @@ export type FinishedTarget = { diskKey: DiskKey; file: string };
 
 /**
  * Makes the targets, or takes up those this run made before (a daemon that died is started again).
- * TARGET_NOT_ALLOWED: the folder is outside the allowed ones; STORAGE_ERROR: the allowed one is not there. TARGET_EXISTS: a file of that name, or its .partial of
- * another run, is there. BAD_REQUEST: a name that cannot be one. STORAGE_ERROR: the system refused, or what was `begun` is
- * no longer there.
+ * TARGET_NOT_ALLOWED: the folder is outside the allowed ones. TARGET_EXISTS: a file of that name, or its .partial of
+ * another run, is there. BAD_REQUEST: a name that cannot be one. STORAGE_ERROR: the system refused, or the allowed folder, or
+ * what was `begun`, is not there.
  */
 export async function createTargets(request: TargetRequest): Promise<TargetAccess[]> {
   checkNames(request.disks);

@@ -16,8 +16,8 @@ import type { StackTools } from './tools.ts';
 export const DATABASE_NAME = 'tidemark';
 export const DATABASE_USER = 'tidemark';
 
-/** In the order in which MariaDB's own installer feeds them. */
 const isPassword = /^[0-9a-f]{48}$/;
+/** In the order in which MariaDB's own installer feeds them. */
 const systemFiles = [
   'mysql_system_tables.sql',
   'mysql_performance_tables.sql',

@@ -38,11 +38,12 @@ async function endOnVm(context: Context, held: Held): Promise<void> {
     if (!hasNoMonitor(error)) throw error;
     return [];
   });
-  for (const { name, file } of await scratchOf(host.scratch, site, run))
+  const scratch = await scratchOf(host.scratch, site, run);
+  for (const { name, file } of scratch)
     // That nobody listens, or that another VM does, does not say that this one is off.
     if (!ended.includes(name) && (await isOpenElsewhere(file))) throw stillHeld(context, held, file);
   await rm(serverSocketOf(context, run), { force: true });
-  for (const { file } of await scratchOf(host.scratch, site, run)) await rm(file, { force: true });
+  for (const { file } of scratch) await rm(file, { force: true });
 }
 
 function stillHeld({ host }: Context, { run, vm: { vmId }, monitorSocket }: Held, file: string): TidemarkError {
